@@ -1,0 +1,143 @@
+//! [`Broker`]: what HTTP may ask of the actors, and nothing else.
+
+use bytes::Bytes;
+
+use crate::protocol::{
+    BackendKind, Cursor, DurableId, EventKind, LogLevel, Problem, RunId, Timestamp,
+};
+
+/// Where a stream begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StreamStart {
+    /// All history kept, then live.
+    Start,
+    /// Only what is yet to come.
+    Now,
+    /// The last `n` events that pass the filter, then live.
+    Last(u64),
+    /// After a cursor.
+    After(Cursor),
+    /// A cursor was given that cannot be read: `gap` reason `bad_cursor`, then
+    /// all history kept.
+    BadCursor,
+}
+
+/// Which events a client wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamFilter {
+    /// The kinds wanted; empty means all.
+    pub kinds: Vec<EventKind>,
+    /// The sources wanted; empty means all.
+    pub sources: Vec<String>,
+    /// Least level of `log` events.
+    pub log_level: LogLevel,
+}
+
+/// A client's wish for a stream, checked.
+#[derive(Debug, Clone)]
+pub struct StreamRequest {
+    /// The run to follow.
+    pub run_id: RunId,
+    /// From where; `Embedded` stands in for `Redis` on an embedded broker.
+    pub backend: BackendKind,
+    /// Which events.
+    pub filter: StreamFilter,
+    /// From which place on.
+    pub start: StreamStart,
+}
+
+/// What a stream request is answered with.
+#[derive(Debug)]
+pub enum StreamAnswer<B> {
+    /// 200 and this body, which may be short: `retry`, `problem`, `goodbye`.
+    Stream(B),
+    /// 204: the client has seen the run's `end`.
+    Ended,
+}
+
+/// One event of a `POST`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewEvent {
+    /// Its kind.
+    pub kind: EventKind,
+    /// Its source; `""` for a status.
+    pub source: String,
+    /// Its payload, as a publisher would send it to Redis.
+    pub payload: Bytes,
+}
+
+/// Why one event of a `POST` was not accepted.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The run is over.
+    #[error("the run is over; publish with ?restart=true to begin it anew")]
+    Closed,
+    /// A newer producer took over.
+    #[error("a newer producer of the same name has taken over")]
+    Fenced,
+    /// The payload is over the limit.
+    #[error("the event is larger than {limit} bytes")]
+    TooLarge {
+        /// `limits.max_event_bytes`, or the store's own.
+        limit: u64,
+    },
+    /// The store answered something else, or not at all; the event may or may
+    /// not have been accepted.
+    #[error("the event was not accepted: {0}")]
+    Unavailable(String),
+}
+
+/// What is known of one run.
+#[derive(Debug, Clone)]
+pub struct RunSummary {
+    /// The run.
+    pub run_id: RunId,
+    /// Its hub's backend.
+    pub backend: BackendKind,
+    /// Data of its last `status` event in short: the status word.
+    pub status: Option<String>,
+    /// Whether `end` was sent.
+    pub ended: bool,
+    /// Streams open on this broker.
+    pub clients: u64,
+    /// Time of its last event.
+    pub last_event_ts: Option<Timestamp>,
+    /// Id of its last event.
+    pub last_id: Option<String>,
+}
+
+/// What is known of one run, at length.
+#[derive(Debug, Clone)]
+pub struct RunDetail {
+    /// In short.
+    pub summary: RunSummary,
+    /// Id of the oldest event kept.
+    pub first_id: Option<String>,
+    /// The epoch, of a run with durable events.
+    pub epoch: Option<u64>,
+    /// Events seen by kind, in the order of [`EventKind::ALL`].
+    pub events: [u64; 3],
+    /// The newest gaps as the JSON of their `gap` events, oldest first.
+    pub gaps: Vec<String>,
+    /// Why nothing comes, in plain words.
+    pub quiet_because: String,
+}
+
+/// State of one dependency, for `/health`.
+#[derive(Debug, Clone)]
+pub struct DependencyHealth {
+    /// Whether it can be used now.
+    pub up: bool,
+    /// Since when.
+    pub since: Timestamp,
+    /// The last error, if it is down.
+    pub error: Option<String>,
+    /// Time of the last probe's way there and back.
+    pub latency_ms: Option<f64>,
+}
+
+/// A published event's id, or why it was refused.
+pub type PublishResult = Result<DurableId, PublishError>;
+
+/// A failure before a stream or an answer begins.
+pub type BrokerResult<T> = Result<T, Problem>;

@@ -1,0 +1,6 @@
+//! The actors, protocol and fan-out of Runcast.
+
+pub mod broker;
+pub mod kubectl;
+pub mod protocol;
+pub mod settings;

@@ -1,0 +1,357 @@
+//! [`EventId`] and [`Cursor`]: where in a run an event, or a client, stands.
+
+use std::fmt::{self, Write as _};
+use std::str::FromStr;
+
+/// Most bytes of a cursor; longer ones are not even looked at.
+const CURSOR_BYTES_MAX: usize = 8 * 1024;
+
+/// The id of an event in a run's stream: `<epoch>-<seq>-<us>`.
+///
+/// The same on every broker. Ordered by epoch, then by sequence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct DurableId {
+    /// Server time in milliseconds at which the run began under this id.
+    pub epoch: u64,
+    /// 1 for the first event of the epoch, then without holes.
+    pub seq: u64,
+    /// Server time of the append in microseconds: tells this entry from one
+    /// that took the same `seq` after a failover forgot the first.
+    pub us: u64,
+}
+
+impl fmt::Display for DurableId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.epoch, self.seq, self.us)
+    }
+}
+
+impl FromStr for DurableId {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let mut parts = text.split('-').map(number);
+        match (parts.next(), parts.next(), parts.next(), parts.next()) {
+            (Some(Some(epoch)), Some(Some(seq)), Some(Some(us)), None) => {
+                Ok(Self { epoch, seq, us })
+            }
+            _ => Err(CursorError),
+        }
+    }
+}
+
+/// Parses decimal digits only: no sign, no blank, no leading zero, so that an
+/// id has one spelling.
+fn number(text: &str) -> Option<u64> {
+    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits || text.is_empty() || (text.len() > 1 && text.starts_with('0')) {
+        return None;
+    }
+    text.parse().ok()
+}
+
+/// Names one hub of one process: ids of plain events hold only while it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HubId(u64);
+
+impl HubId {
+    const MASK: u64 = (1 << 48) - 1;
+
+    /// Draws a new hub id; 48 random bits.
+    pub fn random() -> Self {
+        Self(fastrand::u64(..) & Self::MASK)
+    }
+}
+
+impl fmt::Display for HubId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:012x}", self.0)
+    }
+}
+
+impl FromStr for HubId {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        hex(text, 12).map(Self).ok_or(CursorError)
+    }
+}
+
+fn hex(text: &str, digits: usize) -> Option<u64> {
+    let well_formed = text.len() == digits
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    well_formed.then(|| u64::from_str_radix(text, 16).ok())?
+}
+
+/// The id of a plain event: `~<hub>-<n>`, and `~<durable id>` of the last
+/// durable event before it if the run has any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlainId {
+    /// The hub that counted it.
+    pub hub: HubId,
+    /// Number of the event among all events of the hub, from 1.
+    pub n: u64,
+    /// Where to go on from when the hub is gone.
+    pub durable: Option<DurableId>,
+}
+
+impl fmt::Display for PlainId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "~{}-{}", self.hub, self.n)?;
+        match self.durable {
+            Some(durable) => write!(f, "~{durable}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl FromStr for PlainId {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let rest = text.strip_prefix('~').ok_or(CursorError)?;
+        let (plain, durable) = match rest.split_once('~') {
+            Some((plain, durable)) => (plain, Some(durable.parse()?)),
+            None => (rest, None),
+        };
+        let (hub, n) = plain.split_once('-').ok_or(CursorError)?;
+        Ok(Self {
+            hub: hub.parse()?,
+            n: number(n).ok_or(CursorError)?,
+            durable,
+        })
+    }
+}
+
+/// A position in every container followed: `k<key>-<ns>-<n>.<key>-<ns>-<n>…`.
+///
+/// Two containers' clocks interleave, so one timestamp would not do. Kept
+/// sorted by container key, so that a position has one spelling.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub struct KubectlPosition(Vec<ContainerPosition>);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct ContainerPosition {
+    key: u64,
+    ns: u64,
+    n: u32,
+}
+
+impl KubectlPosition {
+    /// Returns the key of a container: a hash (FNV-1a) that is the same on
+    /// every broker and version.
+    pub fn container_key(pod: &str, container: &str) -> u64 {
+        let bytes = pod.bytes().chain([b'/']).chain(container.bytes());
+        bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// Returns the position in container `key`: the line's timestamp in
+    /// nanoseconds since the epoch, and its number among the lines of that
+    /// timestamp, from 0.
+    pub fn get(&self, key: u64) -> Option<(u64, u32)> {
+        let at = self.0.binary_search_by_key(&key, |entry| entry.key).ok()?;
+        Some((self.0[at].ns, self.0[at].n))
+    }
+
+    /// Moves the position in container `key`.
+    pub fn set(&mut self, key: u64, ns: u64, n: u32) {
+        let entry = ContainerPosition { key, ns, n };
+        match self.0.binary_search_by_key(&key, |entry| entry.key) {
+            Ok(at) => self.0[at] = entry,
+            Err(at) => self.0.insert(at, entry),
+        }
+    }
+
+    /// Whether the line at `(ns, n)` of container `key` lies at or before this
+    /// position, so that a client at this position has seen it.
+    pub fn covers(&self, key: u64, ns: u64, n: u32) -> bool {
+        self.get(key).is_some_and(|position| (ns, n) <= position)
+    }
+
+    /// Returns whether no container has a position yet.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for KubectlPosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_char('k')?;
+        for (index, ContainerPosition { key, ns, n }) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_char('.')?;
+            }
+            write!(f, "{key:016x}-{ns}-{n}")?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for KubectlPosition {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let rest = text.strip_prefix('k').ok_or(CursorError)?;
+        let mut position = Self::default();
+        for part in rest.split('.').filter(|_| !rest.is_empty()) {
+            let mut parts = part.split('-');
+            let (Some(key), Some(ns), Some(n), None) =
+                (parts.next(), parts.next(), parts.next(), parts.next())
+            else {
+                return Err(CursorError);
+            };
+            let key = hex(key, 16).ok_or(CursorError)?;
+            let n = u32::try_from(number(n).ok_or(CursorError)?).map_err(|_| CursorError)?;
+            if position.0.last().is_some_and(|last| last.key >= key) {
+                return Err(CursorError);
+            }
+            position.set(key, number(ns).ok_or(CursorError)?, n);
+        }
+        Ok(position)
+    }
+}
+
+/// The SSE `id` of an event. Clients treat it as opaque.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum EventId {
+    /// An event of a run's stream.
+    Durable(DurableId),
+    /// An event that was only published.
+    Plain(PlainId),
+    /// A line of a container's log.
+    Kubectl(KubectlPosition),
+}
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Durable(id) => id.fmt(f),
+            Self::Plain(id) => id.fmt(f),
+            Self::Kubectl(id) => id.fmt(f),
+        }
+    }
+}
+
+impl FromStr for EventId {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        if text.len() > CURSOR_BYTES_MAX {
+            return Err(CursorError);
+        }
+        match text.as_bytes().first() {
+            Some(b'~') => text.parse().map(Self::Plain),
+            Some(b'k') => text.parse().map(Self::Kubectl),
+            _ => text.parse().map(Self::Durable),
+        }
+    }
+}
+
+/// Where a client stands: the id of the last event it has seen, or that of a
+/// run's `end` (`<id of the last event>-end`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Cursor {
+    /// The last event seen.
+    pub id: EventId,
+    /// Whether the client has seen `end` too.
+    pub end: bool,
+}
+
+impl fmt::Display for Cursor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)?;
+        f.write_str(if self.end { "-end" } else { "" })
+    }
+}
+
+impl FromStr for Cursor {
+    type Err = CursorError;
+
+    fn from_str(text: &str) -> Result<Self, CursorError> {
+        let (id, end) = match text.strip_suffix("-end") {
+            Some(id) => (id, true),
+            None => (text, false),
+        };
+        Ok(Self {
+            id: id.parse()?,
+            end,
+        })
+    }
+}
+
+/// A text that is no cursor of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a cursor; it is the id of an event, as the stream sent it")]
+pub struct CursorError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cursors_are_read_as_they_are_written() {
+        for text in [
+            "1795464000123-7-1795464000123456",
+            "1795464000123-7-1795464000123456-end",
+            "~00c0ffee0042-17",
+            "~00c0ffee0042-17~1795464000123-7-1795464000123456",
+            "~00c0ffee0042-17-end",
+            "k",
+            "k00000000000000ff-1795464000123456789-0",
+            "k00000000000000ff-1-0.0000000000000fff-2-10-end",
+        ] {
+            let cursor: Cursor = text.parse().expect(text);
+            assert_eq!(cursor.to_string(), text);
+        }
+    }
+
+    #[test]
+    fn anything_else_is_no_cursor() {
+        let long = format!("k{}", "0".repeat(100_000));
+        for text in [
+            "",
+            "-",
+            "-end",
+            "1",
+            "1-2",
+            "1-2-3-4",
+            "1-2-+3",
+            "01-2-3",
+            "1-2-99999999999999999999",
+            "~",
+            "~1-2",
+            "~00c0ffee0042",
+            "~00C0FFEE0042-1",
+            "~00c0ffee0042-1~",
+            "~00c0ffee0042-1~x",
+            "kx",
+            "k1-2-3",
+            "k00000000000000ff-1-0.00000000000000ff-1-1",
+            "k00000000000000ff-1-0.",
+            "1-2-3\n",
+            " 1-2-3",
+            "١-2-3",
+            &long,
+        ] {
+            assert_eq!(text.parse::<Cursor>(), Err(CursorError), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_kubectl_position_covers_each_container_apart() {
+        let (a, b) = (
+            KubectlPosition::container_key("pod-1", "main"),
+            KubectlPosition::container_key("pod-1", "sidecar"),
+        );
+        let mut position = KubectlPosition::default();
+        position.set(a, 100, 1);
+        position.set(b, 50, 0);
+        assert!(position.covers(a, 100, 1) && position.covers(a, 99, 7));
+        assert!(!position.covers(a, 100, 2) && !position.covers(b, 51, 0));
+        assert!(!position.covers(7, 1, 0));
+    }
+}

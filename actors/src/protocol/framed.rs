@@ -1,0 +1,120 @@
+//! [`FramedEvent`]: a durable event as `runcast_publish` announces it.
+
+use super::{DurableId, EventKind};
+
+/// Version of the header; a message of another version is refused.
+pub const FRAME_VERSION: &str = "1";
+
+/// A durable event borrowed from a message on `run:{<run_id>}:events`.
+///
+/// The function writes a one-line header before the payload; the source is
+/// preceded by its length in bytes, because it may hold any character.
+///
+/// ```text
+/// 1 <epoch> <seq> <us> <lost> <kind> <terminal 0|1> <source bytes> <source>\n<payload>
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FramedEvent<'a> {
+    /// Its id in the run's stream.
+    pub id: DurableId,
+    /// How many events its producer numbered but never got through before it.
+    pub lost: u64,
+    /// Its kind.
+    pub kind: EventKind,
+    /// Whether it ends the run.
+    pub terminal: bool,
+    /// Its source.
+    pub source: &'a str,
+    /// What was published.
+    pub payload: &'a [u8],
+}
+
+impl<'a> FramedEvent<'a> {
+    /// Parses a message.
+    ///
+    /// # Errors
+    /// [`FramedEventError`] when it was not written by the function: any
+    /// client of the same Redis can publish on the channel.
+    pub fn parse(message: &'a [u8]) -> Result<Self, FramedEventError> {
+        let mut rest = message;
+        let mut next = || -> Result<&'a str, FramedEventError> {
+            let end = memchr::memchr(b' ', rest).ok_or(FramedEventError)?;
+            let (word, after) = (&rest[..end], &rest[end + 1..]);
+            rest = after;
+            std::str::from_utf8(word).map_err(|_| FramedEventError)
+        };
+        if next()? != FRAME_VERSION {
+            return Err(FramedEventError);
+        }
+        let id = DurableId {
+            epoch: number(next()?)?,
+            seq: number(next()?)?,
+            us: number(next()?)?,
+        };
+        let lost = number(next()?)?;
+        let kind = next()?.parse().map_err(|_| FramedEventError)?;
+        let terminal = match next()? {
+            "0" => false,
+            "1" => true,
+            _ => return Err(FramedEventError),
+        };
+        let source_bytes = usize::try_from(number(next()?)?).map_err(|_| FramedEventError)?;
+        let (source, rest) = rest
+            .split_at_checked(source_bytes)
+            .ok_or(FramedEventError)?;
+        Ok(Self {
+            id,
+            lost,
+            kind,
+            terminal,
+            source: std::str::from_utf8(source).map_err(|_| FramedEventError)?,
+            payload: rest.strip_prefix(b"\n").ok_or(FramedEventError)?,
+        })
+    }
+}
+
+fn number(word: &str) -> Result<u64, FramedEventError> {
+    word.parse().map_err(|_| FramedEventError)
+}
+
+/// A message on a framed channel that the function did not write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a framed event of version {FRAME_VERSION}")]
+pub struct FramedEventError;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_the_function_writes() {
+        let event =
+            FramedEvent::parse(b"1 1795464000123 7 1795464000123456 0 output 0 4 a \nb\nx\ny")
+                .expect("well-formed");
+        assert_eq!(event.source, "a \nb");
+        assert_eq!(event.payload, b"x\ny");
+        assert_eq!(event.id.to_string(), "1795464000123-7-1795464000123456");
+        assert_eq!(
+            (event.kind, event.terminal, event.lost),
+            (EventKind::Output, false, 0)
+        );
+    }
+
+    #[test]
+    fn refuses_forged_frames() {
+        for message in [
+            &b""[..],
+            b"{\"step\":1}",
+            b"2 1 1 1 0 output 0 0 \nx",
+            b"1 1 1 1 0 output 0 9 abc\nx",
+            b"1 1 1 1 0 output 0 18446744073709551615 abc\nx",
+            b"1 1 1 1 0 output 2 0 \nx",
+            b"1 1 1 1 0 other 0 0 \nx",
+            b"1 1 -1 1 0 output 0 0 \nx",
+            b"1 1 1 1 0 output 0 1 \xff\nx",
+            b"1 1 1 1 0 output 0 0 x",
+        ] {
+            assert_eq!(FramedEvent::parse(message), Err(FramedEventError));
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! The settings sections that the actors read, as plain typed values.
+//!
+//! Each part is handed only its own section. Reading files, the environment
+//! and flags, and checking values against each other, is the root package's
+//! work (`src/settings`); here are only the types and the defaults.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use serde::{Deserialize, Serialize};
+
+use crate::protocol::{LogLevel, RunId};
+
+/// `[redis]`: where events come from and how a dead link is noticed.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RedisSettings {
+    /// `redis://[user:password@]host:port/db`, or `unix:///path`.
+    pub url: String,
+    /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
+    pub channel_prefix: String,
+    /// How often the subscription is probed with a message to ourselves; two
+    /// probes without an echo mean the link is dead.
+    #[serde(with = "humantime_serde")]
+    pub probe_interval: Duration,
+    /// How long one connection attempt may take.
+    #[serde(with = "humantime_serde")]
+    pub connect_timeout: Duration,
+    /// How long one command may wait for its answer.
+    #[serde(with = "humantime_serde")]
+    pub command_timeout: Duration,
+    /// Longest pause between two attempts to reconnect (jittered).
+    #[serde(with = "humantime_serde")]
+    pub reconnect_max_delay: Duration,
+    /// Messages read from Redis and not yet routed; past either bound further
+    /// ones are dropped and every run is told by `gap` reason `overflow`.
+    pub queue_messages: usize,
+    /// The same bound in bytes.
+    pub queue_bytes: ByteSize,
+}
+
+impl Default for RedisSettings {
+    fn default() -> Self {
+        Self {
+            url: "redis://127.0.0.1:6379".to_owned(),
+            channel_prefix: "run:".to_owned(),
+            probe_interval: Duration::from_secs(2),
+            connect_timeout: Duration::from_secs(2),
+            command_timeout: Duration::from_secs(5),
+            reconnect_max_delay: Duration::from_secs(1),
+            queue_messages: 100_000,
+            queue_bytes: ByteSize::mib(64),
+        }
+    }
+}
+
+/// `[history]`: what is kept of a run for those who come late.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HistorySettings {
+    /// Most events kept of one run.
+    pub max_events: u64,
+    /// Most bytes kept of one run.
+    pub max_bytes_per_run: ByteSize,
+    /// How long a run's history outlives its last event.
+    #[serde(with = "humantime_serde")]
+    pub ttl: Duration,
+}
+
+impl Default for HistorySettings {
+    fn default() -> Self {
+        Self {
+            max_events: 10_000,
+            max_bytes_per_run: ByteSize::mib(16),
+            ttl: Duration::from_secs(24 * 3600),
+        }
+    }
+}
+
+/// `[hub]`: the per-run hub, its ring and the pace of its writes.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HubSettings {
+    /// Most bytes a run's ring keeps for resuming clients.
+    pub ring_bytes: ByteSize,
+    /// Most bytes all rings keep together; idle hubs go first, oldest first.
+    pub total_ring_bytes: ByteSize,
+    /// Most hubs at once; past it the oldest idle hub goes, and if none is
+    /// idle new runs are refused as overload.
+    pub max_hubs: usize,
+    /// How long a hub outlives its last client and event.
+    #[serde(with = "humantime_serde")]
+    pub idle_ttl: Duration,
+    /// Keep a ring of runs nobody watches, so that a late viewer of a plain
+    /// run sees its beginning.
+    pub retain_unwatched: bool,
+    /// Longest time an event may wait to be written together with the next
+    /// ones; 0 writes each at once.
+    #[serde(with = "humantime_serde")]
+    pub max_flush_delay: Duration,
+    /// What one more local client adds to the pause between two flushes of a
+    /// run on a worker.
+    #[serde(with = "humantime_serde")]
+    pub flush_delay_per_client: Duration,
+    /// Messages a hub's mailbox holds; a refused batch is told by `gap`
+    /// reason `overflow`.
+    pub mailbox: usize,
+    /// Bytes of live events that may wait in one worker's inbox; past it the
+    /// worker is caught up from the hub's ring.
+    pub inbox_bytes: ByteSize,
+}
+
+impl Default for HubSettings {
+    fn default() -> Self {
+        Self {
+            ring_bytes: ByteSize::mib(1),
+            total_ring_bytes: ByteSize::mib(512),
+            max_hubs: 100_000,
+            idle_ttl: Duration::from_secs(60),
+            retain_unwatched: true,
+            max_flush_delay: Duration::from_millis(50),
+            flush_delay_per_client: Duration::from_micros(20),
+            mailbox: 1024,
+            inbox_bytes: ByteSize::mib(64),
+        }
+    }
+}
+
+/// `[heartbeat]`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HeartbeatSettings {
+    /// Time between two `heartbeat` events of one stream; whole seconds.
+    #[serde(with = "humantime_serde")]
+    pub interval: Duration,
+}
+
+impl Default for HeartbeatSettings {
+    fn default() -> Self {
+        Self {
+            interval: Duration::from_secs(30),
+        }
+    }
+}
+
+/// `[retry]`: the range from which each connection's `retry:` is drawn.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetrySettings {
+    /// Least reconnection time told to a client.
+    #[serde(with = "humantime_serde")]
+    pub min: Duration,
+    /// Greatest reconnection time told to a client.
+    #[serde(with = "humantime_serde")]
+    pub max: Duration,
+}
+
+impl Default for RetrySettings {
+    fn default() -> Self {
+        Self {
+            min: Duration::from_secs(1),
+            max: Duration::from_secs(3),
+        }
+    }
+}
+
+impl RetrySettings {
+    /// Returns a random reconnection time in milliseconds inside the range.
+    pub fn draw_ms(&self) -> u64 {
+        let (min, max) = (self.min.as_millis() as u64, self.max.as_millis() as u64);
+        fastrand::u64(min..=max.max(min))
+    }
+}
+
+/// `[runs]`: when a run is over.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSettings {
+    /// Statuses that end a run, compared without case.
+    pub terminal_statuses: Vec<String>,
+    /// How long late output is still accepted after a terminal status.
+    #[serde(with = "humantime_serde")]
+    pub end_grace: Duration,
+}
+
+impl Default for RunSettings {
+    fn default() -> Self {
+        Self {
+            terminal_statuses: [
+                "completed",
+                "succeeded",
+                "failed",
+                "cancelled",
+                "canceled",
+                "error",
+                "timeout",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
+            end_grace: Duration::from_secs(2),
+        }
+    }
+}
+
+/// `[kubectl]`: following a run's pods with `kubectl logs`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubectlSettings {
+    /// Whether the backend is on offer.
+    pub enabled: bool,
+    /// The program, found on `PATH` or by its path.
+    pub command: String,
+    /// Arguments before ours, for instance `["--context=dev"]`.
+    pub extra_args: Vec<String>,
+    /// Namespace of the pods.
+    pub namespace: String,
+    /// Label selector of a run's pods; `{run_id}` stands for the run id.
+    pub selector: String,
+    /// Most `kubectl logs` processes at once (about 50 MB each).
+    pub max_follows: usize,
+    /// How long a follow outlives its last client.
+    #[serde(with = "humantime_serde")]
+    pub linger: Duration,
+    /// How long `kubectl get` may take, and a follow may take to be accepted.
+    #[serde(with = "humantime_serde")]
+    pub timeout: Duration,
+    /// Longest pause between two looks for pods or two follows (jittered).
+    #[serde(with = "humantime_serde")]
+    pub max_backoff: Duration,
+    /// Environment variables kubectl keeps beside `PATH`, `HOME` and
+    /// `KUBECONFIG`, for credential plugins; the rest is cleared.
+    pub env_keep: Vec<String>,
+}
+
+impl Default for KubectlSettings {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            command: "kubectl".to_owned(),
+            extra_args: Vec::new(),
+            namespace: "default".to_owned(),
+            selector: "run-id={run_id}".to_owned(),
+            max_follows: 64,
+            linger: Duration::from_secs(10),
+            timeout: Duration::from_secs(10),
+            max_backoff: Duration::from_secs(10),
+            env_keep: Vec::new(),
+        }
+    }
+}
+
+impl KubectlSettings {
+    /// Returns the label selector of `run_id`'s pods.
+    pub fn selector_of(&self, run_id: &RunId) -> String {
+        self.selector.replace("{run_id}", run_id.as_str())
+    }
+}
+
+/// `[limits]`: what one client or publisher may ask of us.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LimitSettings {
+    /// Most bytes of one event's payload.
+    pub max_event_bytes: ByteSize,
+    /// Most bytes of one `POST` body.
+    pub max_body_bytes: ByteSize,
+    /// Most events in one `POST`.
+    pub max_batch_events: usize,
+    /// Most bytes of an event's source.
+    pub max_source_bytes: usize,
+    /// A client that takes no byte for this long is closed.
+    #[serde(with = "humantime_serde")]
+    pub write_timeout: Duration,
+    /// Most streams at once; past it clients get `problem` and `goodbye`.
+    pub max_streams: usize,
+}
+
+impl Default for LimitSettings {
+    fn default() -> Self {
+        Self {
+            max_event_bytes: ByteSize::kib(256),
+            max_body_bytes: ByteSize::mib(4),
+            max_batch_events: 10_000,
+            max_source_bytes: 512,
+            write_timeout: Duration::from_secs(30),
+            max_streams: 100_000,
+        }
+    }
+}
+
+/// `[streaming]`: what a stream is unless its query says otherwise.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StreamingSettings {
+    /// The backend of bare `/stream`.
+    pub default_backend: DefaultBackend,
+    /// Least level of `log` events sent.
+    pub log_level: LogLevel,
+    /// Longest life of one stream (jittered); 0 is no limit.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Duration,
+}
+
+impl Default for StreamingSettings {
+    fn default() -> Self {
+        Self {
+            default_backend: DefaultBackend::Redis,
+            log_level: LogLevel::Info,
+            max_age: Duration::ZERO,
+        }
+    }
+}
+
+/// A value of `streaming.default_backend`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DefaultBackend {
+    /// Redis Pub/Sub.
+    Redis,
+    /// `kubectl logs`.
+    Kubectl,
+    /// In memory, without Redis.
+    Embedded,
+    /// Redis or, if that is unusable, kubectl; chosen at connect.
+    Auto,
+}

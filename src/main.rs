@@ -1,0 +1,2 @@
+//! Runcast.
+fn main() {}

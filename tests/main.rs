@@ -1,0 +1,2 @@
+//! Integration tests: one binary, a module per subject. Everything is real:
+//! the built `runcast`, redis-server, kubectl, sockets.
