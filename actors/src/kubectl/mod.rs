@@ -16,6 +16,7 @@ mod container;
 mod controller;
 mod counters;
 mod failure;
+mod families;
 mod follow;
 mod line;
 mod outlet;

@@ -1,4 +1,4 @@
-//! [`Broker`]: what HTTP may ask of the actors, and nothing else.
+//! What HTTP and the [`Broker`](super::Broker) say to each other.
 
 use bytes::Bytes;
 
@@ -134,6 +134,18 @@ pub struct DependencyHealth {
     pub error: Option<String>,
     /// Time of the last probe's way there and back.
     pub latency_ms: Option<f64>,
+}
+
+impl DependencyHealth {
+    /// A dependency that is well, as far as we know, from now on.
+    pub(crate) fn up_now() -> Self {
+        Self {
+            up: true,
+            since: Timestamp::now(),
+            error: None,
+            latency_ms: None,
+        }
+    }
 }
 
 /// A published event's id, or why it was refused.

@@ -1,0 +1,47 @@
+//! The kubectl counters in the form of a scrape.
+
+use super::KubectlCounters;
+use crate::metrics::{Families, Family};
+
+impl KubectlCounters {
+    /// Returns all families for a scrape.
+    pub fn families(&self) -> Vec<Family> {
+        let mut out = Families::default();
+        out.gauge(
+            "runcast_kubectl_follows",
+            "kubectl logs processes now.",
+            [(vec![], self.follows())],
+        );
+        for (name, help, value) in [
+            (
+                "runcast_kubectl_follows_started_total",
+                "kubectl logs processes started.",
+                self.follows_started(),
+            ),
+            (
+                "runcast_kubectl_lines_total",
+                "Lines delivered to hubs.",
+                self.lines(),
+            ),
+            (
+                "runcast_kubectl_restarts_total",
+                "Container restarts told.",
+                self.restarts(),
+            ),
+            (
+                "runcast_kubectl_killed_total",
+                "kubectl processes killed by us.",
+                self.killed(),
+            ),
+        ] {
+            out.counter(name, help, [(vec![], value)]);
+        }
+        out.counter(
+            "runcast_kubectl_failures_total",
+            "Failures of kubectl, the API server or pods, by problem.",
+            self.failures()
+                .map(|(reason, count)| (vec![("reason", reason.slug())], count)),
+        );
+        out.0
+    }
+}
