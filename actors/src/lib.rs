@@ -3,4 +3,5 @@
 pub mod broker;
 pub mod kubectl;
 pub mod protocol;
+pub mod reach;
 pub mod settings;
