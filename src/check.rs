@@ -57,8 +57,14 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
             needed: backend == DefaultBackend::Redis,
             outcome: reach::redis(&settings.redis)
                 .await
-                .map_err(|error| error.to_string()),
+                .map_err(|error| one_line(&error)),
         });
     }
     findings
+}
+
+/// Returns an error's text in one line: a parser's may draw its input.
+fn one_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }

@@ -113,23 +113,29 @@ fn leaves(settings: &Settings) -> BTreeMap<String, Json> {
     leaves
 }
 
-#[test]
-fn settings_toml_shows_every_key_with_its_default_and_a_comment() {
-    let text = include_str!("../../settings.toml");
+/// Returns each key of `settings.toml` with the text of its value, and checks
+/// that a comment stands above it.
+fn shown_in_settings_toml() -> BTreeMap<String, &'static str> {
     let mut shown = BTreeMap::new();
     let (mut section, mut previous) = ("", "");
-    for line in text.lines() {
+    for line in include_str!("../../settings.toml").lines() {
         if let Some(name) = line.strip_prefix('[') {
             section = name.trim_end_matches(']');
-        } else if let Some((name, _)) = line.split_once(" = ")
+        } else if let Some((name, value)) = line.split_once(" = ")
             && !line.starts_with('#')
         {
             assert!(previous.starts_with("# "), "{line:?} has no comment");
-            shown.insert(format!("{section}.{name}"), ());
+            shown.insert(format!("{section}.{name}"), value);
         }
         previous = line;
     }
+    shown
+}
+
+#[test]
+fn settings_toml_shows_every_key_with_its_default_and_a_comment() {
     let defaults = leaves(&Settings::default());
+    let shown = shown_in_settings_toml();
     assert_eq!(
         shown.keys().collect::<Vec<_>>(),
         defaults.keys().collect::<Vec<_>>()
@@ -139,19 +145,15 @@ fn settings_toml_shows_every_key_with_its_default_and_a_comment() {
 }
 
 #[test]
-fn every_key_stands_in_the_documentation_with_its_environment_variable() {
+fn the_documentation_has_a_row_for_every_key_with_its_variable_and_default() {
     let text = include_str!("../../docs/configuration.md");
-    for key in leaves(&Settings::default()).keys() {
+    for (key, default) in shown_in_settings_toml() {
         let variable = format!("RUNCAST__{}", key.replace('.', "__").to_uppercase());
-        assert!(
-            text.contains(&format!("`{key}`")),
-            "{key} is not documented"
-        );
-        assert!(
-            text.contains(&format!("`{variable}`")),
-            "{variable} is not documented"
-        );
+        let row = format!("\n| `{key}`<br>`{variable}` | `{default}` | ");
+        assert!(text.contains(&row), "there is no row {row}");
     }
+    let rows = text.lines().filter(|line| line.starts_with("| `")).count();
+    assert_eq!(rows, leaves(&Settings::default()).len(), "rows of no key");
 }
 
 #[test]
