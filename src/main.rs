@@ -1,2 +1,90 @@
-//! Runcast.
-fn main() {}
+//! Runcast: a live-run streaming broker.
+//!
+//! The process: command line → settings → log → server. Exit codes: 0 done,
+//! 1 failed, 64 wrong usage or settings.
+
+mod check;
+mod cli;
+mod logging;
+mod settings;
+
+use std::fmt::Display;
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::cli::{Cli, Command};
+use crate::settings::{Inputs, Settings, SettingsError};
+
+/// `EX_USAGE` of sysexits: the command line or the settings are wrong, and
+/// starting again will not help.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come here too, with exit code 0. If the
+            // terminal is gone there is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() {
+                ExitCode::from(EXIT_USAGE)
+            } else {
+                ExitCode::SUCCESS
+            };
+        }
+    };
+    let command = cli.command.unwrap_or(Command::Serve);
+    let settings = match settings(&cli, command) {
+        Ok(settings) => settings,
+        Err(errors) => {
+            errors.iter().for_each(say);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    match run(command, settings) {
+        Ok(code) => code,
+        Err(error) => {
+            say(&format_args!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(cli: &Cli, command: Command) -> Result<Settings, Vec<SettingsError>> {
+    settings::load(&Inputs {
+        file: cli.overrides.config.clone(),
+        dev: command == Command::Dev,
+        environment: std::env::vars_os().collect(),
+        flags: cli.overrides.flags()?,
+    })
+}
+
+fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    if command == Command::Check {
+        return Ok(actix_rt::System::new().block_on(check::run(&settings))?);
+    }
+    logging::init(&settings.log)?;
+    serve(&settings, command == Command::Dev)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves until the process is told to stop; with `demo`, publishes a demo run.
+fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
+    tracing::info!(
+        bind = %settings.server.bind,
+        workers = settings.server.worker_count(),
+        max_connections_per_worker = settings.server.max_connections_per_worker(),
+        demo,
+        "starting"
+    );
+    anyhow::bail!("there is nothing to serve yet")
+}
+
+/// Writes one plain line to stderr, for what ends the process before or beside
+/// its log.
+fn say(line: &impl Display) {
+    // If stderr is closed, the exit code still tells.
+    let _ = writeln!(std::io::stderr(), "runcast: {line}");
+}

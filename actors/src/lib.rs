@@ -6,6 +6,7 @@ pub mod hub;
 pub mod kubectl;
 pub mod metrics;
 pub mod protocol;
+pub mod reach;
 pub mod redis;
 pub mod run_log;
 pub mod session;

@@ -11,12 +11,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod redis_url;
+
+pub use redis_url::{BadRedisUrl, RedisUrl};
+
 /// `[redis]`: where events come from and how a dead link is noticed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
     /// `redis://[user:password@]host:port/db`, or `unix:///path`.
-    pub url: String,
+    pub url: RedisUrl,
     /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
     pub channel_prefix: String,
     /// How often the subscription is probed with a message to ourselves; two
@@ -42,7 +46,9 @@ pub struct RedisSettings {
 impl Default for RedisSettings {
     fn default() -> Self {
         Self {
-            url: "redis://127.0.0.1:6379".to_owned(),
+            url: "redis://127.0.0.1:6379"
+                .parse()
+                .expect("the default URL parses; a test sees to it"),
             channel_prefix: "run:".to_owned(),
             probe_interval: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),

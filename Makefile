@@ -1,0 +1,55 @@
+# The everyday commands. `make run` shows the product, `make test` is what CI
+# runs; both work from a clean clone.
+
+SHELL := /bin/sh
+CARGO := cargo
+# Cargo.lock is part of the repository: what was tested is what is built.
+LOCKED := --locked
+# How long each fuzz target runs with `make fuzz`.
+FUZZ_SECONDS := 300
+
+.PHONY: help run test test-deps lint fmt deny bench faults fuzz
+
+help:
+	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
+	@echo 'make test    install what the tests need, then run everything (what CI runs)'
+	@echo 'make lint    formatting and lints'
+	@echo 'make fmt     format the code'
+	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
+	@echo 'make bench   measure a release build, write docs/performance.md'
+	@echo 'make faults  only the tests of faults, slow clients, churn and shutdown'
+	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (needs cargo-fuzz)'
+
+# The dev profile, with optimised dependencies: it is built in a fraction of the
+# time of a release (fat LTO) and shares its artefacts with `make test`.
+run:
+	$(CARGO) run $(LOCKED) --package runcast -- dev
+
+test: test-deps lint
+	$(CARGO) test $(LOCKED) --workspace
+
+test-deps:
+	scripts/install-test-deps
+
+lint:
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+
+fmt:
+	$(CARGO) fmt --all
+
+deny:
+	$(CARGO) deny --locked check licenses bans sources
+
+bench:
+	scripts/bench
+
+faults: test-deps
+	$(CARGO) test $(LOCKED) --package runcast --test integration -- faults slow_clients churn shutdown
+
+# RUSTC_BOOTSTRAP: cargo-fuzz asks for sanitizer flags that the pinned stable
+# compiler knows but does not offer.
+fuzz:
+	cd fuzz && for target in $$(cargo fuzz list); do \
+		RUSTC_BOOTSTRAP=1 cargo fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS) || exit 1; \
+	done

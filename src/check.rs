@@ -1,0 +1,70 @@
+//! `runcast check`: the settings are good; now, can the dependencies be used?
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use runcast_actors::reach;
+use runcast_actors::settings::DefaultBackend;
+
+use crate::settings::Settings;
+
+/// What was found at one dependency.
+#[derive(Debug)]
+struct Finding {
+    name: &'static str,
+    place: String,
+    /// Whether bare `/stream` cannot work without it.
+    needed: bool,
+    /// How long it took, or what is wrong.
+    outcome: Result<Duration, String>,
+}
+
+/// Reaches every dependency and prints a line for each on stdout. The exit code
+/// is 0 unless one that the default backend needs cannot be used.
+///
+/// # Errors
+///
+/// When stdout cannot be written.
+pub(crate) async fn run(settings: &Settings) -> io::Result<ExitCode> {
+    let findings = dependencies(settings).await;
+    let mut stdout = io::stdout().lock();
+    writeln!(stdout, "settings: ok")?;
+    for finding in &findings {
+        let Finding { name, place, .. } = finding;
+        match &finding.outcome {
+            Ok(time) => writeln!(stdout, "{name}: ok ({place}, {time:.1?})")?,
+            Err(error) if finding.needed => writeln!(stdout, "{name}: FAILED ({place}): {error}")?,
+            Err(error) => writeln!(stdout, "{name}: not usable ({place}): {error}")?,
+        }
+    }
+    let is_broken = |finding: &Finding| finding.needed && finding.outcome.is_err();
+    Ok(if findings.iter().any(is_broken) {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// Looks at each dependency that the settings name.
+async fn dependencies(settings: &Settings) -> Vec<Finding> {
+    let backend = settings.streaming.default_backend;
+    let mut findings = Vec::new();
+    if backend != DefaultBackend::Embedded {
+        findings.push(Finding {
+            name: "redis",
+            place: settings.redis.url.to_string(),
+            needed: backend == DefaultBackend::Redis,
+            outcome: reach::redis(&settings.redis)
+                .await
+                .map_err(|error| one_line(&error)),
+        });
+    }
+    findings
+}
+
+/// Returns an error's text in one line: a parser's may draw its input.
+fn one_line(error: &impl ToString) -> String {
+    let text = error.to_string();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,156 @@
+//! Our own log: one line per event on stderr, JSON or pretty.
+//!
+//! A JSON line has `timestamp` (RFC 3339, UTC), `level`, `target`, `message`
+//! and the event's fields at the top level; the words in use are `run_id
+//! session_id channel event_id backend reason queue_len dropped elapsed_ms
+//! error`. Fields of spans stand under `span` and `spans`.
+
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io;
+use std::panic::{self, PanicHookInfo};
+
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::settings::{LogFormat, LogSettings};
+
+/// Starts logging for the whole process, panics included: a panic ends one task
+/// and not the process, so it must not break the log's form either.
+///
+/// # Errors
+///
+/// When the filter cannot be read, which the settings rule out, or when the
+/// process logs already.
+pub(crate) fn init(settings: &LogSettings) -> anyhow::Result<()> {
+    subscriber(settings, io::stderr)?.try_init()?;
+    panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let backtrace = Backtrace::capture();
+    let backtrace =
+        (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(
+        error = info.payload_as_str().unwrap_or("not a text"),
+        location = info.location().map(tracing::field::display),
+        backtrace,
+        "a task panicked"
+    );
+}
+
+type Subscriber = Box<dyn tracing::Subscriber + Send + Sync>;
+
+fn subscriber<W>(settings: &LogSettings, writer: W) -> anyhow::Result<Subscriber>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(EnvFilter::try_new(&settings.level)?)
+        .with_writer(writer);
+    Ok(match settings.format {
+        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
+        LogFormat::Pretty => Box::new(builder.with_ansi(is_terminal()).finish()),
+    })
+}
+
+/// Colours only for eyes: a pretty log in a file stays readable.
+fn is_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex, PoisonError};
+
+    use serde_json::Value as Json;
+    use tracing::subscriber::with_default;
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Returns what a log with these settings has written after `act`.
+    fn log(format: LogFormat, level: &str, act: impl FnOnce()) -> String {
+        let written = Written::default();
+        let settings = LogSettings {
+            format,
+            level: level.to_owned(),
+        };
+        let writer = written.clone();
+        let subscriber = subscriber(&settings, move || writer.clone()).expect("a good filter");
+        with_default(subscriber, act);
+        let bytes = written.0.lock().expect("nobody panicked").clone();
+        String::from_utf8(bytes).expect("a log is UTF-8")
+    }
+
+    #[test]
+    fn a_json_line_has_the_fields_at_its_top_and_its_time_in_utc() {
+        let text = log(LogFormat::Json, "info", || {
+            tracing::warn!(
+                run_id = "42",
+                reason = "slow",
+                dropped = 7,
+                "session\nclosed"
+            );
+        });
+        assert_eq!(text.lines().count(), 1);
+        let line: Json = serde_json::from_str(&text).expect("a line is JSON");
+        for (name, value) in [
+            ("level", Json::from("WARN")),
+            ("message", Json::from("session\nclosed")),
+            ("run_id", Json::from("42")),
+            ("reason", Json::from("slow")),
+            ("dropped", Json::from(7)),
+            ("target", Json::from("runcast::logging::tests")),
+        ] {
+            assert_eq!(line[name], value, "{name} of {text}");
+        }
+        let time = line["timestamp"].as_str().expect("a text");
+        assert!(time.ends_with('Z'), "{time}");
+        time.parse::<jiff::Timestamp>().expect("RFC 3339");
+    }
+
+    #[test]
+    fn the_filter_holds_per_target() {
+        let text = log(LogFormat::Pretty, "warn,deep=debug", || {
+            tracing::info!("hidden");
+            tracing::debug!(target: "deep", "shown");
+        });
+        assert!(!text.contains("hidden") && text.contains("shown"), "{text}");
+    }
+
+    #[test]
+    fn a_panic_is_one_line_of_the_log() {
+        let text = log(LogFormat::Json, "info", || {
+            let before = panic::take_hook();
+            panic::set_hook(Box::new(log_panic));
+            let result = panic::catch_unwind(|| panic!("two\nlines"));
+            panic::set_hook(before);
+            assert!(result.is_err());
+        });
+        let line: Json = serde_json::from_str(&text).expect("one line of JSON");
+        assert_eq!(line["message"], "a task panicked");
+        assert_eq!(line["error"], "two\nlines");
+        assert!(
+            line["location"]
+                .as_str()
+                .is_some_and(|at| at.starts_with("src/logging.rs:"))
+        );
+    }
+}

@@ -1,0 +1,292 @@
+//! [`check`]: whether the settings, each good by itself, go together.
+
+use std::time::Duration;
+
+use bytesize::ByteSize;
+use runcast_actors::settings::DefaultBackend;
+use tracing_subscriber::EnvFilter;
+
+use super::Settings;
+
+/// Redis cuts a subscriber that is sent 32 MiB at once, and a frame is larger
+/// than its payload.
+const EVENT_BYTES_MAX: ByteSize = ByteSize::mib(16);
+/// A thread each; more than that is a typing error.
+const WORKERS_MAX: usize = 1024;
+
+/// Keys at fault and what is allowed there.
+pub(super) type Faults = Vec<(&'static str, String)>;
+
+/// Returns all that is wrong with `settings`; empty means it can be used.
+pub(super) fn check(settings: &Settings) -> Faults {
+    let mut faults = Faults::new();
+    check_counts(settings, &mut faults);
+    check_sizes(settings, &mut faults);
+    check_times(settings, &mut faults);
+    check_backends(settings, &mut faults);
+    check_texts(settings, &mut faults);
+    faults
+}
+
+fn require(faults: &mut Faults, good: bool, key: &'static str, rule: impl Into<String>) {
+    if !good {
+        faults.push((key, rule.into()));
+    }
+}
+
+fn check_counts(settings: &Settings, faults: &mut Faults) {
+    let Settings {
+        server,
+        redis,
+        history,
+        hub,
+        limits,
+        kubectl,
+        ..
+    } = settings;
+    for (key, count) in [
+        ("server.backlog", u64::from(server.backlog)),
+        ("redis.queue_messages", redis.queue_messages as u64),
+        ("history.max_events", history.max_events),
+        ("hub.max_hubs", hub.max_hubs as u64),
+        ("hub.mailbox", hub.mailbox as u64),
+        ("kubectl.max_follows", kubectl.max_follows as u64),
+        ("limits.max_batch_events", limits.max_batch_events as u64),
+        ("limits.max_source_bytes", limits.max_source_bytes as u64),
+        ("limits.max_streams", limits.max_streams as u64),
+    ] {
+        require(faults, count >= 1, key, "must be 1 or more");
+    }
+    require(
+        faults,
+        server.workers <= WORKERS_MAX,
+        "server.workers",
+        format!("must be 1 to {WORKERS_MAX}, or 0 for one per core"),
+    );
+    require(
+        faults,
+        i32::try_from(server.backlog).is_ok(),
+        "server.backlog",
+        format!("must be at most {}", i32::MAX),
+    );
+    require(
+        faults,
+        server.max_connections > limits.max_streams,
+        "server.max_connections",
+        format!(
+            "must be more than limits.max_streams ({}), so that health checks and publishers \
+             get in beside a full house of streams",
+            limits.max_streams
+        ),
+    );
+}
+
+fn check_sizes(settings: &Settings, faults: &mut Faults) {
+    let Settings {
+        redis,
+        history,
+        hub,
+        limits,
+        ..
+    } = settings;
+    let event = limits.max_event_bytes;
+    require(
+        faults,
+        event >= ByteSize::b(1) && event <= EVENT_BYTES_MAX,
+        "limits.max_event_bytes",
+        "must be 1 byte to 16MiB: Redis cuts its subscribers off at 32MiB",
+    );
+    for (key, size) in [
+        ("hub.ring_bytes", hub.ring_bytes),
+        ("hub.inbox_bytes", hub.inbox_bytes),
+        ("history.max_bytes_per_run", history.max_bytes_per_run),
+        ("redis.queue_bytes", redis.queue_bytes),
+        ("limits.max_body_bytes", limits.max_body_bytes),
+    ] {
+        require(
+            faults,
+            size >= event,
+            key,
+            format!("must hold one event: at least limits.max_event_bytes ({event})"),
+        );
+    }
+    require(
+        faults,
+        hub.ring_bytes <= hub.total_ring_bytes,
+        "hub.ring_bytes",
+        format!(
+            "must be at most hub.total_ring_bytes ({})",
+            hub.total_ring_bytes
+        ),
+    );
+}
+
+fn check_times(settings: &Settings, faults: &mut Faults) {
+    let Settings {
+        redis,
+        history,
+        hub,
+        heartbeat,
+        retry,
+        kubectl,
+        limits,
+        ..
+    } = settings;
+    require(
+        faults,
+        heartbeat.interval >= Duration::from_secs(1) && heartbeat.interval.subsec_nanos() == 0,
+        "heartbeat.interval",
+        "must be whole seconds, 1s or more: the wheel of heartbeats ticks once a second",
+    );
+    require(
+        faults,
+        heartbeat.interval <= Duration::from_secs(3600),
+        "heartbeat.interval",
+        "must be at most 1h: proxies close a silent stream long before",
+    );
+    require(
+        faults,
+        retry.min <= retry.max,
+        "retry.min",
+        format!("must be at most retry.max ({:?})", retry.max),
+    );
+    for (key, time) in [
+        ("redis.probe_interval", redis.probe_interval),
+        ("redis.connect_timeout", redis.connect_timeout),
+        ("redis.command_timeout", redis.command_timeout),
+        ("redis.reconnect_max_delay", redis.reconnect_max_delay),
+        ("retry.min", retry.min),
+        ("kubectl.timeout", kubectl.timeout),
+        ("kubectl.max_backoff", kubectl.max_backoff),
+        ("limits.write_timeout", limits.write_timeout),
+    ] {
+        require(
+            faults,
+            time >= Duration::from_millis(10),
+            key,
+            "must be 10ms or more",
+        );
+    }
+    require(
+        faults,
+        history.ttl >= Duration::from_secs(1),
+        "history.ttl",
+        "must be 1s or more",
+    );
+    for (key, time) in [
+        ("hub.max_flush_delay", hub.max_flush_delay),
+        ("hub.flush_delay_per_client", hub.flush_delay_per_client),
+    ] {
+        require(
+            faults,
+            time <= Duration::from_secs(1),
+            key,
+            "must be at most 1s: every live event waits for it",
+        );
+    }
+}
+
+fn check_backends(settings: &Settings, faults: &mut Faults) {
+    let kubectl = &settings.kubectl;
+    require(
+        faults,
+        settings.streaming.default_backend != DefaultBackend::Kubectl || kubectl.enabled,
+        "streaming.default_backend",
+        "needs kubectl.enabled = true",
+    );
+    require(
+        faults,
+        !kubectl.command.trim().is_empty(),
+        "kubectl.command",
+        "must be a program's name or path",
+    );
+    require(
+        faults,
+        is_dns_label(&kubectl.namespace),
+        "kubectl.namespace",
+        "must be a namespace: at most 63 of a-z, 0-9 and -, first and last no -",
+    );
+    require(
+        faults,
+        kubectl.selector.contains("{run_id}"),
+        "kubectl.selector",
+        "must contain {run_id}, like \"run-id={run_id}\": without it every run would see the same pods",
+    );
+    require(
+        faults,
+        kubectl.env_keep.iter().all(|name| is_variable_name(name)),
+        "kubectl.env_keep",
+        "must be names of environment variables",
+    );
+}
+
+fn check_texts(settings: &Settings, faults: &mut Faults) {
+    require(
+        faults,
+        is_channel_prefix(&settings.redis.channel_prefix),
+        "redis.channel_prefix",
+        "must be 1 to 64 printable ASCII characters without space, { } or the glob characters * ? [ ] \\ ^",
+    );
+    let statuses = &settings.runs.terminal_statuses;
+    require(
+        faults,
+        !statuses.is_empty() && statuses.iter().all(|status| !status.trim().is_empty()),
+        "runs.terminal_statuses",
+        "must name at least one status, and no empty one: without it no run would ever end",
+    );
+    let origins = &settings.cors.allowed_origins;
+    let is_any = origins.len() == 1 && origins[0] == "*";
+    require(
+        faults,
+        is_any || origins.iter().all(|origin| is_origin(origin)),
+        "cors.allowed_origins",
+        "must be origins scheme://host[:port] in lower case without a path, or * alone",
+    );
+    if let Some(rule) = level_fault(&settings.log.level) {
+        faults.push(("log.level", rule));
+    }
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len())
+        && text.bytes().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+fn is_variable_name(text: &str) -> bool {
+    !text.is_empty() && !text.contains(['=', '\0'])
+}
+
+/// The prefix stands literally in `PSUBSCRIBE <prefix>*` and before the braces
+/// of a cluster's hash tag.
+fn is_channel_prefix(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+        && !text.contains(['*', '?', '[', ']', '\\', '^', '{', '}'])
+}
+
+/// Returns whether `text` is what a browser sends as `Origin`: anything else
+/// would never match, in silence.
+fn is_origin(text: &str) -> bool {
+    url::Url::parse(text)
+        .is_ok_and(|url| url.host().is_some() && url.origin().ascii_serialization() == text)
+}
+
+/// Returns what is wrong with a log filter. `EnvFilter` takes a lone word that
+/// is no level for a module's name and then logs nothing else.
+fn level_fault(filter: &str) -> Option<String> {
+    const RULE: &str = "must be off, error, warn, info, debug or trace, and then target=level \
+                        as often as needed, like \"info,runcast_actors=debug\"";
+    let is_level = |word: &str| {
+        ["off", "error", "warn", "info", "debug", "trace"]
+            .iter()
+            .any(|level| level.eq_ignore_ascii_case(word))
+    };
+    let is_good = filter
+        .split(',')
+        .map(str::trim)
+        .all(|part| part.contains('=') || is_level(part));
+    (!is_good || EnvFilter::try_new(filter).is_err()).then(|| RULE.to_owned())
+}

@@ -1,0 +1,131 @@
+//! The built program's command line: exit codes, and what it says before it
+//! serves. What each setting allows is tested under `src/settings`.
+
+use std::process::{Command, Output};
+
+fn runcast(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_runcast"))
+        .args(arguments)
+        .current_dir(std::env::temp_dir())
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .expect("the program was built")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).expect("messages are UTF-8")
+}
+
+/// Checks exit code 64 and returns stderr.
+fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let output = runcast(arguments, environment);
+    assert_eq!(output.status.code(), Some(64), "{output:?}");
+    assert!(output.stdout.is_empty(), "{output:?}");
+    stderr(&output)
+}
+
+#[test]
+fn bad_settings_exit_with_64_and_one_line_each() {
+    let text = refused(
+        &["serve", "--bind", "localhost"],
+        &[
+            ("RUNCAST__HEARTBEAT__INTERVAL", "30"),
+            ("RUNCAST__REDIS__PASSWORD", "s3cret"),
+        ],
+    );
+    let lines: Vec<_> = text.lines().collect();
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(lines[0].starts_with(
+        "runcast: heartbeat.interval = \"30\" (environment RUNCAST__HEARTBEAT__INTERVAL): must be"
+    ));
+    assert!(lines[1].starts_with(
+        "runcast: unknown key redis.password (environment RUNCAST__REDIS__PASSWORD): "
+    ));
+    assert!(lines[2].starts_with("runcast: server.bind = \"localhost\" (flag --bind): must be"));
+    assert!(!text.contains("s3cret"));
+}
+
+#[test]
+fn wrong_usage_exits_with_64() {
+    for arguments in [
+        &["--no-such-flag"][..],
+        &["no-such-command"],
+        &["serve", "--bind"],
+        &["--config", "/nowhere/runcast.toml"],
+    ] {
+        assert!(!refused(arguments, &[]).is_empty());
+    }
+    assert_eq!(
+        refused(&["--set", "redis.url:redis://:s3cret@h"], &[]),
+        "runcast: --set ***@h: must be section.key=value, like --set \
+         heartbeat.interval=15s\n"
+    );
+}
+
+#[test]
+fn a_file_named_by_the_environment_must_exist() {
+    let text = refused(&[], &[("RUNCAST_CONFIG", "/nowhere/runcast.toml")]);
+    assert_eq!(
+        text,
+        "runcast: /nowhere/runcast.toml: cannot be read: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn flags_are_taken_before_and_after_the_command() {
+    for arguments in [
+        &["check", "--backend", "kafka"][..],
+        &["--backend", "kafka", "check"],
+    ] {
+        assert!(refused(arguments, &[]).contains("(flag --backend)"));
+    }
+}
+
+#[test]
+fn version_and_help_exit_with_0_and_print_to_stdout() {
+    let output = runcast(&["--version"], &[]);
+    assert_eq!(output.status.code(), Some(0));
+    assert_eq!(
+        output.stdout,
+        format!("runcast {}\n", env!("CARGO_PKG_VERSION")).as_bytes()
+    );
+    let output = runcast(
+        &["--help"],
+        &[("RUNCAST__REDIS__URL", "bad, and of no concern")],
+    );
+    assert_eq!(output.status.code(), Some(0));
+    let help = String::from_utf8(output.stdout).expect("help is UTF-8");
+    for word in [
+        "serve",
+        "dev",
+        "check",
+        "--config",
+        "--set",
+        "RUNCAST_CONFIG",
+    ] {
+        assert!(help.contains(word), "{word} is not in {help}");
+    }
+}
+
+#[test]
+fn check_reaches_no_redis_and_says_so_without_the_password() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let port = closed.local_addr().expect("bound").port();
+    drop(closed);
+    let url = format!("redis://:s3cret@127.0.0.1:{port}");
+    let output = runcast(&["check"], &[("RUNCAST__REDIS__URL", &url)]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let text = String::from_utf8(output.stdout.clone()).expect("findings are UTF-8");
+    let place = format!("redis: FAILED (redis://***@127.0.0.1:{port}): ");
+    assert!(text.starts_with("settings: ok\n"), "{text}");
+    assert!(text.contains(&place), "{text}");
+    assert!(!format!("{output:?}").contains("s3cret"));
+}
+
+#[test]
+fn check_of_an_embedded_broker_needs_no_redis() {
+    let output = runcast(&["check", "--backend", "embedded"], &[]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(output.stdout.starts_with(b"settings: ok\n"));
+}
