@@ -125,12 +125,17 @@ impl FromStr for PlainId {
     }
 }
 
-/// A position in every container followed: `k<key>-<ns>-<n>.<key>-<ns>-<n>…`.
+/// A position in every container followed:
+/// `k<own>:<key>-<ns>-<n>.<key>-<ns>-<n>…`.
 ///
-/// Two containers' clocks interleave, so one timestamp would not do. Kept
-/// sorted by container key, so that a position has one spelling.
+/// Two containers' clocks interleave, so one timestamp would not do. Entries
+/// are sorted by container key, so that a position has one spelling; `own` is
+/// the index of the entry that moved last: the line's own container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
-pub struct KubectlPosition(Vec<ContainerPosition>);
+pub struct KubectlPosition {
+    entries: Vec<ContainerPosition>,
+    own: usize,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct ContainerPosition {
@@ -153,17 +158,27 @@ impl KubectlPosition {
     /// nanoseconds since the epoch, and its number among the lines of that
     /// timestamp, from 0.
     pub fn get(&self, key: u64) -> Option<(u64, u32)> {
-        let at = self.0.binary_search_by_key(&key, |entry| entry.key).ok()?;
-        Some((self.0[at].ns, self.0[at].n))
+        let at = self.find(key).ok()?;
+        Some((self.entries[at].ns, self.entries[at].n))
+    }
+
+    fn find(&self, key: u64) -> Result<usize, usize> {
+        self.entries.binary_search_by_key(&key, |entry| entry.key)
     }
 
     /// Moves the position in container `key`.
     pub fn set(&mut self, key: u64, ns: u64, n: u32) {
         let entry = ContainerPosition { key, ns, n };
-        match self.0.binary_search_by_key(&key, |entry| entry.key) {
-            Ok(at) => self.0[at] = entry,
-            Err(at) => self.0.insert(at, entry),
-        }
+        self.own = match self.find(key) {
+            Ok(at) => {
+                self.entries[at] = entry;
+                at
+            }
+            Err(at) => {
+                self.entries.insert(at, entry);
+                at
+            }
+        };
     }
 
     /// Whether the line at `(ns, n)` of container `key` lies at or before this
@@ -172,18 +187,25 @@ impl KubectlPosition {
         self.get(key).is_some_and(|position| (ns, n) <= position)
     }
 
+    /// Whether the line that has `id` lies at or before this position.
+    pub fn covers_line(&self, id: &Self) -> bool {
+        let own = id.entries.get(id.own);
+        own.is_some_and(|own| self.covers(own.key, own.ns, own.n))
+    }
+
     /// Returns whether no container has a position yet.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries.is_empty()
     }
 }
 
 impl fmt::Display for KubectlPosition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_char('k')?;
-        for (index, ContainerPosition { key, ns, n }) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_char('.')?;
+        for (index, ContainerPosition { key, ns, n }) in self.entries.iter().enumerate() {
+            match index {
+                0 => write!(f, "{}:", self.own)?,
+                _ => f.write_char('.')?,
             }
             write!(f, "{key:016x}-{ns}-{n}")?;
         }
@@ -196,23 +218,32 @@ impl FromStr for KubectlPosition {
 
     fn from_str(text: &str) -> Result<Self, CursorError> {
         let rest = text.strip_prefix('k').ok_or(CursorError)?;
-        let mut position = Self::default();
-        for part in rest.split('.').filter(|_| !rest.is_empty()) {
-            let mut parts = part.split('-');
-            let (Some(key), Some(ns), Some(n), None) =
-                (parts.next(), parts.next(), parts.next(), parts.next())
-            else {
-                return Err(CursorError);
-            };
-            let key = hex(key, 16).ok_or(CursorError)?;
-            let n = u32::try_from(number(n).ok_or(CursorError)?).map_err(|_| CursorError)?;
-            if position.0.last().is_some_and(|last| last.key >= key) {
-                return Err(CursorError);
-            }
-            position.set(key, number(ns).ok_or(CursorError)?, n);
+        if rest.is_empty() {
+            return Ok(Self::default());
         }
-        Ok(position)
+        let (own, rest) = rest.split_once(':').ok_or(CursorError)?;
+        let entries: Vec<_> = rest
+            .split('.')
+            .map(container_position)
+            .collect::<Option<_>>()
+            .ok_or(CursorError)?;
+        let sorted = entries.windows(2).all(|pair| pair[0].key < pair[1].key);
+        let own = number(own).and_then(|own| usize::try_from(own).ok());
+        match own {
+            Some(own) if sorted && own < entries.len() => Ok(Self { entries, own }),
+            _ => Err(CursorError),
+        }
     }
+}
+
+fn container_position(text: &str) -> Option<ContainerPosition> {
+    let mut parts = text.split('-');
+    let position = ContainerPosition {
+        key: hex(parts.next()?, 16)?,
+        ns: number(parts.next()?)?,
+        n: u32::try_from(number(parts.next()?)?).ok()?,
+    };
+    parts.next().is_none().then_some(position)
 }
 
 /// The SSE `id` of an event. Clients treat it as opaque.
@@ -301,8 +332,8 @@ mod tests {
             "~00c0ffee0042-17~1795464000123-7-1795464000123456",
             "~00c0ffee0042-17-end",
             "k",
-            "k00000000000000ff-1795464000123456789-0",
-            "k00000000000000ff-1-0.0000000000000fff-2-10-end",
+            "k0:00000000000000ff-1795464000123456789-0",
+            "k1:00000000000000ff-1-0.0000000000000fff-2-10-end",
         ] {
             let cursor: Cursor = text.parse().expect(text);
             assert_eq!(cursor.to_string(), text);
@@ -330,8 +361,11 @@ mod tests {
             "~00c0ffee0042-1~x",
             "kx",
             "k1-2-3",
-            "k00000000000000ff-1-0.00000000000000ff-1-1",
-            "k00000000000000ff-1-0.",
+            "k0:1-2-3",
+            "k2:00000000000000ff-1-0",
+            "k00000000000000ff-1-0",
+            "k0:00000000000000ff-1-0.00000000000000ff-1-1",
+            "k0:00000000000000ff-1-0.",
             "1-2-3\n",
             " 1-2-3",
             "١-2-3",

@@ -1,4 +1,4 @@
-//! [`Broker`]: what HTTP may ask of the actors, and nothing else.
+//! What HTTP and the [`Broker`](super::Broker) say to each other.
 
 use bytes::Bytes;
 

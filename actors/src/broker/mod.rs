@@ -1,0 +1,286 @@
+//! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
+
+mod settings;
+mod shared;
+mod types;
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use actix::prelude::*;
+use futures_util::future::join_all;
+
+pub use settings::BrokerSettings;
+pub use shared::BrokerShared;
+pub use types::*;
+
+use crate::heartbeat::HeartbeatActor;
+use crate::hub::{Append, Describe, HasSeenEnd, HubEntry};
+use crate::metrics::Family;
+use crate::protocol::{BackendKind, Problem, RunId};
+use crate::session::{CloseReason, Seat, SseSession, StreamBody};
+use crate::sse::retry_block;
+use crate::stream_filter::FrameFilter;
+use crate::worker::{Worker, WorkerMessage};
+
+/// How long a new stream waits for Redis before it is told to come back.
+const BACKEND_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often [`Broker::drain`] looks whether all streams are closed.
+const DRAIN_POLL: Duration = Duration::from_millis(20);
+
+/// A running broker. Cheap to clone.
+#[derive(Clone)]
+pub struct Broker {
+    shared: Arc<BrokerShared>,
+}
+
+impl Broker {
+    /// Starts the actors: the core arbiter's thread with the subscriber, the
+    /// hubs and the heartbeat, and one for kubectl.
+    ///
+    /// # Errors
+    /// When `settings.redis.url` cannot be understood.
+    pub fn start(settings: BrokerSettings) -> anyhow::Result<Self> {
+        let shared = BrokerShared::new(settings);
+        if shared.settings.backend() == BackendKind::Redis {
+            shared.start_subscriber()?;
+        }
+        let clock = Arc::clone(&shared);
+        Supervisor::start_in_arbiter(&shared.core, move |_| HeartbeatActor::new(clock));
+        Ok(Self { shared })
+    }
+
+    /// The settings it was started with.
+    pub fn settings(&self) -> &BrokerSettings {
+        &self.shared.settings
+    }
+
+    // ---- streams -----------------------------------------------------------
+
+    /// Opens a stream on the calling actix worker.
+    ///
+    /// Temporary trouble is a body, too: `retry`, `problem`, `goodbye`.
+    pub async fn open_stream(&self, request: StreamRequest) -> StreamAnswer<StreamBody> {
+        match self.try_open(request).await {
+            Ok(answer) => answer,
+            Err((problem, reason)) => {
+                self.shared.metrics.sessions_refused.of(reason).inc();
+                let problem = problem.retryable(true);
+                let retry = self.shared.settings.retry;
+                StreamAnswer::Stream(StreamBody::failed(&problem, reason, retry))
+            }
+        }
+    }
+
+    async fn try_open(
+        &self,
+        request: StreamRequest,
+    ) -> Result<StreamAnswer<StreamBody>, (Problem, CloseReason)> {
+        let shared = &self.shared;
+        self.check_room()?;
+        if request.backend == BackendKind::Redis {
+            self.until_redis_is_up().await?;
+        }
+        if self.has_seen_end(&request).await {
+            return Ok(StreamAnswer::Ended);
+        }
+        let worker = Worker::current(shared);
+        let run = worker
+            .run(request.backend, &request.run_id)
+            .map_err(|problem| (problem, CloseReason::Overload))?;
+        let seat = Seat::new(FrameFilter::new(&request.filter));
+        seat.send(retry_block(shared.settings.retry.draw_ms()));
+        shared.session_opened(request.backend);
+        let max_age = shared.settings.streaming.max_age;
+        let max_age = (!max_age.is_zero()).then_some(max_age);
+        let body = SseSession::open(seat, run, request.start, max_age);
+        Ok(StreamAnswer::Stream(body))
+    }
+
+    fn check_room(&self) -> Result<(), (Problem, CloseReason)> {
+        if self.is_draining() {
+            let problem = Problem::new(
+                503,
+                "draining",
+                "Shutting down",
+                "this broker is shutting down; connect again to reach another",
+            );
+            return Err((problem, CloseReason::Drain));
+        }
+        let limit = self.shared.settings.limits.max_streams;
+        if self.shared.streams_open.load(Relaxed) >= limit {
+            let problem = Problem::new(
+                503,
+                "too-many-streams",
+                "Too many streams",
+                format!("this broker serves its limit of {limit} streams; try again later"),
+            );
+            return Err((problem, CloseReason::Overload));
+        }
+        Ok(())
+    }
+
+    async fn until_redis_is_up(&self) -> Result<(), (Problem, CloseReason)> {
+        let link = &self.shared.redis;
+        let up = tokio::time::timeout(BACKEND_PATIENCE, link.until_up()).await;
+        up.map_err(|_| {
+            let since = link.health().since;
+            let problem = Problem::new(
+                503,
+                "redis-unavailable",
+                "Redis unavailable",
+                format!("Redis is down since {since}; the stream begins when it is back"),
+            );
+            (problem, CloseReason::Unavailable)
+        })
+    }
+
+    async fn has_seen_end(&self, request: &StreamRequest) -> bool {
+        let StreamStart::After(cursor) = &request.start else {
+            return false;
+        };
+        if !cursor.end {
+            return false;
+        }
+        let run_id = request.run_id.as_str();
+        let asked = self
+            .shared
+            .registry
+            .with(request.backend, run_id, |entry| {
+                entry.hub.send(HasSeenEnd(cursor.clone()))
+            });
+        match asked {
+            Some(answer) => answer.await.unwrap_or(false),
+            None => false,
+        }
+    }
+
+    // ---- publishing --------------------------------------------------------
+
+    /// Publishes `events` of a run durably, in order; `restart` begins the run
+    /// anew first. One result for each event.
+    ///
+    /// # Errors
+    /// When none of them could be handed over.
+    pub async fn publish(
+        &self,
+        run_id: RunId,
+        events: Vec<NewEvent>,
+        restart: bool,
+    ) -> BrokerResult<Vec<PublishResult>> {
+        if let Some(publisher) = self.shared.publisher.get() {
+            return Ok(publisher.publish(&run_id, &events, restart).await);
+        }
+        let appended = self
+            .shared
+            .with_hub(BackendKind::Embedded, &run_id, |entry| {
+                entry.hub.send(Append { events, restart })
+            });
+        let Some(appended) = appended else {
+            return Err(shared::too_many_runs());
+        };
+        appended.await.map_err(|error| {
+            Problem::new(
+                503,
+                "publish-failed",
+                "Publish failed",
+                format!("the run's hub did not answer ({error}); publish again"),
+            )
+        })
+    }
+
+    // ---- what is known -----------------------------------------------------
+
+    /// Returns up to `limit` runs that this broker knows, by run id, after
+    /// `after`; and whether there are more.
+    pub async fn runs(&self, after: Option<&RunId>, limit: usize) -> (Vec<RunSummary>, bool) {
+        let mut known: Vec<(RunId, HubEntry)> = Vec::new();
+        for backend in BackendKind::ALL {
+            self.shared.registry.each(backend, |run_id, entry| {
+                if after.is_none_or(|after| run_id > after) {
+                    known.push((run_id.clone(), entry.clone()));
+                }
+            });
+        }
+        known.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let more = known.len() > limit;
+        known.truncate(limit);
+        let asked = known.iter().map(|(_, entry)| entry.hub.send(Describe));
+        let described = join_all(asked).await;
+        // A hub that ended meanwhile is no longer known.
+        let runs = described.into_iter().flatten().map(|run| run.summary);
+        (runs.collect(), more)
+    }
+
+    /// Returns what is known of a run, or `None` if it was never seen here.
+    pub async fn run(&self, run_id: &RunId) -> Option<RunDetail> {
+        let order = [
+            self.shared.settings.backend(),
+            BackendKind::Kubectl,
+        ];
+        for backend in order {
+            let asked = self
+                .shared
+                .registry
+                .peek(backend, run_id.as_str(), |entry| entry.hub.send(Describe));
+            if let Some(answer) = asked
+                && let Ok(run) = answer.await
+            {
+                return Some(run);
+            }
+        }
+        None
+    }
+
+    /// State of each dependency in use, by name.
+    pub fn dependencies(&self) -> Vec<(&'static str, DependencyHealth)> {
+        self.shared.dependencies()
+    }
+
+    /// Whether the default backend can serve streams now.
+    pub fn default_backend_usable(&self) -> bool {
+        self.shared.default_backend_usable()
+    }
+
+    /// Whether Redis can serve streams now.
+    pub fn redis_is_up(&self) -> bool {
+        self.shared.redis.is_up()
+    }
+
+    /// Whether the process is going.
+    pub fn is_draining(&self) -> bool {
+        self.shared.draining.load(Relaxed)
+    }
+
+    /// Everything counted, for a scrape.
+    pub fn families(&self) -> Vec<Family> {
+        self.shared.families()
+    }
+
+    // ---- shutdown ----------------------------------------------------------
+
+    /// Refuses new streams, has every open one say `goodbye`, and waits until
+    /// all are closed or `grace` is over; says how many were left.
+    pub async fn drain(&self, grace: Duration) -> usize {
+        self.shared.draining.store(true, Relaxed);
+        for inbox in self.shared.inboxes() {
+            inbox.push(WorkerMessage::Drain);
+        }
+        let deadline = tokio::time::Instant::now() + grace;
+        loop {
+            let left = self.shared.streams_open.load(Relaxed);
+            if left == 0 || tokio::time::Instant::now() >= deadline {
+                return left;
+            }
+            tokio::time::sleep(DRAIN_POLL).await;
+        }
+    }
+
+    /// Stops the actors and ends every child process.
+    pub async fn stop(&self) {
+        self.shared.stop().await;
+    }
+}
+

@@ -1,0 +1,82 @@
+//! [`BrokerSettings`]: the sections the actors read, together.
+
+use std::time::Duration;
+
+use crate::protocol::BackendKind;
+use crate::run_log::RunLog;
+use crate::settings::{
+    DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
+    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
+};
+
+/// What a broker is started with; checked by whoever made it.
+#[derive(Debug, Clone, Default)]
+pub struct BrokerSettings {
+    /// `[streaming]`
+    pub streaming: StreamingSettings,
+    /// `[redis]`
+    pub redis: RedisSettings,
+    /// `[history]`
+    pub history: HistorySettings,
+    /// `[hub]`
+    pub hub: HubSettings,
+    /// `[heartbeat]`
+    pub heartbeat: HeartbeatSettings,
+    /// `[retry]`
+    pub retry: RetrySettings,
+    /// `[runs]`
+    pub runs: RunSettings,
+    /// `[kubectl]`
+    pub kubectl: KubectlSettings,
+    /// `[limits]`
+    pub limits: LimitSettings,
+}
+
+impl BrokerSettings {
+    /// Returns the backend that publishes go to and `/stream/redis` serves.
+    pub fn backend(&self) -> BackendKind {
+        match self.streaming.default_backend {
+            DefaultBackend::Embedded => BackendKind::Embedded,
+            DefaultBackend::Redis | DefaultBackend::Kubectl | DefaultBackend::Auto => {
+                BackendKind::Redis
+            }
+        }
+    }
+
+    /// Makes the log of a hub, and of a worker that mirrors it. Where the hub
+    /// is the only history (embedded; kubectl, which must hold a whole log
+    /// while its readers catch up) it is as long as histories are.
+    pub(crate) fn new_log(&self, backend: BackendKind) -> RunLog {
+        match backend {
+            BackendKind::Redis => RunLog::new(self.hub.ring_bytes.as_u64() as usize, u64::MAX),
+            BackendKind::Embedded => RunLog::new(
+                self.history.max_bytes_per_run.as_u64() as usize,
+                self.history.max_events,
+            ),
+            BackendKind::Kubectl => {
+                RunLog::new(self.history.max_bytes_per_run.as_u64() as usize, u64::MAX)
+            }
+        }
+    }
+
+    /// How long a hub outlives its last client and event.
+    pub(crate) fn idle_ttl(&self, backend: BackendKind) -> Duration {
+        match backend {
+            BackendKind::Redis => self.hub.idle_ttl,
+            // The hub is the history.
+            BackendKind::Embedded => self.history.ttl,
+            BackendKind::Kubectl => self.kubectl.linger,
+        }
+    }
+
+    /// Steps of the heartbeat wheel in one interval: one a second, but at
+    /// least eight, so that short intervals are kept closely.
+    pub(crate) fn heartbeat_ticks(&self) -> u64 {
+        self.heartbeat.interval.as_secs().max(8)
+    }
+
+    /// Time between two steps of the heartbeat wheel.
+    pub(crate) fn tick(&self) -> Duration {
+        self.heartbeat.interval / self.heartbeat_ticks() as u32
+    }
+}

@@ -1,0 +1,241 @@
+//! [`BrokerShared`]: what the actors of one broker share.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use actix::prelude::*;
+use actix_rt::{Arbiter, ArbiterHandle};
+use tracing::error;
+
+use super::{BrokerSettings, DependencyHealth};
+use crate::hub::{Attach, HubEntry, HubStats, Registry, RunHub};
+use crate::kubectl::{
+    FollowHandle, FollowPermits, KubectlCounters, KubectlLogActor, KubectlUpdate,
+};
+use crate::metrics::{Family, Metrics};
+use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
+use crate::redis::{RedisLink, RedisPublisher, RedisSubscriber};
+use crate::session::CloseReason;
+use crate::settings::DefaultBackend;
+use crate::worker::{AttachId, Inbox};
+
+/// State that the actors of one broker share: immutable, atomic, or behind a
+/// lock that is not on the path of an event.
+pub struct BrokerShared {
+    /// What the broker was started with.
+    pub settings: BrokerSettings,
+    /// Everything counted.
+    pub metrics: Metrics,
+    /// Which hubs there are.
+    pub registry: Registry,
+    /// State of the link to Redis.
+    pub redis: Arc<RedisLink>,
+    pub(crate) publisher: OnceLock<RedisPublisher>,
+    /// Thread of the subscriber, the hubs and the heartbeat.
+    pub(crate) core: ArbiterHandle,
+    /// Thread of the kubectl actors and their children's pipes: a flood of
+    /// lines there delays no other run.
+    kubectl_arbiter: ArbiterHandle,
+    kubectl_counters: Arc<KubectlCounters>,
+    kubectl_permits: Arc<FollowPermits>,
+    subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
+    inboxes: Mutex<Vec<Arc<Inbox>>>,
+    pub(crate) draining: AtomicBool,
+    pub(crate) streams_open: AtomicUsize,
+}
+
+impl BrokerShared {
+    pub(crate) fn new(settings: BrokerSettings) -> Arc<Self> {
+        Arc::new(Self {
+            metrics: Metrics::default(),
+            registry: Registry::new(settings.hub.max_hubs),
+            redis: Arc::default(),
+            publisher: OnceLock::new(),
+            core: Arbiter::new().handle(),
+            kubectl_arbiter: Arbiter::new().handle(),
+            kubectl_counters: Arc::default(),
+            kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),
+            subscriber: Mutex::default(),
+            inboxes: Mutex::default(),
+            draining: AtomicBool::new(false),
+            streams_open: AtomicUsize::new(0),
+            settings,
+        })
+    }
+
+    // ---- hubs --------------------------------------------------------------
+
+    /// Calls `send` with the hub of a run, made if there is none; `None` when
+    /// hubs are at their limit, after asking the longest idle one to end.
+    pub(crate) fn with_hub<T>(
+        self: &Arc<Self>,
+        backend: BackendKind,
+        run_id: &RunId,
+        send: impl FnOnce(&HubEntry) -> T,
+    ) -> Option<T> {
+        let make = || {
+            let stats = Arc::new(HubStats::default());
+            let (shared, hub_run_id, hub_stats) =
+                (Arc::clone(self), run_id.clone(), Arc::clone(&stats));
+            let hub = RunHub::start_in_arbiter(&self.core, move |_| {
+                RunHub::new(shared, hub_run_id, backend, hub_stats)
+            });
+            HubEntry { hub, stats }
+        };
+        let sent = self.registry.with_or_make(backend, run_id, make, send);
+        if sent.is_none() {
+            self.registry.evict_one();
+        }
+        sent
+    }
+
+    /// Attaches a worker to the hub of a run.
+    ///
+    /// # Errors
+    /// When there is no room for another hub.
+    pub(crate) fn attach_hub(
+        self: &Arc<Self>,
+        backend: BackendKind,
+        run_id: &RunId,
+        attach_id: AttachId,
+        inbox: Arc<Inbox>,
+    ) -> Result<(Addr<RunHub>, Arc<HubStats>), Problem> {
+        self.with_hub(backend, run_id, |entry| {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per attachment, and it must not be refused"
+            )]
+            entry.hub.do_send(Attach { attach_id, inbox });
+            (entry.hub.clone(), Arc::clone(&entry.stats))
+        })
+        .ok_or_else(too_many_runs)
+    }
+
+    // ---- workers and sessions ----------------------------------------------
+
+    pub(crate) fn add_inbox(&self, bytes_max: usize) -> Arc<Inbox> {
+        let inbox = Arc::new(Inbox::new(bytes_max));
+        lock(&self.inboxes).push(Arc::clone(&inbox));
+        inbox
+    }
+
+    pub(crate) fn inboxes(&self) -> Vec<Arc<Inbox>> {
+        lock(&self.inboxes).clone()
+    }
+
+    pub(crate) fn session_opened(&self, backend: BackendKind) {
+        self.streams_open.fetch_add(1, Relaxed);
+        self.metrics.sessions_open.of(backend).add(1);
+        self.metrics.sessions_opened.of(backend).inc();
+    }
+
+    pub(crate) fn session_closed(&self, backend: BackendKind, reason: CloseReason) {
+        self.streams_open.fetch_sub(1, Relaxed);
+        self.metrics.sessions_open.of(backend).sub(1);
+        self.metrics.sessions_closed.of(reason).inc();
+    }
+
+    // ---- Redis -------------------------------------------------------------
+
+    pub(crate) fn start_subscriber(self: &Arc<Self>) -> anyhow::Result<()> {
+        let publisher = RedisPublisher::new(Arc::clone(self))?;
+        let publisher = self.publisher.get_or_init(|| publisher).clone();
+        let shared = Arc::clone(self);
+        let link = Arc::clone(&self.redis);
+        let subscriber = Supervisor::start_in_arbiter(&self.core, move |_| {
+            RedisSubscriber::new(shared, link, publisher)
+        });
+        *lock(&self.subscriber) = Some(subscriber);
+        Ok(())
+    }
+
+    /// Replaces a subscriber that panicked: a supervisor restarts an actor
+    /// that stops, but a panic takes both.
+    pub(crate) fn watch_subscriber(self: &Arc<Self>) {
+        let died = lock(&self.subscriber)
+            .as_ref()
+            .is_some_and(|subscriber| !subscriber.connected());
+        if died && !self.draining.load(Relaxed) {
+            error!("the subscriber died and is replaced");
+            self.metrics.actor_restarts.inc();
+            self.redis.subscriber_died(&self.registry);
+            if let Err(error) = self.start_subscriber() {
+                error!(%error, "no new subscriber");
+            }
+        }
+    }
+
+    pub(crate) fn redis_down_since(&self) -> Option<Timestamp> {
+        let health = self.redis.health();
+        (!health.up).then_some(health.since)
+    }
+
+    // ---- kubectl -----------------------------------------------------------
+
+    /// Starts following a run's pods; dropping the handle stops it.
+    pub(crate) fn start_follow(
+        &self,
+        run_id: &RunId,
+        hub: Recipient<KubectlUpdate>,
+    ) -> FollowHandle {
+        let settings = &self.settings;
+        KubectlLogActor::follow(
+            run_id.clone(),
+            settings.kubectl.clone(),
+            settings.limits.max_event_bytes.as_u64() as usize,
+            settings.runs.end_grace,
+            Arc::clone(&self.kubectl_permits),
+            Arc::clone(&self.kubectl_counters),
+            hub,
+            &self.kubectl_arbiter,
+        )
+    }
+
+    // ---- health and metrics ------------------------------------------------
+
+    pub(crate) fn dependencies(&self) -> Vec<(&'static str, DependencyHealth)> {
+        let mut dependencies = Vec::new();
+        if self.publisher.get().is_some() {
+            dependencies.push(("redis", self.redis.health()));
+        }
+        if self.settings.kubectl.enabled {
+            dependencies.push(("kubectl", self.kubectl_counters.health()));
+        }
+        dependencies
+    }
+
+    pub(crate) fn default_backend_usable(&self) -> bool {
+        match self.settings.streaming.default_backend {
+            DefaultBackend::Embedded => true,
+            DefaultBackend::Redis => self.redis.is_up(),
+            DefaultBackend::Kubectl => self.kubectl_counters.health().up,
+            DefaultBackend::Auto => self.redis.is_up() || self.settings.kubectl.enabled,
+        }
+    }
+
+    pub(crate) fn families(&self) -> Vec<Family> {
+        let mut families = self.metrics.families();
+        families.extend(self.kubectl_counters.families());
+        families
+    }
+
+    pub(crate) async fn stop(&self) {
+        self.kubectl_counters.stop_all().await;
+        self.core.stop();
+        self.kubectl_arbiter.stop();
+    }
+}
+
+pub(super) fn too_many_runs() -> Problem {
+    Problem::new(
+        503,
+        "too-many-runs",
+        "Too many runs",
+        "this broker holds its limit of runs (hub.max_hubs); try again later",
+    )
+}
+
+/// No user code runs under these locks, so a poisoned one is still whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

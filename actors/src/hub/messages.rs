@@ -1,0 +1,110 @@
+//! What a [`RunHub`](super::RunHub) is told and asked.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use actix::Message;
+use bytes::Bytes;
+
+use crate::broker::{NewEvent, PublishResult, RunDetail};
+use crate::protocol::{Cursor, EventKind};
+use crate::worker::{AttachId, Inbox};
+
+/// A message as the subscriber read it, its channel already split.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// A plain publish.
+    Plain {
+        /// The channel's kind.
+        kind: EventKind,
+        /// The whole channel name.
+        channel: Bytes,
+        /// Where in it the source begins.
+        source_start: usize,
+        /// What was published.
+        payload: Bytes,
+    },
+    /// A durable event's framed copy, header included.
+    Framed(Bytes),
+    /// A plain publish over `limits.max_event_bytes`; its payload is gone.
+    TooLarge(EventKind),
+}
+
+impl Incoming {
+    /// The kind it is counted under; a framed one tells its own only when it
+    /// is parsed, and counts as output until then.
+    pub(crate) fn kind(&self) -> EventKind {
+        match self {
+            Self::Plain { kind, .. } | Self::TooLarge(kind) => *kind,
+            Self::Framed(_) => EventKind::Output,
+        }
+    }
+}
+
+/// Messages of one run, read together. Sent with `try_send`; a refusal is
+/// counted in the hub's stats and told by `gap` reason `overflow`.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Arrived {
+    /// In the order of arrival.
+    pub messages: Vec<Incoming>,
+    /// When the first of them was read.
+    pub received_at: Instant,
+}
+
+/// The subscription was lost: every run is told.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Disconnected;
+
+/// The queue before the hubs dropped messages of unknown runs, or batches of
+/// this run were refused.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Overflowed;
+
+/// A worker's first client of the run came: send the log, then what follows.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Attach {
+    /// Names the attachment in every answer.
+    pub attach_id: AttachId,
+    /// Where to answer.
+    pub inbox: Arc<Inbox>,
+}
+
+/// A worker's last client of the run left.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Detach {
+    /// Of [`Attach`].
+    pub attach_id: AttachId,
+}
+
+/// Publish into an embedded run.
+#[derive(Debug, Message)]
+#[rtype(result = "Vec<PublishResult>")]
+pub struct Append {
+    /// In order.
+    pub events: Vec<NewEvent>,
+    /// Begin the run anew first.
+    pub restart: bool,
+}
+
+/// What is known of the run?
+#[derive(Debug, Message)]
+#[rtype(result = "RunDetail")]
+pub struct Describe;
+
+/// Has a client with this cursor seen the run's `end`?
+#[derive(Debug, Message)]
+#[rtype(result = "bool")]
+pub struct HasSeenEnd(pub Cursor);
+
+/// End, if still idle.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub struct Retire {
+    /// Make room: whatever the time since the last event.
+    pub evict: bool,
+}

@@ -1,0 +1,451 @@
+//! [`RunHub`]: the one owner of a run's order, history and fan-out.
+
+mod append;
+mod arrivals;
+mod ending;
+mod kubectl_source;
+mod messages;
+mod registry;
+mod stats;
+mod writer;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use tracing::{debug, info, warn};
+
+pub use messages::{
+    Append, Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
+    Retire,
+};
+pub use registry::{HubEntry, Registry};
+pub use stats::HubStats;
+
+use crate::broker::{BrokerShared, RunDetail, RunSummary};
+use crate::protocol::{BackendKind, Gap, GapReason, RunId};
+use crate::run_log::RunLog;
+use crate::sse::gap_frame;
+use crate::worker::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
+use ending::EndState;
+use kubectl_source::KubectlSource;
+use writer::LogWriter;
+
+/// How long a hub waits before it tries a full inbox again.
+const CATCH_UP_DELAY: Duration = Duration::from_millis(20);
+
+/// The hub of one run on one backend.
+///
+/// Owns the run's order, its ids, its log and the list of workers attached.
+/// Takes [`Arrived`] from the subscriber, `KubectlUpdate` from a
+/// `KubectlLogActor`, [`Append`] from HTTP on an embedded broker,
+/// [`Attach`]/[`Detach`] from workers. Writes to worker inboxes. Its mailbox
+/// holds `hub.mailbox` messages of the event path; a refused batch is told by
+/// `gap` reason `overflow`. Ends `hub.idle_ttl` after its last client and
+/// event, or earlier to make room.
+pub struct RunHub {
+    shared: Arc<BrokerShared>,
+    run_id: RunId,
+    backend: BackendKind,
+    stats: Arc<HubStats>,
+    log: RunLog,
+    /// Bytes of the log as last added to the broker's total.
+    counted_bytes: u64,
+    writer: LogWriter,
+    attachments: HashMap<AttachId, Attachment>,
+    catching_up: bool,
+    end: EndState,
+    kubectl: Option<KubectlSource>,
+    retired: bool,
+}
+
+/// A worker that serves the run.
+struct Attachment {
+    inbox: Arc<Inbox>,
+    /// The first segment it was not sent.
+    next_no: u64,
+    /// It was not sent the log yet.
+    waits: bool,
+}
+
+impl Attachment {
+    fn tell(&self, attach_id: AttachId, message: RunMessage) {
+        self.inbox.push(WorkerMessage::Run(attach_id, message));
+    }
+}
+
+impl RunHub {
+    pub(crate) fn new(
+        shared: Arc<BrokerShared>,
+        run_id: RunId,
+        backend: BackendKind,
+        stats: Arc<HubStats>,
+    ) -> Self {
+        shared.metrics.hubs.of(backend).add(1);
+        Self {
+            log: shared.settings.new_log(backend),
+            counted_bytes: 0,
+            writer: LogWriter::new(
+                run_id.clone(),
+                backend,
+                shared.settings.runs.terminal_statuses.clone(),
+            ),
+            attachments: HashMap::new(),
+            catching_up: false,
+            end: EndState::Open,
+            kubectl: None,
+            retired: false,
+            shared,
+            run_id,
+            backend,
+            stats,
+        }
+    }
+
+    /// Writes a gap that all clients of the run are told.
+    fn gap(&mut self, gap: Gap) {
+        self.shared.metrics.gaps.of(gap.reason).inc();
+        warn!(
+            run_id = %self.run_id,
+            backend = %self.backend,
+            reason = gap.reason.as_str(),
+            dropped = gap.missed,
+            "events are missing"
+        );
+        self.writer.gap(gap);
+    }
+
+    /// Appends what was written to the log and sends it to the workers.
+    fn publish(&mut self, ctx: &mut Context<Self>) {
+        let segments = self.writer.take();
+        if segments.is_empty() {
+            return;
+        }
+        for segment in &segments {
+            self.log.push(segment.clone());
+        }
+        self.keep_total_bounded();
+        let end_no = self.log.end_no();
+        let mut behind = false;
+        for (attach_id, attachment) in &mut self.attachments {
+            if attachment.waits {
+                continue;
+            }
+            let follows_on = attachment.next_no + segments.len() as u64 == end_no;
+            if follows_on
+                && attachment
+                    .inbox
+                    .push_segments(*attach_id, segments.clone())
+            {
+                attachment.next_no = end_no;
+            } else {
+                self.shared.metrics.inbox_refusals.inc();
+                behind = true;
+            }
+        }
+        if behind {
+            self.catch_up_later(ctx);
+        }
+    }
+
+    /// Sends a worker whose inbox was full what it lacks, as far as the log
+    /// still has it; the worker sees the hole if it does not.
+    fn catch_up_later(&mut self, ctx: &mut Context<Self>) {
+        if std::mem::replace(&mut self.catching_up, true) {
+            return;
+        }
+        ctx.run_later(CATCH_UP_DELAY, |hub, ctx| {
+            hub.catching_up = false;
+            let end_no = hub.log.end_no();
+            let mut behind = false;
+            for (attach_id, attachment) in &mut hub.attachments {
+                if attachment.waits || attachment.next_no == end_no {
+                    continue;
+                }
+                let missing = hub.log.segments().rev();
+                let mut missing: Vec<_> = missing
+                    .take_while(|segment| segment.no() >= attachment.next_no)
+                    .cloned()
+                    .collect();
+                missing.reverse();
+                if attachment.inbox.push_segments(*attach_id, missing) {
+                    attachment.next_no = end_no;
+                } else {
+                    behind = true;
+                }
+            }
+            if behind {
+                hub.catch_up_later(ctx);
+            }
+        });
+    }
+
+    /// Holds the bytes of all logs under their total: idle hubs go first, then
+    /// this one's oldest segments.
+    fn keep_total_bounded(&mut self) {
+        let limit = self.shared.settings.hub.total_ring_bytes.as_u64();
+        let total = &self.shared.metrics.ring_bytes;
+        self.count_bytes();
+        if total.get() > limit {
+            self.shared.registry.evict_idle(total.get() - limit);
+        }
+        while total.get() > limit && self.log.pop_front() {
+            self.count_bytes();
+        }
+    }
+
+    fn count_bytes(&mut self) {
+        let bytes = self.log.bytes() as u64;
+        let total = &self.shared.metrics.ring_bytes;
+        total.add(bytes);
+        total.sub(std::mem::replace(&mut self.counted_bytes, bytes));
+        self.stats.set_ring_bytes(bytes);
+    }
+
+    /// Empties the log for a new epoch of the run.
+    fn reset_log(&mut self) {
+        self.log.clear();
+        self.count_bytes();
+        let from = self.log_start();
+        for (attach_id, attachment) in &mut self.attachments {
+            attachment.next_no = from.segment_no;
+            attachment.tell(*attach_id, RunMessage::Reset(from));
+        }
+    }
+
+    fn log_start(&self) -> LogStart {
+        LogStart {
+            segment_no: self.log.front_no(),
+            events: self.log.events_before(self.log.front()),
+        }
+    }
+
+    /// Begins a new epoch of the run: its old history is gone, its end too.
+    /// Those who watch are told; those who come later never knew the old one.
+    fn begin_epoch(&mut self, before: Option<String>, ctx: &mut Context<Self>) {
+        self.reopen(ctx);
+        let gap = Gap {
+            after: self.writer.last_id_text(),
+            before,
+            ..Gap::unknown(GapReason::Expired)
+        };
+        self.shared.metrics.gaps.of(gap.reason).inc();
+        info!(run_id = %self.run_id, backend = %self.backend, "run began anew");
+        self.publish(ctx);
+        self.reset_log();
+        self.writer.begin_epoch();
+        let frame = Bytes::from(gap_frame(&gap));
+        self.tell_all(|| RunMessage::Notice(frame.clone()));
+    }
+
+    fn tell_all(&self, message: impl Fn() -> RunMessage) {
+        for (attach_id, attachment) in &self.attachments {
+            attachment.tell(*attach_id, message());
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        self.attachments.is_empty() && self.stats.is_unwatched()
+    }
+
+    fn send_log(&mut self, attach_id: AttachId) {
+        let from = self.log_start();
+        let Some(attachment) = self.attachments.get_mut(&attach_id) else {
+            return;
+        };
+        attachment.next_no = self.log.end_no();
+        attachment.waits = false;
+        attachment.tell(
+            attach_id,
+            RunMessage::Attached {
+                hub: self.writer.hub,
+                segments: self.log.segments().cloned().collect(),
+                from,
+            },
+        );
+    }
+}
+
+impl Actor for RunHub {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        ctx.set_mailbox_capacity(self.shared.settings.hub.mailbox);
+        debug!(run_id = %self.run_id, backend = %self.backend, "hub started");
+    }
+}
+
+impl Drop for RunHub {
+    /// Runs on every end, a panic's unwinding included.
+    fn drop(&mut self) {
+        self.log.clear();
+        self.count_bytes();
+        self.shared.metrics.hubs.of(self.backend).sub(1);
+        if !self.retired {
+            self.shared
+                .registry
+                .remove(self.backend, &self.run_id, &self.stats);
+            self.tell_all(|| RunMessage::Lost);
+        }
+    }
+}
+
+impl Handler<Attach> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+        let attachment = Attachment {
+            inbox: attach.inbox,
+            next_no: self.log.end_no(),
+            waits: true,
+        };
+        self.attachments.insert(attach.attach_id, attachment);
+        self.stats.set_attachments(self.attachments.len());
+        if self.backend == BackendKind::Kubectl {
+            self.kubectl_attached(attach.attach_id, ctx);
+        } else {
+            self.send_log(attach.attach_id);
+        }
+    }
+}
+
+impl Handler<Detach> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, detach: Detach, ctx: &mut Self::Context) {
+        self.attachments.remove(&detach.attach_id);
+        self.stats.set_attachments(self.attachments.len());
+        if self.attachments.is_empty() && self.backend == BackendKind::Kubectl {
+            self.kubectl_unwatched(ctx);
+        }
+    }
+}
+
+impl Handler<Disconnected> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: Disconnected, ctx: &mut Self::Context) {
+        if matches!(self.end, EndState::Ended { .. }) {
+            return;
+        }
+        self.gap(Gap::unknown(GapReason::Disconnected));
+        self.publish(ctx);
+    }
+}
+
+impl Handler<Overflowed> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: Overflowed, ctx: &mut Self::Context) {
+        let refused = self.stats.take_refused();
+        self.gap(Gap {
+            missed: (refused > 0).then_some(refused),
+            ..Gap::unknown(GapReason::Overflow)
+        });
+        self.publish(ctx);
+    }
+}
+
+impl Handler<Retire> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, retire: Retire, ctx: &mut Self::Context) {
+        self.stats.stop_retiring();
+        let idle_ttl = match retire.evict {
+            true => Duration::ZERO,
+            false => self.shared.settings.idle_ttl(self.backend),
+        };
+        // Senders touch the stats and send under the registry's lock, and the
+        // entry goes under it: nothing can be on its way to a hub that ends.
+        let gone = self.is_idle()
+            && self
+                .shared
+                .registry
+                .remove_idle(self.backend, &self.run_id, &self.stats, idle_ttl);
+        if gone {
+            self.retired = true;
+            let metrics = &self.shared.metrics;
+            match retire.evict {
+                true => metrics.hubs_evicted.inc(),
+                false => metrics.hubs_retired.inc(),
+            }
+            debug!(run_id = %self.run_id, backend = %self.backend, reason = if retire.evict { "evicted" } else { "idle" }, "hub ended");
+            ctx.stop();
+        }
+    }
+}
+
+impl Handler<Describe> for RunHub {
+    type Result = MessageResult<Describe>;
+
+    fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
+        let ended = matches!(self.end, EndState::Ended { .. });
+        MessageResult(RunDetail {
+            summary: RunSummary {
+                run_id: self.run_id.clone(),
+                backend: self.backend,
+                status: self.writer.status.clone(),
+                ended,
+                clients: self.stats.clients(),
+                last_event_ts: self.writer.last_ts,
+                last_id: self.writer.last_id_text(),
+            },
+            first_id: self.log.id_after(self.log.front()).map(str::to_owned),
+            epoch: self.writer.last_durable.map(|id| id.epoch),
+            events: self.writer.counts,
+            gaps: self.writer.gaps.clone(),
+            quiet_because: self.quiet_because(),
+        })
+    }
+}
+
+impl Handler<HasSeenEnd> for RunHub {
+    type Result = bool;
+
+    fn handle(&mut self, HasSeenEnd(cursor): HasSeenEnd, _: &mut Self::Context) -> bool {
+        matches!(&self.end, EndState::Ended { id, .. } if *id == cursor.to_string())
+    }
+}
+
+impl RunHub {
+    /// Says in plain words why nothing comes; empty while events come.
+    fn quiet_because(&self) -> String {
+        if let EndState::Ended { status, .. } = &self.end {
+            return format!("the run ended: {status}");
+        }
+        let redis_down = match self.backend {
+            BackendKind::Redis => self.shared.redis_down_since(),
+            BackendKind::Kubectl | BackendKind::Embedded => None,
+        };
+        if let Some(since) = redis_down {
+            return format!("Redis is down since {since}");
+        }
+        if let Some(problem) = self.kubectl.as_ref().and_then(KubectlSource::problem) {
+            return problem.detail.clone();
+        }
+        match self.writer.last_ts {
+            None => "nothing was published since this broker knows the run".to_owned(),
+            Some(last) => {
+                let now = crate::protocol::Timestamp::now();
+                let seconds = (now.as_millis() - last.as_millis()).max(0) / 1000;
+                match seconds {
+                    0..10 => String::new(),
+                    _ => format!("nothing was published for {seconds} s"),
+                }
+            }
+        }
+    }
+
+}
+
+/// Tells `hub` that a worker's last client left.
+pub(crate) fn detach(hub: &Addr<RunHub>, attach_id: AttachId) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "one per attachment, and it must not be refused"
+    )]
+    hub.do_send(Detach { attach_id });
+}
+

@@ -1,0 +1,192 @@
+//! [`Registry`]: which hubs there are.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+
+use super::{HubStats, Overflowed, Retire, RunHub};
+use crate::protocol::{BackendKind, RunId};
+
+/// A hub as others reach it.
+#[derive(Debug, Clone)]
+pub struct HubEntry {
+    /// Its mailbox.
+    pub hub: Addr<RunHub>,
+    /// What may be read without asking it.
+    pub stats: Arc<HubStats>,
+}
+
+/// All hubs of a broker, by backend and run. Bounded by `hub.max_hubs`.
+///
+/// Whoever sends to a hub does so, and touches its stats, while holding the
+/// entry; a hub takes itself out under the same lock only if nobody touched it
+/// lately. So no message is lost to a hub that ends.
+#[derive(Debug)]
+pub struct Registry {
+    hubs: [DashMap<RunId, HubEntry>; 3],
+    hubs_max: usize,
+}
+
+impl Registry {
+    /// Makes an empty registry for at most `hubs_max` hubs.
+    pub fn new(hubs_max: usize) -> Self {
+        Self {
+            hubs: std::array::from_fn(|_| DashMap::new()),
+            hubs_max,
+        }
+    }
+
+    fn of(&self, backend: BackendKind) -> &DashMap<RunId, HubEntry> {
+        &self.hubs[backend as usize]
+    }
+
+    /// Number of hubs of all backends.
+    pub fn len(&self) -> usize {
+        self.hubs.iter().map(DashMap::len).sum()
+    }
+
+    /// Whether there is no hub.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Calls `send` with the hub of a run, if there is one. Allocates nothing.
+    pub fn with<T>(
+        &self,
+        backend: BackendKind,
+        run_id: &str,
+        send: impl FnOnce(&HubEntry) -> T,
+    ) -> Option<T> {
+        let entry = self.of(backend).get(run_id)?;
+        entry.stats.touch();
+        Some(send(&entry))
+    }
+
+    /// Calls `ask` with the hub of a run, if there is one, without keeping it
+    /// from growing idle.
+    pub fn peek<T>(
+        &self,
+        backend: BackendKind,
+        run_id: &str,
+        ask: impl FnOnce(&HubEntry) -> T,
+    ) -> Option<T> {
+        self.of(backend).get(run_id).map(|entry| ask(&entry))
+    }
+
+    /// Calls `send` with the hub of a run, made by `make` if there is none;
+    /// `None` when hubs are at their limit and none is idle.
+    pub fn with_or_make<T>(
+        &self,
+        backend: BackendKind,
+        run_id: &RunId,
+        make: impl FnOnce() -> HubEntry,
+        send: impl FnOnce(&HubEntry) -> T,
+    ) -> Option<T> {
+        // Counted before the entry's shard is locked: `len` locks them all.
+        // Hubs made at once on several threads may pass the limit by as many.
+        let is_full = self.len() >= self.hubs_max;
+        let entry = match self.of(backend).entry(run_id.clone()) {
+            Entry::Occupied(entry) => entry.into_ref(),
+            Entry::Vacant(_) if is_full => return None,
+            Entry::Vacant(entry) => entry.insert(make()),
+        };
+        entry.stats.touch();
+        Some(send(&entry))
+    }
+
+    /// Takes out the very hub that `stats` belong to.
+    pub(super) fn remove(&self, backend: BackendKind, run_id: &RunId, stats: &Arc<HubStats>) {
+        self.of(backend)
+            .remove_if(run_id, |_, entry| Arc::ptr_eq(&entry.stats, stats));
+    }
+
+    /// The same, if nobody touched it for `idle_ttl`; says whether it did.
+    pub(super) fn remove_idle(
+        &self,
+        backend: BackendKind,
+        run_id: &RunId,
+        stats: &Arc<HubStats>,
+        idle_ttl: Duration,
+    ) -> bool {
+        let removed = self.of(backend).remove_if(run_id, |_, entry| {
+            Arc::ptr_eq(&entry.stats, stats)
+                && stats.is_unwatched()
+                && stats.idle_time() >= idle_ttl
+        });
+        removed.is_some()
+    }
+
+    /// Calls `visit` with every hub of `backend`.
+    pub fn each(&self, backend: BackendKind, mut visit: impl FnMut(&RunId, &HubEntry)) {
+        for entry in self.of(backend) {
+            visit(entry.key(), entry.value());
+        }
+    }
+
+    /// Asks hubs idle for longer than their time to end, and tells those whose
+    /// mailbox refused messages to say so.
+    pub(crate) fn sweep(&self, idle_ttl: impl Fn(BackendKind) -> Duration) {
+        for backend in BackendKind::ALL {
+            let ttl = idle_ttl(backend);
+            self.each(backend, |_, entry| {
+                let stats = &entry.stats;
+                if stats.is_unwatched() && stats.idle_time() >= ttl {
+                    retire(entry, false);
+                }
+                if stats.has_refused() {
+                    // Refused again: the next sweep or message tells.
+                    let _ = entry.hub.try_send(Overflowed);
+                }
+            });
+        }
+    }
+
+    /// Asks idle hubs, longest idle first, to end until `bytes` are free, and
+    /// an eighth more, so that the search is not repeated for each message.
+    pub(crate) fn evict_idle(&self, bytes: u64) {
+        let mut idle = Vec::new();
+        for backend in BackendKind::ALL {
+            self.each(backend, |_, entry| {
+                if entry.stats.is_unwatched() {
+                    idle.push((entry.stats.idle_time(), entry.clone()));
+                }
+            });
+        }
+        idle.sort_by_key(|(idle_time, _)| std::cmp::Reverse(*idle_time));
+        let total: u64 = idle.iter().map(|(_, entry)| entry.stats.ring_bytes()).sum();
+        let mut wanted = bytes + total / 8;
+        for (_, entry) in idle {
+            if wanted == 0 {
+                break;
+            }
+            wanted = wanted.saturating_sub(entry.stats.ring_bytes());
+            retire(&entry, true);
+        }
+    }
+
+    /// Asks the longest idle hub to end, to make room for another.
+    pub(crate) fn evict_one(&self) {
+        let mut oldest: Option<(Duration, HubEntry)> = None;
+        for backend in BackendKind::ALL {
+            self.each(backend, |_, entry| {
+                let idle = entry.stats.idle_time();
+                let older = oldest.as_ref().is_none_or(|(known, _)| idle > *known);
+                if entry.stats.is_unwatched() && older {
+                    oldest = Some((idle, entry.clone()));
+                }
+            });
+        }
+        if let Some((_, entry)) = oldest {
+            retire(&entry, true);
+        }
+    }
+}
+
+fn retire(entry: &HubEntry, evict: bool) {
+    if entry.stats.begin_retiring() && entry.hub.try_send(Retire { evict }).is_err() {
+        entry.stats.stop_retiring();
+    }
+}

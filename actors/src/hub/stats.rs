@@ -1,0 +1,91 @@
+//! [`HubStats`]: what others may read of a hub without asking it.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Shared between a hub, the registry and the workers it serves.
+#[derive(Debug, Default)]
+pub struct HubStats {
+    clients: AtomicU64,
+    attachments: AtomicU64,
+    touched_ms: AtomicU64,
+    refused: AtomicU64,
+    ring_bytes: AtomicU64,
+    /// A `Retire` is on its way.
+    retiring: AtomicBool,
+}
+
+impl HubStats {
+    /// Notes that something was sent to the hub.
+    pub fn touch(&self) {
+        self.touched_ms
+            .store(PROCESS_START.elapsed().as_millis() as u64, Relaxed);
+    }
+
+    /// Time since something was last sent to the hub.
+    pub fn idle_time(&self) -> Duration {
+        let now = PROCESS_START.elapsed().as_millis() as u64;
+        Duration::from_millis(now.saturating_sub(self.touched_ms.load(Relaxed)))
+    }
+
+    /// Whether nobody watches.
+    pub fn is_unwatched(&self) -> bool {
+        self.clients.load(Relaxed) == 0 && self.attachments.load(Relaxed) == 0
+    }
+
+    /// Streams open on the run.
+    pub fn clients(&self) -> u64 {
+        self.clients.load(Relaxed)
+    }
+
+    pub(crate) fn add_clients(&self, count: u64) {
+        self.clients.fetch_add(count, Relaxed);
+    }
+
+    pub(crate) fn remove_client(&self) {
+        self.touch();
+        self.clients.fetch_sub(1, Relaxed);
+    }
+
+    pub(crate) fn set_attachments(&self, count: usize) {
+        self.attachments.store(count as u64, Relaxed);
+    }
+
+    pub(crate) fn set_ring_bytes(&self, bytes: u64) {
+        self.ring_bytes.store(bytes, Relaxed);
+    }
+
+    /// Bytes of the hub's log.
+    pub(crate) fn ring_bytes(&self) -> u64 {
+        self.ring_bytes.load(Relaxed)
+    }
+
+    /// Counts messages the mailbox refused.
+    pub(crate) fn refuse(&self, count: u64) {
+        self.refused.fetch_add(count, Relaxed);
+    }
+
+    /// Takes the number of messages refused since the last call.
+    pub(crate) fn take_refused(&self) -> u64 {
+        match self.refused.load(Relaxed) {
+            0 => 0,
+            _ => self.refused.swap(0, Relaxed),
+        }
+    }
+
+    pub(crate) fn has_refused(&self) -> bool {
+        self.refused.load(Relaxed) > 0
+    }
+
+    /// Marks the hub as about to be retired; `false` if it is already.
+    pub(crate) fn begin_retiring(&self) -> bool {
+        !self.retiring.swap(true, Relaxed)
+    }
+
+    pub(crate) fn stop_retiring(&self) {
+        self.retiring.store(false, Relaxed);
+    }
+}

@@ -1,0 +1,190 @@
+//! [`LogWriter`]: gives events their ids and encodes them, once.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use crate::protocol::{
+    BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, PlainId, RunId,
+    Timestamp, TimestampText, log_level_of, terminal_status,
+};
+use crate::run_log::HubIdentity;
+use crate::sse::{EventFrame, FrameClass, Segment, SegmentBuilder, end_frame, gap_data, gap_frame};
+
+/// Newest gaps remembered for `GET /api/v1/runs/{run_id}`.
+const GAPS_KEPT: usize = 16;
+
+/// How an event comes by its id.
+#[derive(Debug)]
+pub(super) enum IdSource {
+    /// The next number of this hub.
+    Plain,
+    /// Given by the store.
+    Durable(DurableId),
+    /// Given by a log's position.
+    Given(EventId),
+}
+
+/// An event about to be written.
+pub(super) struct NewFrame<'a> {
+    pub(super) kind: EventKind,
+    pub(super) source: &'a str,
+    pub(super) ts: Timestamp,
+    pub(super) payload: &'a [u8],
+    pub(super) id: IdSource,
+}
+
+/// Writes one run's events into segments, and remembers what the run's page
+/// tells of them.
+pub(super) struct LogWriter {
+    run_id: RunId,
+    pub(super) hub: HubIdentity,
+    builder: SegmentBuilder,
+    ts_text: TimestampText,
+    terminal_statuses: Vec<String>,
+    pub(super) last_durable: Option<DurableId>,
+    pub(super) last_id: Option<EventId>,
+    pub(super) last_ts: Option<Timestamp>,
+    pub(super) status: Option<String>,
+    pub(super) counts: [u64; 3],
+    pub(super) gaps: Vec<String>,
+    /// An event without a durable id was written.
+    pub(super) has_plain: bool,
+    received_at: Instant,
+}
+
+impl LogWriter {
+    pub(super) fn new(run_id: RunId, backend: BackendKind, terminal_statuses: Vec<String>) -> Self {
+        Self {
+            run_id,
+            hub: HubIdentity {
+                id: HubId::random(),
+                backend,
+            },
+            builder: SegmentBuilder::default(),
+            ts_text: TimestampText::default(),
+            terminal_statuses,
+            last_durable: None,
+            last_id: None,
+            last_ts: None,
+            status: None,
+            counts: [0; 3],
+            gaps: Vec::new(),
+            has_plain: false,
+            received_at: Instant::now(),
+        }
+    }
+
+    /// Sets when the events written next were read from their source.
+    pub(super) fn begin(&mut self, received_at: Instant) {
+        self.received_at = received_at;
+    }
+
+    /// Writes an event; returns the status that ends the run, if it is one.
+    pub(super) fn event(&mut self, frame: &NewFrame<'_>) -> Option<String> {
+        let payload = Payload::classify(frame.payload);
+        let level = match frame.kind {
+            EventKind::Log => log_level_of(payload),
+            EventKind::Output | EventKind::Status => LogLevel::Info,
+        };
+        let id = self.id_for(&frame.id);
+        let durable = match &id {
+            EventId::Durable(id) => Some(*id),
+            EventId::Plain(_) | EventId::Kubectl(_) => None,
+        };
+        self.has_plain |= durable.is_none();
+        self.last_durable = durable.or(self.last_durable);
+        self.builder.push_event(
+            &EventFrame {
+                run_id: &self.run_id,
+                kind: frame.kind,
+                source: frame.source,
+                ts: self.ts_text.of(frame.ts),
+                backend: self.hub.backend,
+                payload,
+            },
+            &id,
+            FrameClass::of(frame.kind, level),
+            durable,
+            frame.ts,
+            self.received_at,
+        );
+        self.last_id = Some(id);
+        self.last_ts = Some(frame.ts);
+        self.counts[frame.kind as usize] += 1;
+        if frame.kind != EventKind::Status {
+            return None;
+        }
+        self.status = status_word(payload);
+        terminal_status(payload, &self.terminal_statuses)
+    }
+
+    fn id_for(&self, source: &IdSource) -> EventId {
+        match source {
+            IdSource::Plain => EventId::Plain(PlainId {
+                hub: self.hub.id,
+                n: self.builder.events() + 1,
+                durable: self.last_durable,
+            }),
+            IdSource::Durable(id) => EventId::Durable(*id),
+            IdSource::Given(id) => id.clone(),
+        }
+    }
+
+    /// Writes a gap after the last event.
+    pub(super) fn gap(&mut self, mut gap: Gap) {
+        gap.after = gap.after.or_else(|| self.last_id_text());
+        self.builder
+            .push_control(&gap_frame(&gap), FrameClass::CONTROL, "", self.received_at);
+        if self.gaps.len() == GAPS_KEPT {
+            self.gaps.remove(0);
+        }
+        self.gaps.push(gap_data(&gap));
+    }
+
+    /// Forgets what was said of the run's last epoch.
+    pub(super) fn begin_epoch(&mut self) {
+        self.status = None;
+        self.counts = [0; 3];
+        self.gaps.clear();
+        self.has_plain = false;
+    }
+
+    /// Writes the run's end; returns its id.
+    pub(super) fn end(&mut self, status: &str, events: Option<u64>) -> String {
+        let last_id = self
+            .last_id_text()
+            .expect("a run ends by a status event, which has an id");
+        let id = format!("{last_id}-end");
+        let frame = end_frame(status, events, &last_id);
+        self.builder
+            .push_control(&frame, FrameClass::END, &id, self.received_at);
+        id
+    }
+
+    pub(super) fn last_id_text(&self) -> Option<String> {
+        self.last_id.as_ref().map(ToString::to_string)
+    }
+
+    /// Returns the segments written since the last call.
+    pub(super) fn take(&mut self) -> Vec<Segment> {
+        self.builder.take(self.received_at)
+    }
+}
+
+/// The status as a word, for lists of runs: a string, field `status` of an
+/// object, or plain text; cut to a sane length.
+fn status_word(payload: Payload<'_>) -> Option<String> {
+    const CHARS_MAX: usize = 64;
+    let word = match payload {
+        Payload::Json(json) => crate::protocol::json_string_or_field(json, "status"),
+        Payload::Text(text) => Some(text.to_owned()),
+        Payload::Binary(_) => None,
+    };
+    word.map(|word| word.chars().take(CHARS_MAX).collect())
+}
+
+/// Returns the source part of a channel that was checked to be UTF-8.
+pub(super) fn source_of(channel: &Bytes, source_start: usize) -> &str {
+    std::str::from_utf8(&channel[source_start..]).unwrap_or_default()
+}

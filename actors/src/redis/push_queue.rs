@@ -1,0 +1,154 @@
+//! [`PushQueue`]: what Redis pushed and is not routed yet, bounded by us.
+//!
+//! redis-rs hands pushes over without a bound of its own, so the bound is
+//! here: past it messages are dropped, and the reader is told.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use futures_util::task::AtomicWaker;
+use redis::{PushInfo, PushKind, Value};
+
+/// Most messages taken in one turn, so that the hubs have theirs.
+const TURN_MESSAGES_MAX: usize = 512;
+
+/// What the connection handed over.
+#[derive(Debug)]
+pub(super) enum Push {
+    /// A message on a channel that matches our pattern.
+    Message {
+        /// The channel it was published on.
+        channel: Bytes,
+        /// What was published.
+        payload: Bytes,
+    },
+    /// The connection ended.
+    Disconnected,
+    /// Messages were dropped here: this many.
+    Overflow(u64),
+}
+
+/// A queue from a connection's task to the subscriber.
+#[derive(Debug)]
+pub(super) struct PushQueue {
+    inner: Mutex<Inner>,
+    waker: AtomicWaker,
+    messages_max: usize,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    pushes: VecDeque<Push>,
+    bytes: usize,
+    dropped: u64,
+}
+
+impl PushQueue {
+    pub(super) fn new(messages_max: usize, bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self {
+            inner: Mutex::default(),
+            waker: AtomicWaker::new(),
+            messages_max,
+            bytes_max,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes a push from the connection; never waits.
+    pub(super) fn push(&self, info: PushInfo) {
+        let push = match info.kind {
+            PushKind::PMessage => match message(info.data) {
+                Some(push) => push,
+                None => return,
+            },
+            PushKind::Disconnection => Push::Disconnected,
+            // Confirmations arrive as the answer to the command, too.
+            _ => return,
+        };
+        let mut inner = self.lock();
+        if let Push::Message { channel, payload } = &push {
+            let bytes = channel.len() + payload.len();
+            let is_full = inner.pushes.len() >= self.messages_max
+                || (inner.bytes > 0 && inner.bytes + bytes > self.bytes_max);
+            if is_full {
+                inner.dropped += 1;
+                return;
+            }
+            inner.bytes += bytes;
+        }
+        let was_empty = inner.pushes.is_empty();
+        inner.pushes.push_back(push);
+        drop(inner);
+        if was_empty {
+            self.waker.wake();
+        }
+    }
+
+    fn take_turn(&self) -> Option<Turn> {
+        let mut inner = self.lock();
+        if inner.pushes.is_empty() {
+            return None;
+        }
+        let count = inner.pushes.len().min(TURN_MESSAGES_MAX);
+        let mut pushes: Vec<Push> = inner.pushes.drain(..count).collect();
+        let taken: usize = pushes
+            .iter()
+            .map(|push| match push {
+                Push::Message { channel, payload } => channel.len() + payload.len(),
+                Push::Disconnected | Push::Overflow(_) => 0,
+            })
+            .sum();
+        inner.bytes -= taken;
+        // Messages are dropped at the tail; told once what came before is out.
+        if inner.pushes.is_empty() && inner.dropped > 0 {
+            pushes.push(Push::Overflow(std::mem::take(&mut inner.dropped)));
+        }
+        Some(Turn {
+            pushes,
+            left: (inner.pushes.len() as u64, inner.bytes as u64),
+        })
+    }
+
+    /// Returns what is pushed, in turns. One reader.
+    pub(super) fn turns(self: Arc<Self>) -> impl Stream<Item = Turn> {
+        futures_util::stream::poll_fn(move |cx: &mut Context<'_>| {
+            if let Some(turn) = self.take_turn() {
+                return Poll::Ready(Some(turn));
+            }
+            self.waker.register(cx.waker());
+            // Once more: a push may have come before the waker was known.
+            self.take_turn()
+                .map_or(Poll::Pending, |turn| Poll::Ready(Some(turn)))
+        })
+    }
+}
+
+/// What is routed at once.
+#[derive(Debug)]
+pub(super) struct Turn {
+    pub(super) pushes: Vec<Push>,
+    /// Messages and bytes that still wait.
+    pub(super) left: (u64, u64),
+}
+
+/// Reads `[pattern, channel, payload]`.
+fn message(mut data: Vec<Value>) -> Option<Push> {
+    let payload = bytes(data.pop()?)?;
+    let channel = bytes(data.pop()?)?;
+    Some(Push::Message { channel, payload })
+}
+
+fn bytes(value: Value) -> Option<Bytes> {
+    match value {
+        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
+        Value::SimpleString(text) => Some(Bytes::from(text)),
+        _ => None,
+    }
+}

@@ -1,0 +1,429 @@
+//! [`RedisSubscriber`]: the one subscription, from which every run is fed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::fut::wrap_future;
+use actix::prelude::*;
+use bytes::Bytes;
+use redis::AsyncConnectionConfig;
+use redis::aio::MultiplexedConnection;
+use tracing::{debug, error, info, warn};
+
+use super::push_queue::{Push, PushQueue, Turn};
+use super::{RedisLink, client};
+use crate::broker::BrokerShared;
+use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed};
+use crate::metrics::{EventResult, RejectReason};
+use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
+
+/// First pause before a new attempt to connect.
+const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
+
+/// Probes without an echo after which the link counts as dead.
+const PROBE_MISSES_MAX: u32 = 2;
+
+/// Owns the subscription: one RESP3 connection, `PSUBSCRIBE <prefix>*`, and
+/// nothing on it but our own probes.
+///
+/// Lives on the core arbiter beside the hubs, supervised. Reads at most 512
+/// messages a turn, sends one [`Arrived`] per hub and turn with `try_send`.
+/// When the connection ends or two probes are not echoed, every hub is told
+/// [`Disconnected`] at once, and it connects anew: after 20 ms, then twice as
+/// long each time up to `redis.reconnect_max_delay`, jittered.
+pub struct RedisSubscriber {
+    shared: Arc<BrokerShared>,
+    link: Arc<RedisLink>,
+    /// Told after each subscription: Redis may have forgotten its functions.
+    publisher: super::RedisPublisher,
+    connection: Option<MultiplexedConnection>,
+    attempts: u32,
+    probe: Probe,
+    /// Counts connections: what an older one still says is dropped.
+    generation: u64,
+    reader: Option<SpawnHandle>,
+}
+
+/// The probe: a message to ourselves on a channel that is no run.
+#[derive(Debug)]
+struct Probe {
+    channel: String,
+    sent_at: Option<Instant>,
+    misses: u32,
+}
+
+impl RedisSubscriber {
+    /// Makes a subscriber for `shared`; it connects when it is started.
+    pub fn new(
+        shared: Arc<BrokerShared>,
+        link: Arc<RedisLink>,
+        publisher: super::RedisPublisher,
+    ) -> Self {
+        // `run:*` delivers it, and `_probe` is no valid run id.
+        let prefix = &shared.settings.redis.channel_prefix;
+        let channel = format!("{prefix}_probe:{:016x}", fastrand::u64(..));
+        Self {
+            shared,
+            link,
+            publisher,
+            connection: None,
+            attempts: 0,
+            probe: Probe {
+                channel,
+                sent_at: None,
+                misses: 0,
+            },
+            generation: 0,
+            reader: None,
+        }
+    }
+
+    fn connect(&mut self, ctx: &mut Context<Self>) {
+        self.generation += 1;
+        let generation = self.generation;
+        let settings = self.shared.settings.redis.clone();
+        let queue = PushQueue::new(
+            settings.queue_messages,
+            settings.queue_bytes.as_u64() as usize,
+        );
+        let receiver = Arc::clone(&queue);
+        let attempt = async move {
+            let config = AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(settings.connect_timeout))
+                .set_response_timeout(Some(settings.command_timeout))
+                // A closure, not a channel: it costs half as much a message.
+                .set_push_sender(move |info| {
+                    queue.push(info);
+                    Ok::<(), std::convert::Infallible>(())
+                });
+            let connecting = async {
+                let mut connection = client(&settings)?
+                    .get_multiplexed_async_connection_with_config(&config)
+                    .await?;
+                // Answered by Redis' own confirmation.
+                connection
+                    .psubscribe(format!("{}*", settings.channel_prefix))
+                    .await?;
+                Ok::<_, redis::RedisError>(connection)
+            };
+            tokio::time::timeout(settings.connect_timeout, connecting)
+                .await
+                .map_err(|_| "no answer in time".to_owned())?
+                .map_err(|error| error.to_string())
+        };
+        ctx.spawn(wrap_future(attempt).map(
+            move |result: Result<MultiplexedConnection, String>, actor: &mut Self, ctx| {
+                if actor.generation != generation {
+                    return;
+                }
+                match result {
+                    Ok(connection) => actor.subscribed(connection, receiver, ctx),
+                    Err(error) => actor.failed(error, ctx),
+                }
+            },
+        ));
+    }
+
+    fn subscribed(
+        &mut self,
+        connection: MultiplexedConnection,
+        queue: Arc<PushQueue>,
+        ctx: &mut Context<Self>,
+    ) {
+        self.connection = Some(connection);
+        self.attempts = 0;
+        self.probe.sent_at = None;
+        self.probe.misses = 0;
+        self.reader = Some(ctx.add_stream(queue.turns()));
+        self.publisher.load_function();
+        let metrics = &self.shared.metrics.redis;
+        metrics.subscribes.inc();
+        metrics.up.set(1);
+        self.link.set_up();
+        info!(
+            pattern = format!("{}*", self.shared.settings.redis.channel_prefix),
+            "subscribed to Redis"
+        );
+        self.send_probe(ctx);
+    }
+
+    fn failed(&mut self, error: String, ctx: &mut Context<Self>) {
+        self.link.set_down(error.clone());
+        let max = self.shared.settings.redis.reconnect_max_delay;
+        let delay = RECONNECT_MIN_DELAY
+            .saturating_mul(1 << self.attempts.min(16))
+            .min(max);
+        // Between half and all of it, so that brokers do not come together.
+        let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
+        self.attempts += 1;
+        if self.attempts == 1 {
+            warn!(%error, "cannot subscribe to Redis, trying again");
+        } else {
+            debug!(%error, elapsed_ms = delay.as_millis() as u64, "cannot subscribe to Redis");
+        }
+        ctx.run_later(delay, Self::connect);
+    }
+
+    /// The subscription is gone: whatever is published now is missed, so all
+    /// runs are told before anything else.
+    fn lost(&mut self, error: &str, ctx: &mut Context<Self>) {
+        if self.connection.take().is_none() {
+            return;
+        }
+        if let Some(reader) = self.reader.take() {
+            ctx.cancel_future(reader);
+        }
+        warn!(error, "subscription to Redis lost");
+        self.link.set_down(error.to_owned());
+        self.shared.metrics.redis.up.set(0);
+        self.shared.metrics.redis.disconnects.inc();
+        self.shared.registry.each(BackendKind::Redis, |_, entry| {
+            if entry.hub.try_send(Disconnected).is_err() {
+                entry.stats.refuse(1);
+            }
+        });
+        self.connect(ctx);
+    }
+
+    // ---- probing -----------------------------------------------------------
+
+    fn probe(&mut self, ctx: &mut Context<Self>) {
+        if self.connection.is_none() {
+            return;
+        }
+        if self.probe.sent_at.is_some() {
+            self.probe.misses += 1;
+            self.shared.metrics.redis.probe_misses.inc();
+            if self.probe.misses >= PROBE_MISSES_MAX {
+                return self.lost("two probes in a row came not back", ctx);
+            }
+        }
+        self.send_probe(ctx);
+    }
+
+    /// Publishes on the subscription's own connection: only so does the echo
+    /// prove this very link, there and back.
+    fn send_probe(&mut self, ctx: &mut Context<Self>) {
+        let Some(mut connection) = self.connection.clone() else {
+            return;
+        };
+        self.shared.metrics.redis.probes.inc();
+        self.probe.sent_at.get_or_insert_with(Instant::now);
+        let channel = self.probe.channel.clone();
+        let publish = async move {
+            let sent: redis::RedisResult<()> = redis::cmd("PUBLISH")
+                .arg(channel)
+                .arg("")
+                .query_async(&mut connection)
+                .await;
+            sent
+        };
+        ctx.spawn(wrap_future(publish).map(|sent, _: &mut Self, _| {
+            // A failure shows as a probe that does not come back.
+            if let Err(error) = sent {
+                debug!(%error, "probe not sent");
+            }
+        }));
+    }
+
+    fn probe_came_back(&mut self) {
+        if let Some(sent_at) = self.probe.sent_at.take() {
+            self.link
+                .set_latency(sent_at.elapsed().as_secs_f64() * 1000.0);
+        }
+        self.probe.misses = 0;
+    }
+
+    // ---- routing -----------------------------------------------------------
+
+    fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
+        let received_at = Instant::now();
+        let metrics = &self.shared.metrics.redis;
+        metrics.queue_messages.set(turn.left.0);
+        metrics.queue_bytes.set(turn.left.1);
+        let mut batches = Batches::default();
+        let mut is_lost = false;
+        for push in turn.pushes {
+            match push {
+                Push::Message { channel, payload } => self.sort(&mut batches, channel, payload),
+                Push::Disconnected => is_lost = true,
+                Push::Overflow(count) => {
+                    self.send(std::mem::take(&mut batches), received_at);
+                    self.overflowed(count);
+                }
+            }
+        }
+        self.send(batches, received_at);
+        if is_lost {
+            self.lost("the connection was closed", ctx);
+        }
+    }
+
+    /// Puts a message to those of its run.
+    fn sort(&mut self, batches: &mut Batches, channel: Bytes, payload: Bytes) {
+        let metrics = &self.shared.metrics.redis;
+        metrics.messages.inc();
+        metrics.bytes.add(payload.len() as u64);
+        if channel == self.probe.channel.as_bytes() {
+            return self.probe_came_back();
+        }
+        let limits = &self.shared.settings.limits;
+        let prefix = &self.shared.settings.redis.channel_prefix;
+        let (run_id, message) = match Channel::parse(prefix, &channel) {
+            Ok(Channel::Framed { run_id }) => {
+                (channel.slice_ref(run_id.as_bytes()), Incoming::Framed(payload))
+            }
+            Ok(Channel::Plain {
+                run_id,
+                kind,
+                source,
+            }) => {
+                let too_large = payload.len() as u64 > limits.max_event_bytes.as_u64()
+                    || source.len() > limits.max_source_bytes;
+                let message = match too_large {
+                    true => Incoming::TooLarge(kind),
+                    false => Incoming::Plain {
+                        kind,
+                        channel: channel.clone(),
+                        source_start: channel.len() - source.len(),
+                        payload,
+                    },
+                };
+                (channel.slice_ref(run_id.as_bytes()), message)
+            }
+            Err(error) => return self.reject(error),
+        };
+        batches.add(run_id, message);
+    }
+
+    fn reject(&self, error: ChannelError) {
+        let reason = match error {
+            ChannelError::Foreign => RejectReason::ForeignChannel,
+            ChannelError::NotUtf8 => RejectReason::ChannelNotUtf8,
+            ChannelError::RunId(_) => RejectReason::BadRunId,
+            ChannelError::UnknownKind => RejectReason::UnknownKind,
+        };
+        self.shared.metrics.redis.rejected.of(reason).inc();
+        debug!(%error, "message that belongs to no run dropped");
+    }
+
+    /// Sends each run's messages to its hub.
+    fn send(&self, batches: Batches, received_at: Instant) {
+        for (run_id, messages) in batches.runs {
+            let run_id = std::str::from_utf8(&run_id).unwrap_or_default();
+            let batch = Arrived {
+                messages,
+                received_at,
+            };
+            let registry = &self.shared.registry;
+            let mut batch = Some(batch);
+            let sent = registry.with(BackendKind::Redis, run_id, |entry| {
+                batch.take().map(|batch| self.send_to(entry, batch));
+            });
+            if sent.is_none()
+                && let Some(batch) = batch
+            {
+                self.send_to_new(run_id, batch);
+            }
+        }
+    }
+
+    fn send_to(&self, entry: &HubEntry, batch: Arrived) {
+        let count = batch.messages.len() as u64;
+        if let Err(refused) = entry.hub.try_send(batch) {
+            entry.stats.refuse(count);
+            self.shared.metrics.mailbox_refusals.inc();
+            let (actix::prelude::SendError::Full(batch) | actix::prelude::SendError::Closed(batch)) = refused;
+            self.count_all(&batch.messages, EventResult::Refused);
+        }
+    }
+
+    /// A run without a hub: nobody watches it here. A hub keeps its beginning
+    /// for a late viewer, if settings say so.
+    fn send_to_new(&self, run_id: &str, batch: Arrived) {
+        let retain = self.shared.settings.hub.retain_unwatched;
+        let Some(run_id) = retain.then(|| RunId::parse(run_id).ok()).flatten() else {
+            return self.count_all(&batch.messages, EventResult::Unwatched);
+        };
+        let messages = batch.messages.len();
+        let kinds: Vec<EventKind> = batch.messages.iter().map(Incoming::kind).collect();
+        let sent = self
+            .shared
+            .with_hub(BackendKind::Redis, &run_id, |entry| {
+                self.send_to(entry, batch);
+            });
+        if sent.is_none() {
+            debug!(%run_id, dropped = messages, "no room for another hub");
+            for kind in kinds {
+                self.shared.metrics.event_in(kind, EventResult::Refused);
+            }
+        }
+    }
+
+    fn count_all(&self, messages: &[Incoming], result: EventResult) {
+        for message in messages {
+            self.shared.metrics.event_in(message.kind(), result);
+        }
+    }
+
+    /// Messages of runs we do not know were dropped: all are told.
+    fn overflowed(&self, count: u64) {
+        error!(dropped = count, "Redis is faster than we are: messages dropped");
+        self.shared.metrics.redis.queue_overflows.add(count);
+        self.shared.registry.each(BackendKind::Redis, |_, entry| {
+            if entry.hub.try_send(Overflowed).is_err() {
+                entry.stats.refuse(1);
+            }
+        });
+    }
+}
+
+/// A turn's messages by run, in order within each.
+#[derive(Debug, Default)]
+struct Batches {
+    runs: Vec<(Bytes, Vec<Incoming>)>,
+    index: HashMap<Bytes, usize>,
+}
+
+impl Batches {
+    fn add(&mut self, run_id: Bytes, message: Incoming) {
+        // A burst of one run needs no look-up.
+        if let Some((last, messages)) = self.runs.last_mut()
+            && *last == run_id
+        {
+            return messages.push(message);
+        }
+        match self.index.get(&run_id) {
+            Some(at) => self.runs[*at].1.push(message),
+            None => {
+                self.index.insert(run_id.clone(), self.runs.len());
+                self.runs.push((run_id, vec![message]));
+            }
+        }
+    }
+}
+
+impl Actor for RedisSubscriber {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Self::Context) {
+        self.connect(ctx);
+        ctx.run_interval(self.shared.settings.redis.probe_interval, Self::probe);
+    }
+}
+
+impl Supervised for RedisSubscriber {
+    fn restarting(&mut self, ctx: &mut Self::Context) {
+        self.shared.metrics.actor_restarts.inc();
+        self.lost("the subscriber was restarted", ctx);
+    }
+}
+
+impl StreamHandler<Turn> for RedisSubscriber {
+    fn handle(&mut self, turn: Turn, ctx: &mut Self::Context) {
+        self.route(turn, ctx);
+    }
+
+    fn finished(&mut self, _: &mut Self::Context) {}
+}

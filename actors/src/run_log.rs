@@ -1,0 +1,486 @@
+//! [`RunLog`]: the ring of a run's newest segments, and where a client joins
+//! it. Pure; the hub keeps one, and each worker one of the runs it serves.
+
+use std::collections::VecDeque;
+
+use crate::broker::StreamStart;
+use crate::protocol::{
+    BackendKind, Cursor, DurableId, EventId, Gap, GapReason, HubId, KubectlPosition, PlainId,
+};
+use crate::sse::{FrameClass, Segment};
+use crate::stream_filter::FrameFilter;
+
+/// A place in a log: the next frame to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPosition {
+    /// Number of the segment.
+    pub segment_no: u64,
+    /// Index of the frame in it.
+    pub frame: u32,
+}
+
+impl LogPosition {
+    /// The place before the first frame of segment `segment_no`.
+    pub fn at_segment(segment_no: u64) -> Self {
+        Self {
+            segment_no,
+            frame: 0,
+        }
+    }
+}
+
+/// The newest segments of a run, bounded by bytes and events, oldest out.
+/// At least one segment stays, however large.
+#[derive(Debug)]
+pub struct RunLog {
+    segments: VecDeque<Segment>,
+    /// Number of the segment that comes next.
+    end_no: u64,
+    /// How many events of the run lie before that one.
+    events_through: u64,
+    bytes: usize,
+    bytes_max: usize,
+    events_max: u64,
+}
+
+impl RunLog {
+    /// Makes an empty log that keeps at most `bytes_max` bytes and, but for
+    /// whole segments, `events_max` events.
+    pub fn new(bytes_max: usize, events_max: u64) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            end_no: 0,
+            events_through: 0,
+            bytes: 0,
+            bytes_max,
+            events_max,
+        }
+    }
+
+    /// Appends the next segment. One that does not follow on (segments were
+    /// missed) empties the log first: a log has no holes.
+    pub fn push(&mut self, segment: Segment) {
+        if segment.no() != self.end_no {
+            self.clear();
+        }
+        self.end_no = segment.no() + 1;
+        self.events_through = segment.events_through();
+        self.bytes += segment.weight();
+        self.segments.push_back(segment);
+        while self.segments.len() > 1 && self.is_over() {
+            self.pop_front();
+        }
+    }
+
+    fn is_over(&self) -> bool {
+        let (Some(first), Some(second), Some(last)) = (
+            self.segments.front(),
+            self.segments.get(1),
+            self.segments.back(),
+        ) else {
+            return false;
+        };
+        debug_assert!(first.no() < last.no());
+        // Whole segments go, and only if what stays still has `events_max`.
+        self.bytes > self.bytes_max
+            || last.events_through() - second.events_before() >= self.events_max
+    }
+
+    /// Drops the oldest segment; `false` if that would leave none.
+    pub fn pop_front(&mut self) -> bool {
+        if self.segments.len() <= 1 {
+            return false;
+        }
+        if let Some(segment) = self.segments.pop_front() {
+            self.bytes -= segment.weight();
+        }
+        true
+    }
+
+    /// Drops all segments; the next one has number `end_no`, and
+    /// `events_through` events of the run lie before it.
+    pub fn reset(&mut self, end_no: u64, events_through: u64) {
+        self.clear();
+        self.end_no = end_no;
+        self.events_through = events_through;
+    }
+
+    /// Drops all segments; numbering goes on.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes of all segments kept, their overhead included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of the oldest segment kept; that of the next one if none is.
+    pub fn front_no(&self) -> u64 {
+        self.segments.front().map_or(self.end_no, Segment::no)
+    }
+
+    /// Number of the segment that comes next.
+    pub fn end_no(&self) -> u64 {
+        self.end_no
+    }
+
+    /// How many events of the run lie before the place after the last frame.
+    pub fn events_through(&self) -> u64 {
+        self.events_through
+    }
+
+    /// The place after the last frame.
+    pub fn end(&self) -> LogPosition {
+        LogPosition::at_segment(self.end_no)
+    }
+
+    /// Returns segment `no`, if it is kept.
+    pub fn segment(&self, no: u64) -> Option<&Segment> {
+        let index = no.checked_sub(self.front_no())?;
+        self.segments.get(usize::try_from(index).ok()?)
+    }
+
+    /// The segments kept, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// Returns how many events of the run lie before `position`, which must
+    /// not lie before what is kept.
+    pub fn events_before(&self, position: LogPosition) -> u64 {
+        match self.segment(position.segment_no) {
+            Some(segment) => segment.events_before_frame(position.frame as usize),
+            None => self.events_through,
+        }
+    }
+
+    /// Returns the id of the last frame before `position` that has one.
+    pub fn id_before(&self, position: LogPosition) -> Option<&str> {
+        let last = self.segment(position.segment_no);
+        let in_last = last.into_iter().flat_map(|segment| {
+            (0..position.frame as usize)
+                .rev()
+                .map(move |index| (segment, index))
+        });
+        let before = self
+            .segments
+            .iter()
+            .rev()
+            .filter(|segment| segment.no() < position.segment_no)
+            .flat_map(|segment| {
+                (0..segment.frames().len())
+                    .rev()
+                    .map(move |i| (segment, i))
+            });
+        in_last
+            .chain(before)
+            .find_map(|(segment, index)| segment.id_of(index))
+    }
+
+    /// Returns the id of the first frame at or after `position` that has one.
+    pub fn id_after(&self, position: LogPosition) -> Option<&str> {
+        self.frames_from(position)
+            .find_map(|(segment, index)| segment.id_of(index))
+    }
+
+    fn frames_from(&self, position: LogPosition) -> impl Iterator<Item = (&Segment, usize)> {
+        let skip = position.segment_no.saturating_sub(self.front_no());
+        self.segments
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+            .flat_map(move |segment| {
+                let first = match segment.no() == position.segment_no {
+                    true => position.frame as usize,
+                    false => 0,
+                };
+                (first..segment.frames().len()).map(move |index| (segment, index))
+            })
+    }
+
+    /// The place before the oldest frame kept.
+    pub fn front(&self) -> LogPosition {
+        LogPosition::at_segment(self.front_no())
+    }
+
+    /// Finds where a client begins.
+    pub fn join(&self, start: &StreamStart, filter: &FrameFilter, hub: HubIdentity) -> Join {
+        match start {
+            StreamStart::Start => Join::at(self.front(), None),
+            StreamStart::Now => self.join_known(self.end()),
+            StreamStart::Last(count) => self.join_last(*count, filter),
+            StreamStart::BadCursor => Join::told(
+                self.front(),
+                Gap {
+                    before: self.id_after(self.front()).map(str::to_owned),
+                    ..Gap::unknown(GapReason::BadCursor)
+                },
+            ),
+            StreamStart::After(cursor) => self.join_after(cursor, hub),
+        }
+    }
+
+    /// Joins at a place whose last event before it is known from the log.
+    fn join_known(&self, position: LogPosition) -> Join {
+        Join::at(position, self.id_before(position).map(str::to_owned))
+    }
+
+    fn join_last(&self, count: u64, filter: &FrameFilter) -> Join {
+        let mut position = self.end();
+        let mut found = 0;
+        for segment in self.segments.iter().rev() {
+            for index in (0..segment.frames().len()).rev() {
+                if found == count {
+                    return self.join_known(position);
+                }
+                let is_event = segment.frames()[index].class().is_event();
+                if is_event && filter.passes(segment, index) {
+                    found += 1;
+                }
+                position = LogPosition {
+                    segment_no: segment.no(),
+                    frame: index as u32,
+                };
+            }
+        }
+        self.join_known(position)
+    }
+
+    fn join_after(&self, cursor: &Cursor, hub: HubIdentity) -> Join {
+        let join = match (&cursor.id, hub.backend) {
+            (EventId::Kubectl(position), BackendKind::Kubectl) => {
+                return self.join_after_line(cursor, position);
+            }
+            (EventId::Kubectl(_), _) | (_, BackendKind::Kubectl) => {
+                return self.join(&StreamStart::BadCursor, &FrameFilter::default(), hub);
+            }
+            (EventId::Plain(id), _) if id.hub == hub.id => self.join_after_plain(id),
+            (EventId::Plain(id), _) => self.join_after_foreign(id),
+            (EventId::Durable(id), _) => self.join_after_durable(*id),
+        };
+        match join {
+            Ok(position) => {
+                // A client that has seen `end` is not told it again.
+                let position = match cursor.end {
+                    true => self.after_end(position),
+                    false => position,
+                };
+                Join::at(position, Some(cursor.to_string()))
+            }
+            Err(Lost {
+                position,
+                reason,
+                missed,
+                known,
+            }) => Join {
+                cursor: known.map(|id| id.to_string()),
+                ..Join::told(
+                    position,
+                    Gap {
+                        after: Some(cursor.to_string()),
+                        before: self.id_after(position).map(str::to_owned),
+                        missed,
+                        reason,
+                    },
+                )
+            },
+        }
+    }
+
+    fn after_end(&self, position: LogPosition) -> LogPosition {
+        match self.segment(position.segment_no) {
+            Some(segment) if segment.classes().meets(FrameClass::END) => {
+                LogPosition::at_segment(position.segment_no + 1)
+            }
+            _ => position,
+        }
+    }
+
+    /// After event number `id.n` of this very hub.
+    fn join_after_plain(&self, id: &PlainId) -> Result<LogPosition, Lost> {
+        let kept_from = self.events_before(self.front());
+        let through = self.events_through;
+        if id.n < kept_from {
+            return Err(Lost::from_front(
+                self,
+                GapReason::Trimmed,
+                Some(kept_from - id.n),
+            ));
+        }
+        if id.n > through {
+            // No hub gave this id: it was forged, or the log was emptied by a
+            // restart of the run.
+            return Err(Lost::from_front(self, GapReason::Restarted, None));
+        }
+        let at = self
+            .segments
+            .partition_point(|segment| segment.events_through() < id.n);
+        let Some(segment) = self.segments.get(at) else {
+            return Ok(self.end());
+        };
+        let mut seen = segment.events_before();
+        for (index, frame) in segment.frames().iter().enumerate() {
+            if seen == id.n {
+                return Ok(LogPosition {
+                    segment_no: segment.no(),
+                    frame: index as u32,
+                });
+            }
+            seen += u64::from(frame.class().is_event());
+        }
+        Ok(LogPosition::at_segment(segment.no() + 1))
+    }
+
+    /// After a plain event of a hub that is gone: what it saw last cannot be
+    /// told, so a gap, then on from the durable part of the id.
+    fn join_after_foreign(&self, id: &PlainId) -> Result<LogPosition, Lost> {
+        let lost = match id.durable.map(|durable| (durable, self.join_after_durable(durable))) {
+            Some((durable, Ok(position))) => Lost {
+                position,
+                known: Some(EventId::Durable(durable)),
+                reason: GapReason::Restarted,
+                missed: None,
+            },
+            Some((_, Err(lost))) => Lost {
+                reason: GapReason::Restarted,
+                missed: None,
+                ..lost
+            },
+            None => Lost::from_front(self, GapReason::Restarted, None),
+        };
+        Err(lost)
+    }
+
+    fn join_after_durable(&self, id: DurableId) -> Result<LogPosition, Lost> {
+        let Some((first, last)) = self.durable_bounds() else {
+            // Nothing to compare with: the history is not in this log.
+            return Err(Lost::from_front(self, GapReason::Trimmed, None));
+        };
+        if id.epoch != last.epoch && id.epoch != first.epoch {
+            return Err(Lost::from_front(self, GapReason::Expired, None));
+        }
+        if id.epoch == first.epoch && id.seq < first.seq {
+            let missed = first.seq - id.seq - 1;
+            let position = self.front();
+            return match missed {
+                0 => Ok(position),
+                _ => Err(Lost::from_front(self, GapReason::Trimmed, Some(missed))),
+            };
+        }
+        if (id.epoch, id.seq) > (last.epoch, last.seq) {
+            return Err(Lost {
+                position: self.end(),
+                reason: GapReason::Rewound,
+                missed: None,
+                known: self.id_before(self.end()).and_then(|id| id.parse().ok()),
+            });
+        }
+        let at = self
+            .segments
+            .partition_point(|segment| segment.durable_through() < Some(id));
+        let found = self.segments.get(at).and_then(|segment| {
+            let index = (0..segment.frames().len())
+                .find(|index| segment.id_of(*index) == Some(id.to_string().as_str()))?;
+            Some(LogPosition {
+                segment_no: segment.no(),
+                frame: index as u32 + 1,
+            })
+        });
+        // Another entry stands at that place.
+        found.ok_or_else(|| Lost::from_front(self, GapReason::Rewound, None))
+    }
+
+    /// The first and last durable event kept.
+    fn durable_bounds(&self) -> Option<(DurableId, DurableId)> {
+        let last = self.segments.back()?.durable_through()?;
+        let first = self
+            .frames_from(self.front())
+            .filter_map(|(segment, index)| segment.id_of(index))
+            .find_map(|id| match id.parse() {
+                Ok(EventId::Durable(id)) => Some(id),
+                _ => None,
+            })?;
+        Some((first, last))
+    }
+
+    fn join_after_line(&self, cursor: &Cursor, position: &KubectlPosition) -> Join {
+        let text = cursor.id.to_string();
+        let found = self.segments.iter().rev().find_map(|segment| {
+            let index = (0..segment.frames().len())
+                .find(|index| segment.id_of(*index) == Some(text.as_str()))?;
+            Some(LogPosition {
+                segment_no: segment.no(),
+                frame: index as u32 + 1,
+            })
+        });
+        match found {
+            Some(found) => Join::at(found, Some(text)),
+            // The logs are being read again from their beginning: the client
+            // skips what its cursor covers, container by container.
+            None => Join {
+                covered: Some(position.clone()),
+                ..Join::at(self.front(), Some(text))
+            },
+        }
+    }
+}
+
+/// Whose log it is.
+#[derive(Debug, Clone, Copy)]
+pub struct HubIdentity {
+    /// The hub that numbers plain events.
+    pub id: HubId,
+    /// Where its events come from.
+    pub backend: BackendKind,
+}
+
+/// Where and how a client begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Join {
+    /// The next frame to send.
+    pub position: LogPosition,
+    /// Id of the event the stream starts after, if known.
+    pub cursor: Option<String>,
+    /// What is to be told first.
+    pub gap: Option<Gap>,
+    /// Lines to skip, of a kubectl stream read again from its beginning.
+    pub covered: Option<KubectlPosition>,
+}
+
+impl Join {
+    fn at(position: LogPosition, cursor: Option<String>) -> Self {
+        Self {
+            position,
+            cursor,
+            gap: None,
+            covered: None,
+        }
+    }
+
+    fn told(position: LogPosition, gap: Gap) -> Self {
+        Self {
+            gap: Some(gap),
+            ..Self::at(position, None)
+        }
+    }
+}
+
+/// A cursor whose place is not in the log.
+struct Lost {
+    position: LogPosition,
+    reason: GapReason,
+    missed: Option<u64>,
+    known: Option<EventId>,
+}
+
+impl Lost {
+    fn from_front(log: &RunLog, reason: GapReason, missed: Option<u64>) -> Self {
+        Self {
+            position: log.front(),
+            reason,
+            missed,
+            known: None,
+        }
+    }
+}

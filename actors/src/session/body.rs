@@ -1,0 +1,103 @@
+//! [`StreamBody`]: the response body of a stream; reads the worker's log.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use actix::Addr;
+use actix_http::body::{BodySize, MessageBody};
+use bytes::Bytes;
+
+use super::seat::{Seat, SeatState};
+use super::{BodyDropped, CloseReason, SseSession};
+use crate::protocol::Problem;
+use crate::settings::RetrySettings;
+use crate::sse::{problem_frame, retry_block};
+use crate::stream_filter::FrameFilter;
+use crate::worker::WorkerRun;
+
+/// The body of a stream's response. Ends when the session ends; dropping it
+/// (the client is gone) ends the session.
+pub struct StreamBody {
+    seat: Rc<Seat>,
+    live: Option<Live>,
+}
+
+/// What a stream that began well has beside its seat.
+struct Live {
+    run: Rc<WorkerRun>,
+    session: Addr<SseSession>,
+}
+
+impl StreamBody {
+    pub(crate) fn new(seat: Rc<Seat>, run: Rc<WorkerRun>, session: Addr<SseSession>) -> Self {
+        Self {
+            seat,
+            live: Some(Live { run, session }),
+        }
+    }
+
+    /// The body of a stream that cannot begin for now: `retry`, `problem`,
+    /// `goodbye`, so that an EventSource comes back.
+    pub fn failed(problem: &Problem, reason: CloseReason, retry: RetrySettings) -> Self {
+        let seat = Seat::new(FrameFilter::default());
+        seat.send(retry_block(retry.draw_ms()));
+        seat.send(Bytes::from(problem_frame(problem)));
+        seat.say_goodbye(reason, retry);
+        Self { seat, live: None }
+    }
+}
+
+impl std::fmt::Debug for StreamBody {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamBody")
+            .field("seat", &self.seat)
+            .finish_non_exhaustive()
+    }
+}
+
+impl MessageBody for StreamBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Stream
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let this = self.get_mut();
+        if let Some(frame) = this.seat.next_control() {
+            if let Some(live) = &this.live {
+                live.run.counters().sent_control(frame.len());
+            }
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        match (this.seat.state.get(), &this.live) {
+            (SeatState::Closing(_), _) | (_, None) => return Poll::Ready(None),
+            (SeatState::Waiting, Some(_)) => {}
+            (SeatState::Live, Some(live)) => {
+                if let Some(chunk) = live.run.next_chunk(&this.seat) {
+                    return Poll::Ready(Some(Ok(chunk)));
+                }
+                this.seat.parked.set(true);
+            }
+        }
+        this.seat.park(cx);
+        Poll::Pending
+    }
+}
+
+impl Drop for StreamBody {
+    fn drop(&mut self) {
+        if let Some(Live { session, .. }) = &self.live {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "a control message on the session's own thread, one per session"
+            )]
+            session.do_send(BodyDropped);
+        }
+    }
+}

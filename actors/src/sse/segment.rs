@@ -1,0 +1,337 @@
+//! [`Segment`]: encoded frames that travel, are kept and are sent together.
+
+use std::cell::Cell;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::{EventFrame, write_event};
+use crate::protocol::{DurableId, EventKind, LogLevel, Timestamp};
+
+/// Most bytes of a segment, unless a single frame is larger.
+pub const SEGMENT_BYTES_MAX: usize = 8 * 1024;
+
+/// What a segment costs beside its bytes; counted, so that many small
+/// segments cannot outgrow a ring's bound.
+const SEGMENT_OVERHEAD_BYTES: usize = 192;
+
+/// Largest scratch buffer a thread keeps between batches.
+const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
+
+thread_local! {
+    static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// What a frame is, as a bit that filters test: one for output, one for
+/// status, one for each log level. No bit: passes every filter (`gap`, `end`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct FrameClass(u16);
+
+impl FrameClass {
+    /// A frame that is no event of the run and passes every filter.
+    pub const CONTROL: Self = Self(0);
+    /// The frame that ends the run.
+    pub const END: Self = Self(1 << 15);
+
+    /// Returns the class of an event; `level` counts only for logs.
+    pub fn of(kind: EventKind, level: LogLevel) -> Self {
+        Self(match kind {
+            EventKind::Output => 1,
+            EventKind::Status => 1 << 1,
+            EventKind::Log => 1 << (2 + level as u16),
+        })
+    }
+
+    /// Returns the classes that a client hides: the kinds not in `kinds`
+    /// (empty: none), and logs below `log_level`.
+    pub fn hidden_by(kinds: &[EventKind], log_level: LogLevel) -> Self {
+        let mut hidden = Self(0);
+        for kind in EventKind::ALL {
+            for level in LogLevel::ALL {
+                let wanted = kinds.is_empty() || kinds.contains(&kind);
+                if !wanted || (kind == EventKind::Log && level < log_level) {
+                    hidden.0 |= Self::of(kind, level).0;
+                }
+            }
+        }
+        hidden
+    }
+
+    /// Whether any class is in both.
+    pub fn meets(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether this is an event of the run.
+    pub fn is_event(self) -> bool {
+        self.0 & !Self::END.0 != 0
+    }
+}
+
+/// Where one frame lies in its segment, and what it is. 16 bytes.
+#[derive(Debug, Clone, Copy)]
+pub struct FrameMeta {
+    end: u32,
+    source_start: u32,
+    source_len: u16,
+    id_len: u16,
+    class: FrameClass,
+}
+
+impl FrameMeta {
+    /// What the frame is.
+    pub fn class(&self) -> FrameClass {
+        self.class
+    }
+}
+
+/// Whole frames that follow one another in a run, encoded once and shared.
+/// Cloning counts a reference.
+#[derive(Debug, Clone)]
+pub struct Segment(Arc<SegmentInner>);
+
+#[derive(Debug)]
+struct SegmentInner {
+    bytes: Bytes,
+    frames: Box<[FrameMeta]>,
+    no: u64,
+    events_before: u64,
+    events: u64,
+    classes: FrameClass,
+    durable_through: Option<DurableId>,
+    received_at: Instant,
+    last_event_ts: Option<Timestamp>,
+}
+
+impl Segment {
+    /// The frames' bytes.
+    pub fn bytes(&self) -> &Bytes {
+        &self.0.bytes
+    }
+
+    /// The frames, in order.
+    pub fn frames(&self) -> &[FrameMeta] {
+        &self.0.frames
+    }
+
+    /// Number of the segment in its hub's log, from 0, without holes.
+    pub fn no(&self) -> u64 {
+        self.0.no
+    }
+
+    /// How many events of the run lie before this segment.
+    pub fn events_before(&self) -> u64 {
+        self.0.events_before
+    }
+
+    /// How many events of the run lie before the end of this segment.
+    pub fn events_through(&self) -> u64 {
+        self.0.events_before + self.0.events
+    }
+
+    /// The classes of all its frames together.
+    pub fn classes(&self) -> FrameClass {
+        self.0.classes
+    }
+
+    /// The last durable event at or before the segment's end.
+    pub fn durable_through(&self) -> Option<DurableId> {
+        self.0.durable_through
+    }
+
+    /// When its batch was read from its source.
+    pub fn received_at(&self) -> Instant {
+        self.0.received_at
+    }
+
+    /// The `ts` of its last event, if it has one.
+    pub fn last_event_ts(&self) -> Option<Timestamp> {
+        self.0.last_event_ts
+    }
+
+    /// Bytes it takes in a ring.
+    pub fn weight(&self) -> usize {
+        self.0.bytes.len() + self.0.frames.len() * size_of::<FrameMeta>() + SEGMENT_OVERHEAD_BYTES
+    }
+
+    /// Where frame `index` begins; the segment's end for the index past the
+    /// last one.
+    pub fn offset_of(&self, index: usize) -> usize {
+        match index {
+            0 => 0,
+            _ => self.0.frames[index - 1].end as usize,
+        }
+    }
+
+    /// Returns the frames of `range` without copying them.
+    pub fn slice(&self, range: Range<usize>) -> Bytes {
+        if range.start == 0 && range.end == self.0.frames.len() {
+            return self.0.bytes.clone();
+        }
+        self.0
+            .bytes
+            .slice(self.offset_of(range.start)..self.offset_of(range.end))
+    }
+
+    /// Returns the id of frame `index`, if it has one.
+    pub fn id_of(&self, index: usize) -> Option<&str> {
+        let frame = &self.0.frames[index];
+        if frame.id_len == 0 {
+            return None;
+        }
+        let end = frame.end as usize - 2;
+        std::str::from_utf8(&self.0.bytes[end - usize::from(frame.id_len)..end]).ok()
+    }
+
+    /// Returns the source of frame `index` as a JSON string without quotes;
+    /// empty if it has none.
+    pub fn source_of(&self, index: usize) -> &[u8] {
+        let frame = &self.0.frames[index];
+        let start = frame.source_start as usize;
+        &self.0.bytes[start..start + usize::from(frame.source_len)]
+    }
+
+    /// Returns how many events of the run lie before frame `index`.
+    pub fn events_before_frame(&self, index: usize) -> u64 {
+        let events = self.0.frames[..index]
+            .iter()
+            .filter(|frame| frame.class.is_event());
+        self.0.events_before + events.count() as u64
+    }
+}
+
+/// Encodes a batch into segments.
+#[derive(Debug)]
+pub struct SegmentBuilder {
+    bytes: Vec<u8>,
+    frames: Vec<FrameMeta>,
+    next_no: u64,
+    events_before: u64,
+    events: u64,
+    classes: FrameClass,
+    durable: Option<DurableId>,
+    last_event_ts: Option<Timestamp>,
+    done: Vec<Segment>,
+}
+
+impl Default for SegmentBuilder {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            frames: Vec::new(),
+            next_no: 0,
+            events_before: 0,
+            events: 0,
+            classes: FrameClass::CONTROL,
+            durable: None,
+            last_event_ts: None,
+            done: Vec::new(),
+        }
+    }
+}
+
+impl SegmentBuilder {
+    /// How many events of the run were pushed so far.
+    pub fn events(&self) -> u64 {
+        self.events_before + self.events
+    }
+
+    /// Appends an event; `received_at` is that of its batch.
+    pub fn push_event(
+        &mut self,
+        frame: &EventFrame<'_>,
+        id: &impl std::fmt::Display,
+        class: FrameClass,
+        durable: Option<DurableId>,
+        ts: Timestamp,
+        received_at: Instant,
+    ) {
+        let start = self.bytes.len();
+        let spans = write_event(self.scratch(), frame, id);
+        if start > 0 && self.bytes.len() > SEGMENT_BYTES_MAX {
+            // The frame that would overflow begins the next segment.
+            let tail = self.bytes.split_off(start);
+            self.seal(received_at);
+            self.bytes = tail;
+            self.note(spans.source.start - start, spans.source.len(), spans.id.len(), class);
+        } else {
+            self.note(spans.source.start, spans.source.len(), spans.id.len(), class);
+        }
+        self.events += 1;
+        self.durable = durable.or(self.durable);
+        self.last_event_ts = Some(ts);
+    }
+
+    /// Appends a frame that passes every filter and has an id only if it ends
+    /// the run, which also makes it a segment of its own.
+    pub fn push_control(&mut self, frame: &str, class: FrameClass, id: &str, received_at: Instant) {
+        let ends = class == FrameClass::END;
+        if ends || self.bytes.len() + frame.len() > SEGMENT_BYTES_MAX {
+            self.seal(received_at);
+        }
+        self.scratch().extend_from_slice(frame.as_bytes());
+        self.note(0, 0, id.len(), class);
+        if ends {
+            self.seal(received_at);
+        }
+    }
+
+    /// Returns the segments of everything pushed since the last call.
+    pub fn take(&mut self, received_at: Instant) -> Vec<Segment> {
+        self.seal(received_at);
+        let scratch = std::mem::take(&mut self.bytes);
+        if scratch.capacity() <= SCRATCH_BYTES_KEPT {
+            SCRATCH.set(scratch);
+        }
+        std::mem::take(&mut self.done)
+    }
+
+    /// Takes the thread's scratch buffer for a new batch: one serves all hubs
+    /// of a thread, and an idle hub holds none.
+    fn scratch(&mut self) -> &mut Vec<u8> {
+        if self.bytes.capacity() == 0 {
+            self.bytes = SCRATCH.take();
+        }
+        &mut self.bytes
+    }
+
+    fn note(&mut self, source_start: usize, source_len: usize, id_len: usize, class: FrameClass) {
+        self.classes.0 |= class.0;
+        self.frames.push(FrameMeta {
+            end: self.bytes.len() as u32,
+            source_start: source_start as u32,
+            // A source too long to note (its limit is far below) matches no
+            // filter; an id too long cannot be: see `KubectlPosition`.
+            source_len: u16::try_from(source_len).unwrap_or(0),
+            id_len: u16::try_from(id_len).unwrap_or(0),
+            class,
+        });
+    }
+
+    fn seal(&mut self, received_at: Instant) {
+        if self.frames.is_empty() {
+            return;
+        }
+        self.done.push(Segment(Arc::new(SegmentInner {
+            // An exact copy: the scratch buffer keeps its capacity for the
+            // next batch, and a kept segment holds no spare room.
+            bytes: Bytes::copy_from_slice(&self.bytes),
+            frames: self.frames.as_slice().into(),
+            no: self.next_no,
+            events_before: self.events_before,
+            events: self.events,
+            classes: self.classes,
+            durable_through: self.durable,
+            received_at,
+            last_event_ts: self.last_event_ts.take(),
+        })));
+        self.next_no += 1;
+        self.events_before += self.events;
+        self.events = 0;
+        self.classes = FrameClass::CONTROL;
+        self.frames.clear();
+        self.bytes.clear();
+    }
+}

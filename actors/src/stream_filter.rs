@@ -1,0 +1,65 @@
+//! [`FrameFilter`]: a client's wishes, compiled to tests on encoded frames.
+
+use crate::broker::StreamFilter;
+use crate::protocol::{KubectlPosition, write_json_string};
+use crate::sse::{FrameClass, Segment};
+
+/// Which frames a client wants; tested without decoding any of them.
+#[derive(Debug, Clone, Default)]
+pub struct FrameFilter {
+    hidden: FrameClass,
+    /// As JSON strings without quotes, as frames hold them. Empty: all.
+    sources: Box<[Box<[u8]>]>,
+    /// Lines at or before this position were sent on an earlier connection.
+    covered: Option<KubectlPosition>,
+}
+
+impl FrameFilter {
+    /// Compiles `filter`.
+    pub fn new(filter: &StreamFilter) -> Self {
+        let sources = filter.sources.iter().map(|source| {
+            let mut json = Vec::new();
+            write_json_string(source, &mut json);
+            Box::from(&json[1..json.len() - 1])
+        });
+        Self {
+            hidden: FrameClass::hidden_by(&filter.kinds, filter.log_level),
+            sources: sources.collect(),
+            covered: None,
+        }
+    }
+
+    /// Hides the lines that `position` covers, too.
+    pub fn set_covered(&mut self, position: Option<KubectlPosition>) {
+        self.covered = position;
+    }
+
+    /// Whether every frame of `segment` passes: the common case, one test.
+    pub fn passes_all(&self, segment: &Segment) -> bool {
+        !self.hidden.meets(segment.classes()) && self.sources.is_empty() && self.covered.is_none()
+    }
+
+    /// Whether frame `index` of `segment` passes.
+    pub fn passes(&self, segment: &Segment, index: usize) -> bool {
+        let class = segment.frames()[index].class();
+        if !class.is_event() {
+            return true;
+        }
+        !self.hidden.meets(class)
+            && (self.sources.is_empty() || self.wants_source(segment.source_of(index)))
+            && !self.is_covered(segment, index)
+    }
+
+    fn wants_source(&self, source: &[u8]) -> bool {
+        self.sources.iter().any(|wanted| **wanted == *source)
+    }
+
+    /// Whether the client has seen this line on an earlier connection.
+    fn is_covered(&self, segment: &Segment, index: usize) -> bool {
+        let Some(covered) = &self.covered else {
+            return false;
+        };
+        let id = segment.id_of(index).and_then(|id| id.parse().ok());
+        id.is_some_and(|id: KubectlPosition| covered.covers_line(&id))
+    }
+}

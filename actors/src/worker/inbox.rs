@@ -1,0 +1,177 @@
+//! [`Inbox`]: how hubs reach a worker. One wake per worker and batch.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+
+use crate::protocol::Problem;
+use crate::run_log::HubIdentity;
+use crate::session::CloseReason;
+use crate::sse::Segment;
+
+/// Names one attachment of a worker to a hub. A message of an attachment that
+/// is gone is dropped by its receiver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct AttachId(u64);
+
+impl AttachId {
+    /// Returns an id not given before in this process.
+    pub fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+/// What a worker is told.
+#[derive(Debug)]
+pub enum WorkerMessage {
+    /// Something about one run.
+    Run(AttachId, RunMessage),
+    /// One step of the heartbeat wheel.
+    Tick,
+    /// The process is going: every session gets `goodbye`.
+    Drain,
+}
+
+/// What a worker is told about a run it serves, in order.
+#[derive(Debug)]
+pub enum RunMessage {
+    /// The hub's log, whole. Live segments follow.
+    Attached {
+        /// Whose ids these are.
+        hub: HubIdentity,
+        /// The log.
+        segments: Vec<Segment>,
+        /// Where the log begins.
+        from: LogStart,
+    },
+    /// New segments.
+    Segments(Vec<Segment>),
+    /// The hub's log began anew: forget what is kept. Segments follow.
+    Reset(LogStart),
+    /// A frame for all who watch now, kept by nobody.
+    Notice(Bytes),
+    /// What those who come later are told after `hello`; `None` takes it back.
+    StandingNotice(Option<Bytes>),
+    /// The run cannot be served: `problem` and `goodbye` to all.
+    Failed(Problem),
+    /// All who watch are to be closed.
+    Close(CloseReason),
+    /// The hub is gone without a word (it panicked): attach to a new one.
+    Lost,
+}
+
+/// Where a log's numbering stands before its first segment.
+#[derive(Debug, Clone, Copy)]
+pub struct LogStart {
+    /// Number of the first segment.
+    pub segment_no: u64,
+    /// Events of the run before it.
+    pub events: u64,
+}
+
+/// A bounded queue from many hubs to one worker.
+///
+/// Live segments are bounded by bytes: past the bound [`Inbox::push_segments`]
+/// refuses, and the hub catches the worker up later from its own log. Control
+/// messages are few (a handful per attachment) and always taken.
+#[derive(Debug)]
+pub struct Inbox {
+    queue: Mutex<Queue>,
+    waker: AtomicWaker,
+    bytes_max: usize,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    messages: VecDeque<WorkerMessage>,
+    bytes: usize,
+    ticking: bool,
+}
+
+impl Inbox {
+    /// Makes an inbox that holds at most `bytes_max` bytes of live segments,
+    /// or one batch.
+    pub fn new(bytes_max: usize) -> Self {
+        Self {
+            queue: Mutex::default(),
+            waker: AtomicWaker::new(),
+            bytes_max,
+        }
+    }
+
+    // No user code runs under the lock, so a poisoned one is still whole.
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a message that must not be refused.
+    pub fn push(&self, message: WorkerMessage) {
+        let mut queue = self.lock();
+        let was_empty = queue.messages.is_empty();
+        queue.messages.push_back(message);
+        drop(queue);
+        if was_empty {
+            self.waker.wake();
+        }
+    }
+
+    /// Queues a heartbeat step, unless one still waits.
+    pub fn push_tick(&self) {
+        let mut queue = self.lock();
+        if std::mem::replace(&mut queue.ticking, true) {
+            return;
+        }
+        drop(queue);
+        self.push(WorkerMessage::Tick);
+    }
+
+    /// Queues live segments; `false` when the inbox is full.
+    pub fn push_segments(&self, attach_id: AttachId, segments: Vec<Segment>) -> bool {
+        let bytes: usize = segments.iter().map(Segment::weight).sum();
+        let mut queue = self.lock();
+        if queue.bytes > 0 && queue.bytes + bytes > self.bytes_max {
+            return false;
+        }
+        queue.bytes += bytes;
+        let was_empty = queue.messages.is_empty();
+        queue.messages.push_back(WorkerMessage::Run(
+            attach_id,
+            RunMessage::Segments(segments),
+        ));
+        drop(queue);
+        if was_empty {
+            self.waker.wake();
+        }
+        true
+    }
+
+    /// Bytes of live segments that wait.
+    pub fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
+    /// Takes all that waits; ready when there is anything.
+    pub fn poll_drain(&self, cx: &mut Context<'_>) -> Poll<VecDeque<WorkerMessage>> {
+        if let Some(messages) = self.take() {
+            return Poll::Ready(messages);
+        }
+        self.waker.register(cx.waker());
+        // Once more: a push may have come before the waker was known.
+        self.take().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn take(&self) -> Option<VecDeque<WorkerMessage>> {
+        let mut queue = self.lock();
+        if queue.messages.is_empty() {
+            return None;
+        }
+        queue.bytes = 0;
+        queue.ticking = false;
+        Some(std::mem::take(&mut queue.messages))
+    }
+}

@@ -1,0 +1,175 @@
+//! The worker side of fan-out: per actix worker one inbox, one wheel, and per
+//! run that it serves one log that its clients' bodies read.
+//!
+//! Everything here but the [`Inbox`] lives on one thread, without locks.
+
+mod inbox;
+mod run;
+mod wheel;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::Arc;
+
+pub use inbox::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
+pub(crate) use run::WorkerRun;
+use wheel::Wheel;
+
+use crate::broker::BrokerShared;
+use crate::metrics::WorkerCounters;
+use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
+use crate::session::{CloseReason, Seat};
+
+thread_local! {
+    /// The workers of this thread, one for each broker of the process (more
+    /// than one only in tests).
+    static WORKERS: RefCell<Vec<Rc<Worker>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// One actix worker's part of a broker.
+pub(crate) struct Worker {
+    pub(crate) shared: Arc<BrokerShared>,
+    pub(crate) counters: Arc<WorkerCounters>,
+    inbox: Arc<Inbox>,
+    by_run: RefCell<HashMap<(BackendKind, RunId), Rc<WorkerRun>>>,
+    by_attach: RefCell<HashMap<AttachId, Rc<WorkerRun>>>,
+    wheel: RefCell<Wheel>,
+    tick: Cell<u64>,
+}
+
+impl Worker {
+    /// Returns this thread's worker of `shared`, made on first use.
+    pub(crate) fn current(shared: &Arc<BrokerShared>) -> Rc<Self> {
+        WORKERS.with_borrow_mut(|workers| {
+            let known = workers
+                .iter()
+                .find(|worker| Arc::ptr_eq(&worker.shared, shared));
+            if let Some(worker) = known {
+                return Rc::clone(worker);
+            }
+            let worker = Rc::new(Self::new(shared));
+            actix_rt::spawn(Rc::clone(&worker).pump());
+            workers.push(Rc::clone(&worker));
+            worker
+        })
+    }
+
+    fn new(shared: &Arc<BrokerShared>) -> Self {
+        let settings = &shared.settings;
+        Self {
+            counters: shared.metrics.add_worker(),
+            inbox: shared.add_inbox(settings.hub.inbox_bytes.as_u64() as usize),
+            by_run: RefCell::default(),
+            by_attach: RefCell::default(),
+            wheel: RefCell::new(Wheel::new(settings.heartbeat_ticks())),
+            tick: Cell::new(0),
+            shared: Arc::clone(shared),
+        }
+    }
+
+    /// Applies what hubs and the heartbeat say, for as long as the thread
+    /// lives. Flushes come after all that waited was applied, so that segments
+    /// that came together leave together.
+    async fn pump(self: Rc<Self>) {
+        loop {
+            let messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
+            let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
+            for message in messages {
+                match message {
+                    WorkerMessage::Run(attach_id, message) => {
+                        let run = self.by_attach.borrow().get(&attach_id).cloned();
+                        // None: detached meanwhile.
+                        if let Some(run) = run
+                            && run.apply(message)
+                            && !touched.iter().any(|known| Rc::ptr_eq(known, &run))
+                        {
+                            touched.push(run);
+                        }
+                    }
+                    WorkerMessage::Tick => self.beat(),
+                    WorkerMessage::Drain => self.drain(),
+                }
+            }
+            for run in touched {
+                run.pace();
+            }
+            // Bodies and handlers of this worker have their turn before the
+            // next batch, however fast batches come.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Returns this worker's part of a run, attaching it to the run's hub if
+    /// it is the first client here.
+    ///
+    /// # Errors
+    /// When there is no room for another hub.
+    pub(crate) fn run(
+        self: &Rc<Self>,
+        backend: BackendKind,
+        run_id: &RunId,
+    ) -> Result<Rc<WorkerRun>, Problem> {
+        let key = (backend, run_id.clone());
+        if let Some(run) = self.by_run.borrow().get(&key) {
+            return Ok(Rc::clone(run));
+        }
+        let run = WorkerRun::attach(self, backend, run_id)?;
+        self.by_attach
+            .borrow_mut()
+            .insert(run.attach_id(), Rc::clone(&run));
+        self.by_run.borrow_mut().insert(key, Rc::clone(&run));
+        Ok(run)
+    }
+
+    /// Forgets a run that takes no more clients here.
+    fn forget(&self, run: &WorkerRun) {
+        self.by_attach.borrow_mut().remove(&run.attach_id());
+        let mut by_run = self.by_run.borrow_mut();
+        let key = (run.backend(), run.run_id().clone());
+        // A later one may stand there by now.
+        if by_run
+            .get(&key)
+            .is_some_and(|known| known.attach_id() == run.attach_id())
+        {
+            by_run.remove(&key);
+        }
+    }
+
+    /// Files a run under the id of its new attachment.
+    fn reattached(&self, old: AttachId, run: &Rc<WorkerRun>) {
+        let mut by_attach = self.by_attach.borrow_mut();
+        by_attach.remove(&old);
+        by_attach.insert(run.attach_id(), Rc::clone(run));
+    }
+
+    pub(crate) fn tick(&self) -> u64 {
+        self.tick.get()
+    }
+
+    fn inbox(&self) -> &Arc<Inbox> {
+        &self.inbox
+    }
+
+    /// Has `seat` beat once an interval from now on.
+    fn schedule_beats(&self, seat: &Rc<Seat>, run: &Rc<WorkerRun>) {
+        self.wheel.borrow_mut().add(self.tick.get(), seat, run);
+    }
+
+    fn beat(&self) {
+        let tick = self.tick.get() + 1;
+        self.tick.set(tick);
+        let now = Timestamp::now();
+        self.wheel.borrow_mut().turn(tick, |seat, run| {
+            seat.beat(&run.heartbeat(tick, now));
+            self.counters.heartbeats.add_local(1);
+        });
+    }
+
+    fn drain(&self) {
+        for run in self.by_run.borrow().values() {
+            run.say_goodbye(CloseReason::Drain);
+        }
+    }
+}

@@ -1,0 +1,492 @@
+//! [`WorkerRun`]: one run on one worker, shared by its clients there.
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use actix::Addr;
+use bytes::Bytes;
+use slab::Slab;
+use tracing::{info, warn};
+
+use super::{AttachId, LogStart, RunMessage, Worker};
+use crate::broker::StreamStart;
+use crate::hub::{HubStats, RunHub};
+use crate::metrics::WorkerCounters;
+use crate::protocol::{BackendKind, Gap, GapReason, Problem, RunId, Timestamp};
+use crate::run_log::{HubIdentity, LogPosition, RunLog};
+use crate::session::{CloseReason, RunReady, Seat, SeatState, SseSession};
+use crate::settings::RetrySettings;
+use crate::sse::{
+    FrameClass, Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame,
+};
+
+/// A delay shorter than this is none: a timer's step is a millisecond.
+const FLUSH_DELAY_MIN: Duration = Duration::from_millis(1);
+
+/// One run on one worker: a log of its newest segments, and the clients.
+///
+/// Lives from the first client's coming to the last one's leaving.
+pub(crate) struct WorkerRun {
+    worker: Weak<Worker>,
+    counters: Arc<WorkerCounters>,
+    run_id: RunId,
+    backend: BackendKind,
+    attach_id: Cell<AttachId>,
+    hub: RefCell<Addr<RunHub>>,
+    stats: RefCell<Arc<HubStats>>,
+    /// Known once the hub has answered.
+    identity: Cell<Option<HubIdentity>>,
+    log: RefCell<RunLog>,
+    /// Segments before this one may be sent; later ones wait for a flush.
+    flushed_no: Cell<u64>,
+    /// Segments before this one were lost because the inbox overflowed.
+    overflowed_no: Cell<u64>,
+    next_flush: Cell<Instant>,
+    flush_timer: Cell<bool>,
+    members: RefCell<Slab<Rc<Seat>>>,
+    waiting: RefCell<Vec<Addr<SseSession>>>,
+    standing_notice: RefCell<Option<Bytes>>,
+    last_event_ts: Cell<Option<Timestamp>>,
+    heartbeat: RefCell<(u64, Bytes)>,
+}
+
+impl WorkerRun {
+    /// Attaches `worker` to the hub of a run; its log follows by the inbox.
+    pub(super) fn attach(
+        worker: &Rc<Worker>,
+        backend: BackendKind,
+        run_id: &RunId,
+    ) -> Result<Rc<Self>, Problem> {
+        let attach_id = AttachId::next();
+        let (hub, stats) =
+            worker
+                .shared
+                .attach_hub(backend, run_id, attach_id, Arc::clone(worker.inbox()))?;
+        Ok(Rc::new(Self {
+            worker: Rc::downgrade(worker),
+            counters: Arc::clone(&worker.counters),
+            run_id: run_id.clone(),
+            backend,
+            attach_id: Cell::new(attach_id),
+            hub: RefCell::new(hub),
+            stats: RefCell::new(stats),
+            identity: Cell::new(None),
+            log: RefCell::new(worker.shared.settings.new_log(backend)),
+            flushed_no: Cell::new(0),
+            overflowed_no: Cell::new(0),
+            next_flush: Cell::new(Instant::now()),
+            flush_timer: Cell::new(false),
+            members: RefCell::default(),
+            waiting: RefCell::default(),
+            standing_notice: RefCell::default(),
+            last_event_ts: Cell::new(None),
+            heartbeat: RefCell::new((0, Bytes::new())),
+        }))
+    }
+
+    pub(crate) fn run_id(&self) -> &RunId {
+        &self.run_id
+    }
+
+    pub(crate) fn backend(&self) -> BackendKind {
+        self.backend
+    }
+
+    pub(super) fn attach_id(&self) -> AttachId {
+        self.attach_id.get()
+    }
+
+    pub(crate) fn counters(&self) -> &WorkerCounters {
+        &self.counters
+    }
+
+    fn worker(&self) -> Rc<Worker> {
+        self.worker
+            .upgrade()
+            .expect("a worker lives as long as its thread, and so its runs")
+    }
+
+    pub(crate) fn retry(&self) -> RetrySettings {
+        self.worker().shared.settings.retry
+    }
+
+    // ---- what the hub says -------------------------------------------------
+
+    /// Applies a message; `true` if there may be something to flush.
+    pub(super) fn apply(self: &Rc<Self>, message: RunMessage) -> bool {
+        match message {
+            RunMessage::Attached {
+                hub,
+                segments,
+                from,
+            } => self.attached(hub, segments, from),
+            RunMessage::Segments(segments) => {
+                self.append(segments);
+                return true;
+            }
+            RunMessage::Reset(from) => self.reset_log(from),
+            RunMessage::Notice(frame) => self.each_member(|seat| {
+                if seat.state.get() == SeatState::Live {
+                    seat.send(frame.clone());
+                }
+            }),
+            RunMessage::StandingNotice(frame) => *self.standing_notice.borrow_mut() = frame,
+            RunMessage::Failed(problem) => self.failed(&problem),
+            RunMessage::Close(reason) => self.say_goodbye(reason),
+            RunMessage::Lost => self.lost(),
+        }
+        false
+    }
+
+    fn append(&self, segments: Vec<Segment>) {
+        let mut log = self.log.borrow_mut();
+        for segment in segments {
+            if segment.no() != log.end_no() {
+                self.overflowed_no.set(segment.no());
+            }
+            self.last_event_ts
+                .set(segment.last_event_ts().or(self.last_event_ts.get()));
+            log.push(segment);
+        }
+    }
+
+    fn reset_log(&self, from: LogStart) {
+        self.log
+            .borrow_mut()
+            .reset(from.segment_no, from.events);
+    }
+
+    fn attached(&self, hub: HubIdentity, segments: Vec<Segment>, from: LogStart) {
+        self.reset_log(from);
+        self.append(segments);
+        self.identity.set(Some(hub));
+        for session in self.waiting.take() {
+            tell_ready(&session);
+        }
+        self.flush();
+    }
+
+    fn failed(&self, problem: &Problem) {
+        let frame = Bytes::from(problem_frame(problem));
+        self.each_member(|seat| seat.send(frame.clone()));
+        self.say_goodbye(CloseReason::Unavailable);
+        // The next client attaches anew.
+        self.worker().forget(self);
+    }
+
+    /// The hub died: a new one begins with an empty log and other ids.
+    fn lost(self: &Rc<Self>) {
+        let worker = self.worker();
+        worker.shared.metrics.actor_restarts.inc();
+        let old = self.attach_id.replace(AttachId::next());
+        let attached = worker.shared.attach_hub(
+            self.backend,
+            &self.run_id,
+            self.attach_id.get(),
+            Arc::clone(worker.inbox()),
+        );
+        worker.reattached(old, self);
+        warn!(run_id = %self.run_id, backend = %self.backend, "hub lost, clients attach to a new one");
+        match attached {
+            Ok((hub, stats)) => {
+                self.stats.replace(stats);
+                self.hub.replace(hub);
+                self.stats
+                    .borrow()
+                    .add_clients(self.members.borrow().len() as u64);
+            }
+            Err(problem) => return self.failed(&problem),
+        }
+        self.each_member(|seat| {
+            if seat.state.get() == SeatState::Live {
+                let gap = Gap {
+                    after: self
+                        .log
+                        .borrow()
+                        .id_before(seat.position.get())
+                        .map(str::to_owned),
+                    ..Gap::unknown(GapReason::Restarted)
+                };
+                seat.send(Bytes::from(gap_frame(&gap)));
+                seat.position.set(LogPosition::at_segment(0));
+                seat.events_seen.set(0);
+            }
+        });
+        worker.shared.metrics.gaps.of(GapReason::Restarted).inc();
+        self.log.borrow_mut().reset(0, 0);
+        self.flushed_no.set(0);
+        self.identity.set(None);
+    }
+
+    // ---- pacing ------------------------------------------------------------
+
+    /// Flushes now, or when the pause after the last flush is over.
+    ///
+    /// The first event after a pause leaves at once; then the next flush waits
+    /// a while that grows with the clients here, and takes all that came.
+    pub(super) fn pace(self: &Rc<Self>) {
+        if self.flush_timer.get() {
+            return;
+        }
+        let now = Instant::now();
+        let wait = self.next_flush.get().saturating_duration_since(now);
+        if wait.is_zero() {
+            self.flush();
+            let delay = self.flush_delay();
+            self.next_flush.set(now + delay);
+            return;
+        }
+        self.flush_timer.set(true);
+        let run = Rc::clone(self);
+        actix_rt::spawn(async move {
+            tokio::time::sleep(wait).await;
+            run.flush_timer.set(false);
+            run.flush();
+            run.next_flush.set(Instant::now() + run.flush_delay());
+        });
+    }
+
+    fn flush_delay(&self) -> Duration {
+        let Some(worker) = self.worker.upgrade() else {
+            return Duration::ZERO;
+        };
+        let hub = &worker.shared.settings.hub;
+        let clients = self.members.borrow().len() as u32;
+        let delay = (hub.flush_delay_per_client * clients).min(hub.max_flush_delay);
+        if delay < FLUSH_DELAY_MIN {
+            return Duration::ZERO;
+        }
+        delay
+    }
+
+    fn flush(&self) {
+        self.flushed_no.set(self.log.borrow().end_no());
+        self.each_member(|seat| {
+            if seat.parked.replace(false) {
+                seat.wake();
+            }
+        });
+    }
+
+    // ---- what bodies read --------------------------------------------------
+
+    /// Returns the next bytes for `seat` and moves it on; `None` when it has
+    /// all there is.
+    pub(crate) fn next_chunk(&self, seat: &Seat) -> Option<Bytes> {
+        if let Some(worker) = self.worker.upgrade() {
+            seat.polled_tick.set(worker.tick());
+        }
+        let log = self.log.borrow();
+        loop {
+            let position = seat.position.get();
+            if position.segment_no >= self.flushed_no.get() {
+                return None;
+            }
+            let Some(segment) = log.segment(position.segment_no) else {
+                return Some(self.fallen_behind(seat, &log));
+            };
+            let chunk = self.passing_frames(seat, segment, position);
+            if chunk.is_some() {
+                return chunk;
+            }
+        }
+    }
+
+    /// Returns the next frames of `segment` that pass the filter, in one piece,
+    /// and moves the seat behind them; `None` if none is left in it.
+    fn passing_frames(
+        &self,
+        seat: &Seat,
+        segment: &Segment,
+        position: LogPosition,
+    ) -> Option<Bytes> {
+        let filter = seat.filter.borrow();
+        let count = segment.frames().len();
+        let mut first = position.frame as usize;
+        let mut hidden = None;
+        let mut last = count;
+        if !filter.passes_all(segment) {
+            while first < count && !filter.passes(segment, first) {
+                hidden = Some(first);
+                first += 1;
+            }
+            last = first;
+            while last < count && filter.passes(segment, last) {
+                last += 1;
+            }
+        }
+        let next = match last == count {
+            true => LogPosition::at_segment(position.segment_no + 1),
+            false => LogPosition {
+                frame: last as u32,
+                ..position
+            },
+        };
+        seat.position.set(next);
+        let events = match last == count {
+            true => segment.events_through(),
+            false => segment.events_before_frame(last),
+        };
+        let passed = events.saturating_sub(seat.events_seen.replace(events));
+        if first >= last {
+            let id = hidden.and_then(|index| segment.id_of(index));
+            seat.note_hidden(id.map(|id| Bytes::copy_from_slice(id.as_bytes())));
+            return None;
+        }
+        seat.note_sent(segment, last - 1);
+        if segment.classes().meets(FrameClass::END) {
+            seat.state.set(SeatState::Closing(CloseReason::End));
+        }
+        let chunk = segment.slice(first..last);
+        self.counters.delivered(passed, chunk.len(), || {
+            segment.received_at().elapsed()
+        });
+        Some(chunk)
+    }
+
+    /// The seat's place is not kept any more: tells the gap, moves it to the
+    /// oldest segment that is.
+    fn fallen_behind(&self, seat: &Seat, log: &RunLog) -> Bytes {
+        let front = log.front();
+        let reason = match seat.position.get().segment_no < self.overflowed_no.get() {
+            true => GapReason::Overflow,
+            false => GapReason::SlowClient,
+        };
+        let events = log.events_before(front);
+        let gap = Gap {
+            after: seat.last_id(),
+            before: log.id_after(front).map(str::to_owned),
+            missed: Some(events.saturating_sub(seat.events_seen.get())),
+            reason,
+        };
+        seat.position.set(front);
+        seat.events_seen.set(events);
+        seat.note_hidden(None);
+        self.worker().shared.metrics.gaps.of(reason).inc();
+        warn!(
+            run_id = %self.run_id,
+            session_id = %seat.id,
+            reason = reason.as_str(),
+            dropped = gap.missed,
+            "client fell off the ring"
+        );
+        Bytes::from(gap_frame(&gap))
+    }
+
+    // ---- clients -----------------------------------------------------------
+
+    /// Seats a client; its `retry:` block leaves at once.
+    pub(crate) fn add_member(self: &Rc<Self>, seat: Rc<Seat>) -> usize {
+        self.stats.borrow().add_clients(1);
+        self.worker().schedule_beats(&seat, self);
+        self.members.borrow_mut().insert(seat)
+    }
+
+    /// Tells `session` when the log is here, now or later.
+    pub(crate) fn when_ready(&self, session: &Addr<SseSession>) {
+        if self.identity.get().is_some() {
+            tell_ready(session);
+        } else {
+            self.waiting.borrow_mut().push(session.clone());
+        }
+    }
+
+    /// Finds the place of a client and says `hello`.
+    pub(crate) fn seat_joins(&self, seat: &Rc<Seat>, start: &StreamStart) {
+        let Some(hub) = self.identity.get() else {
+            return;
+        };
+        let log = self.log.borrow();
+        let join = log.join(start, &seat.filter.borrow(), hub);
+        let resume = match &join.gap {
+            Some(_) => "gap",
+            None if join.position < log.end() => "replay",
+            None => "live",
+        };
+        let cursor = join.cursor.as_deref();
+        let worker = self.worker();
+        let heartbeat_seconds = worker.shared.settings.heartbeat.interval.as_secs();
+        let mut hello = String::new();
+        hello_frame(
+            &mut hello,
+            &self.run_id,
+            self.backend,
+            resume,
+            cursor,
+            heartbeat_seconds,
+        );
+        if let Some(cursor) = cursor {
+            cursor_frame(&mut hello, cursor);
+        }
+        if let Some(gap) = &join.gap {
+            hello.push_str(&gap_frame(gap));
+            worker.shared.metrics.gaps.of(gap.reason).inc();
+            info!(run_id = %self.run_id, session_id = %seat.id, reason = gap.reason.as_str(), dropped = gap.missed, "client resumes with a gap");
+        }
+        seat.events_seen.set(log.events_before(join.position));
+        seat.position.set(join.position);
+        seat.filter.borrow_mut().set_covered(join.covered);
+        seat.state.set(SeatState::Live);
+        seat.send(Bytes::from(hello));
+        if let Some(notice) = &*self.standing_notice.borrow() {
+            seat.send(notice.clone());
+        }
+    }
+
+    /// Whether the body of `seat` has not asked for more for about
+    /// `limits.write_timeout`.
+    pub(crate) fn is_overdue(&self, seat: &Seat) -> bool {
+        let worker = self.worker();
+        let settings = &worker.shared.settings;
+        let ticks = worker.tick().saturating_sub(seat.polled_tick.get());
+        // Ticks are coarse, and the kernel counts from the first byte unread.
+        settings.tick() * (ticks as u32 + 2) >= settings.limits.write_timeout
+    }
+
+    /// Lets a client go; the last one takes the run with it.
+    pub(crate) fn remove_member(&self, member: usize, reason: CloseReason) {
+        let worker = self.worker();
+        self.members.borrow_mut().remove(member);
+        self.stats.borrow().remove_client();
+        worker.shared.session_closed(self.backend, reason);
+        if self.members.borrow().is_empty() {
+            worker.forget(self);
+            crate::hub::detach(&self.hub.borrow(), self.attach_id.get());
+        }
+    }
+
+    /// Ends every client's stream with a `goodbye`.
+    pub(super) fn say_goodbye(&self, reason: CloseReason) {
+        let retry = self.retry();
+        self.each_member(|seat| seat.say_goodbye(reason, retry));
+    }
+
+    fn each_member(&self, mut call: impl FnMut(&Rc<Seat>)) {
+        for (_, seat) in self.members.borrow().iter() {
+            call(seat);
+        }
+    }
+
+    /// Returns the run's heartbeat of `tick`, encoded once.
+    pub(super) fn heartbeat(&self, tick: u64, now: Timestamp) -> Bytes {
+        let mut cached = self.heartbeat.borrow_mut();
+        if cached.0 != tick {
+            let since = self.last_event_ts.get().map(|last| {
+                let micros = now.as_micros().saturating_sub(last.as_micros());
+                u64::try_from(micros / 1000).unwrap_or(0)
+            });
+            *cached = (tick, heartbeat_frame(now, since));
+        }
+        cached.1.clone()
+    }
+}
+
+fn tell_ready(session: &Addr<SseSession>) {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a control message on the session's own thread, one per session"
+    )]
+    session.do_send(RunReady);
+}
