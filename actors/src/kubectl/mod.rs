@@ -1,6 +1,28 @@
 //! The kubectl backend: a run's pods found and followed with the real
 //! `kubectl`, one child process per container.
+//!
+//! ```text
+//! controller ─plan─▶ follow ─spawn─▶ child (kubectl logs -f)
+//!     ▲                │ lines: split, parsed, counted, skipped if known
+//!     └──── end ───────┤
+//!                      ▼
+//!                   outlet ─send().await─▶ hub
+//! ```
+//! [`line`], [`pods`], [`failure`] and [`container`] are pure.
 
+mod actor;
+mod child;
+mod container;
+mod controller;
+mod counters;
+mod failure;
+mod follow;
+mod line;
+mod outlet;
+mod pods;
 mod update;
 
+pub use actor::{KubectlFollow, KubectlLogActor, Stop};
+pub use counters::{FollowPermits, KubectlCounters};
+pub use failure::FailureReason;
 pub use update::{KubectlLine, KubectlUpdate};
