@@ -36,6 +36,12 @@ pub struct Broker {
     shared: Arc<BrokerShared>,
 }
 
+impl std::fmt::Debug for Broker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Broker").finish_non_exhaustive()
+    }
+}
+
 impl Broker {
     /// Starts the actors: the core arbiter's thread with the subscriber, the
     /// hubs and the heartbeat, and one for kubectl.
