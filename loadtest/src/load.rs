@@ -65,6 +65,19 @@ pub(crate) struct LoadPlan {
     pub(crate) pid: Option<u32>,
 }
 
+impl Default for LoadPlan {
+    /// The same as the command line without arguments.
+    fn default() -> Self {
+        #[derive(clap::Parser)]
+        struct Cli {
+            #[command(flatten)]
+            plan: LoadPlan,
+        }
+        let Cli { plan } = clap::Parser::parse_from(["load"]);
+        plan
+    }
+}
+
 /// CPU times at one instant.
 struct Sample {
     at: Instant,

@@ -8,6 +8,7 @@
 )]
 
 mod bare_loop;
+mod bench;
 mod clock;
 mod load;
 mod process;
@@ -45,6 +46,8 @@ enum Command {
     },
     /// Serves streams with the least work possible: the floor to compare with
     BareLoop(bare_loop::BareLoop),
+    /// Measures a broker and the bare loop side by side
+    Bench(bench::Bench),
 }
 
 fn main() -> Result<()> {
@@ -62,5 +65,6 @@ fn main() -> Result<()> {
             Ok(())
         }
         Command::BareLoop(bare_loop) => bare_loop.serve(),
+        Command::Bench(bench) => bench.run(),
     }
 }

@@ -42,6 +42,32 @@ pub(crate) struct LoadReport {
     pub(crate) failures: BTreeMap<String, u64>,
 }
 
+impl LoadReport {
+    /// Returns the server's cost, if it was measured and anything delivered.
+    pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
+        self.server.as_ref()?.cpu_us_per_delivery
+    }
+
+    /// Returns what went wrong with the messages or streams, if anything did.
+    pub(crate) fn fault(&self) -> Option<String> {
+        let Deliveries {
+            lost,
+            duplicated,
+            out_of_order,
+            misrouted,
+            ..
+        } = self.deliveries;
+        let closed = self.failures.values().sum();
+        let wrong = [lost, duplicated, out_of_order, misrouted, closed];
+        wrong.iter().any(|count| *count > 0).then(|| {
+            format!(
+                "lost {lost}, doubled {duplicated}, disordered {out_of_order} and misrouted \
+                 {misrouted} messages, and did not keep {closed} streams"
+            )
+        })
+    }
+}
+
 /// Opening the streams.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Connects {
