@@ -14,9 +14,8 @@ use crate::publisher::{PublishPlan, Published, Publisher};
 use crate::report::{Connects, Deliveries, LatencyMs, LoadReport, ServerCost, ToolCost};
 use crate::subscribers::{Progress, Subscribers, Target};
 
-/// How long nothing may move before what is missing counts as lost, or a
-/// stream that does not open as refused.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Longest time to wait until a server's memory no longer changes.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How often counts are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -57,6 +56,9 @@ pub(crate) struct LoadPlan {
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
     pub(crate) duration: Duration,
+    /// How long nothing may come before what is missing counts as lost
+    #[arg(long, default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) patience: Duration,
     /// Threads for the subscribers
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub(crate) threads: u16,
@@ -213,7 +215,7 @@ fn in_each(template: &str, run_ids: &[String]) -> Vec<String> {
 fn await_connected(plan: &LoadPlan, progress: &Progress, started: Instant) -> Duration {
     let bar = bar("connecting", plan.subscribers as u64);
     let (mut settled, mut last_change) = (0, Instant::now());
-    while settled < plan.subscribers && last_change.elapsed() < PATIENCE {
+    while settled < plan.subscribers && last_change.elapsed() < plan.patience {
         std::thread::sleep(Duration::from_millis(1));
         let connected = progress.connected.load(Relaxed);
         let now_settled = connected + progress.failed.load(Relaxed);
@@ -234,7 +236,7 @@ fn settled_rss(server: Process) -> Result<u64> {
     loop {
         std::thread::sleep(Duration::from_millis(500));
         let now = server.rss_bytes()?;
-        if now.abs_diff(rss) < 64 * 1024 || started.elapsed() > PATIENCE {
+        if now.abs_diff(rss) < 64 * 1024 || started.elapsed() > SETTLE_TIMEOUT {
             return Ok(now);
         }
         rss = now;
@@ -283,7 +285,7 @@ fn await_delivered(plan: &LoadPlan, progress: &Progress) {
         .map(|index| progress.sent[index % plan.runs].load(Relaxed))
         .sum();
     let (mut delivered, mut last_change) = (0, Instant::now());
-    while delivered < expected && last_change.elapsed() < PATIENCE {
+    while delivered < expected && last_change.elapsed() < plan.patience {
         std::thread::sleep(TICK);
         let now = progress.delivered.load(Relaxed);
         if now != delivered {
