@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use eventsource_stream::EventStream;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use runcast_actors::protocol::Payload;
+use runcast_actors::protocol::{BackendKind, EventKind, Payload};
 use serde_json::value::RawValue;
 use sse_stream::SseByteStream;
 
@@ -74,10 +74,49 @@ fn decode_with_sse_stream(pieces: &[&[u8]]) -> Vec<Decoded> {
         .expect("all pieces are there")
 }
 
+/// What an event was published as.
+#[derive(Debug)]
+pub(crate) struct Event<'a> {
+    /// Its run.
+    pub(crate) run_id: &'a str,
+    /// Its kind.
+    pub(crate) kind: EventKind,
+    /// Its source.
+    pub(crate) source: &'a str,
+    /// Its time, as it is written.
+    pub(crate) ts: &'a str,
+    /// Where it came from.
+    pub(crate) backend: BackendKind,
+    /// What was published.
+    pub(crate) payload: &'a [u8],
+    /// The id it was given.
+    pub(crate) id: &'a str,
+}
+
+/// Checks that a client was given exactly the event that was published.
+pub(crate) fn check_event(decoded: &Decoded, event: &Event<'_>) {
+    assert_eq!(decoded.event, event.kind.as_str());
+    assert_eq!(decoded.last_id, event.id);
+    let members: BTreeMap<String, Box<RawValue>> =
+        serde_json::from_str(&decoded.data).expect("a JSON object");
+    for (name, expected) in [
+        ("run_id", event.run_id),
+        ("kind", event.kind.as_str()),
+        ("source", event.source),
+        ("ts", event.ts),
+        ("backend", event.backend.as_str()),
+    ] {
+        let read: String = serde_json::from_str(members[name].get()).expect("a JSON string");
+        assert_eq!(read, expected, "{name}");
+    }
+    check_payload(event.payload, &members);
+    assert_eq!(members.len(), 6, "{members:?}");
+}
+
 /// Checks that the members of a JSON object give back exactly what was
 /// published: JSON to the letter but for line breaks, text and bytes as they
 /// were.
-pub(crate) fn check_payload(published: &[u8], members: &BTreeMap<String, Box<RawValue>>) {
+fn check_payload(published: &[u8], members: &BTreeMap<String, Box<RawValue>>) {
     let string = |name: &str| -> String {
         serde_json::from_str(members[name].get()).expect("a JSON string")
     };
