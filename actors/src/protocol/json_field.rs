@@ -2,7 +2,6 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -40,8 +39,8 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut found = None;
-        while let Some(Key(key)) = map.next_key::<Key<'de>>()? {
-            if key == self.0 {
+        while let Some(key) = map.next_key::<&RawValue>()? {
+            if is_key(key, self.0) {
                 found = Some(map.next_value::<&RawValue>()?);
             } else {
                 map.next_value::<IgnoredAny>()?;
@@ -51,10 +50,13 @@ impl<'de> Visitor<'de> for FieldVisitor<'_> {
     }
 }
 
-/// A key, borrowed unless it holds escapes.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Key<'a>(#[serde(borrow)] std::borrow::Cow<'a, str>);
+/// Returns whether `key`, a JSON string, says `name`. A key that no Rust string
+/// holds (a lone surrogate is valid JSON) is just another key.
+fn is_key(key: &RawValue, name: &str) -> bool {
+    let text = key.get().trim_matches('"');
+    let escaped = || serde_json::from_str::<String>(key.get()).is_ok_and(|key| key == name);
+    text == name || (text.contains('\\') && escaped())
+}
 
 #[cfg(test)]
 mod tests {
@@ -64,6 +66,8 @@ mod tests {
     fn finds_the_last_of_a_field_and_leaves_the_rest() {
         let json = r#" {"a":{"level":1},"level":"warn","\u006cevel":50,"z":[1,2]}"#;
         assert_eq!(json_field(json, "level").expect("found").get(), "50");
+        let lone_surrogate = r#"{"\ud800":1,"level":"warn"}"#;
+        assert!(json_field(lone_surrogate, "level").is_some());
         assert!(json_field(json, "b").is_none());
         assert!(json_field("[1]", "a").is_none());
         assert!(json_field("{\"a\":", "a").is_none());

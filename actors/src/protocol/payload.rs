@@ -90,9 +90,11 @@ pub fn log_level_of(payload: Payload<'_>) -> LogLevel {
     };
     if let Ok(word) = serde_json::from_str::<std::borrow::Cow<'_, str>>(raw.get()) {
         let word = word.trim();
+        let number = || word.parse().ok().filter(|number: &f64| number.is_finite());
         return word
             .parse()
-            .or_else(|_| word.parse().map(LogLevel::from_number))
+            .ok()
+            .or_else(|| number().map(LogLevel::from_number))
             .unwrap_or_default();
     }
     serde_json::from_str(raw.get()).map_or(LogLevel::Info, LogLevel::from_number)
@@ -166,6 +168,7 @@ mod tests {
             (r#"{"level":"50"}"#, LogLevel::Error),
             (r#"{"level":null}"#, LogLevel::Info),
             (r#"{"level":"loud"}"#, LogLevel::Info),
+            (r#"{"level":"nan"}"#, LogLevel::Info),
             (r#"{"msg":"x"}"#, LogLevel::Info),
             ("plain", LogLevel::Info),
         ] {

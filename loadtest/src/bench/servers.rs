@@ -1,0 +1,196 @@
+//! The servers a benchmark starts: each on a free port, ended when dropped.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, ChildStderr, Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+/// How long a server may take until it answers.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long to wait between two looks whether it does.
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
+
+/// A child process that does not outlive this value.
+#[derive(Debug)]
+struct Guard(Child);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        // It may have ended by itself; either way it is gone after the wait.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A Redis server without persistence.
+#[derive(Debug)]
+pub(super) struct Redis {
+    _process: Guard,
+    /// Its URL.
+    pub(super) url: String,
+}
+
+impl Redis {
+    /// Starts `redis-server` from `PATH` and waits until it answers.
+    pub(super) fn start() -> Result<Self> {
+        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
+            .local_addr()?
+            .port();
+        let process = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
+            .args(["--save", "", "--appendonly", "no"])
+            .stdout(Stdio::null())
+            .spawn()
+            .context("cannot start redis-server")?;
+        let redis = Self {
+            _process: Guard(process),
+            url: format!("redis://127.0.0.1:{port}"),
+        };
+        let client = redis::Client::open(redis.url.as_str())?;
+        let started = Instant::now();
+        while let Err(error) = client.get_connection() {
+            if started.elapsed() > START_TIMEOUT {
+                return Err(error).context("redis-server does not answer");
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        Ok(redis)
+    }
+}
+
+/// An event-stream server under test.
+#[derive(Debug)]
+pub(super) struct Server {
+    process: Guard,
+    /// Where it listens.
+    pub(super) addr: SocketAddr,
+    /// From before the process was made to its first word that it listens.
+    started: Instant,
+}
+
+impl Server {
+    /// Starts the broker with its default settings, but for `extra`
+    /// environment variables.
+    pub(super) fn broker(program: &Path, redis: &Redis, extra: &[(&str, &str)]) -> Result<Self> {
+        let mut command = Command::new(program);
+        let inherited = std::env::vars().map(|(key, _)| key);
+        for key in inherited.filter(|key| key.starts_with("RUNCAST__")) {
+            command.env_remove(key);
+        }
+        command
+            .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
+            .env("RUNCAST__REDIS__URL", &redis.url)
+            .env("RUNCAST__LOG__FORMAT", "json")
+            .envs(extra.iter().copied());
+        Self::start(command)
+    }
+
+    /// Starts the bare loop of this very program.
+    pub(super) fn bare_loop(redis: &Redis) -> Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["bare-loop", "--redis", &redis.url]);
+        Self::start(command)
+    }
+
+    fn start(mut command: Command) -> Result<Self> {
+        let started = Instant::now();
+        let mut process = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .with_context(|| format!("cannot start {}", command.get_program().display()))?;
+        let log = process.stderr.take().context("no standard error")?;
+        let process = Guard(process);
+        let addr = listening_addr(log).with_context(|| format!("started {command:?}"))?;
+        Ok(Self {
+            process,
+            addr,
+            started,
+        })
+    }
+
+    /// Returns its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.process.0.id()
+    }
+
+    /// Returns the time from before its process was made to the first 200 on
+    /// `path`.
+    pub(super) fn time_to_first_answer(&self, path: &str) -> Result<Duration> {
+        while !answers_ok(self.addr, path)? {
+            if self.started.elapsed() > START_TIMEOUT {
+                bail!("no 200 on {path} within {START_TIMEOUT:?}");
+            }
+            std::thread::sleep(POLL_INTERVAL);
+        }
+        Ok(self.started.elapsed())
+    }
+}
+
+/// Reads a JSON log until the line that says `listening`; goes on reading, so
+/// that the server never waits for a full pipe.
+fn listening_addr(log: ChildStderr) -> Result<SocketAddr> {
+    let (found, addr) = mpsc::channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(log).lines().map_while(Result::ok) {
+            // Nobody asks any more once the address is known.
+            let _ = found.send(line);
+        }
+    });
+    let deadline = Instant::now() + START_TIMEOUT;
+    let mut seen = String::new();
+    while let Ok(line) = addr.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+        if let Some(addr) = parse_listening(&line) {
+            return Ok(addr);
+        }
+        seen = seen + "\n" + &line;
+    }
+    bail!("it did not say where it listens, but:{seen}")
+}
+
+/// Reads `{"message":"listening","addr":"…"}`, at the top or under `fields`.
+fn parse_listening(line: &str) -> Option<SocketAddr> {
+    let line: Value = serde_json::from_str(line).ok()?;
+    let fields = line.get("fields").unwrap_or(&line);
+    (fields.get("message")?.as_str()? == "listening")
+        .then(|| fields.get("addr")?.as_str()?.parse().ok())?
+}
+
+fn answers_ok(addr: SocketAddr, path: &str) -> Result<bool> {
+    let mut socket = TcpStream::connect(addr)?;
+    socket.set_read_timeout(Some(START_TIMEOUT))?;
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
+    )?;
+    let mut status = [0; "HTTP/1.1 200".len()];
+    socket.read_exact(&mut status)?;
+    Ok(&status == b"HTTP/1.1 200")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_read_from_either_shape_of_log() {
+        let addr = Some("127.0.0.1:80".parse().expect("an address"));
+        for (line, expected) in [
+            (r#"{"message":"listening","addr":"127.0.0.1:80"}"#, addr),
+            (
+                r#"{"level":"INFO","fields":{"message":"listening","addr":"127.0.0.1:80"}}"#,
+                addr,
+            ),
+            (r#"{"message":"starting","addr":"127.0.0.1:80"}"#, None),
+            ("listening", None),
+        ] {
+            assert_eq!(parse_listening(line), expected, "{line}");
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! What `/proc` tells of a process: CPU time and memory.
+
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// A process of this machine, measured from outside.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Process {
+    pid: u32,
+}
+
+impl Process {
+    /// Makes sure that `pid` can be measured.
+    pub(crate) fn new(pid: u32) -> Result<Self> {
+        let process = Self { pid };
+        process.cpu_time()?;
+        process.rss_bytes()?;
+        Ok(process)
+    }
+
+    /// This process.
+    pub(crate) fn current() -> Self {
+        Self {
+            pid: std::process::id(),
+        }
+    }
+
+    /// Returns the CPU time that the process's living threads have used, user
+    /// and system.
+    ///
+    /// From `schedstat`, which counts nanoseconds: `stat` counts in ticks of
+    /// 10 ms, too coarse for a server with one client.
+    pub(crate) fn cpu_time(self) -> Result<Duration> {
+        let dir = format!("/proc/{}/task", self.pid);
+        let mut total = 0;
+        for task in fs::read_dir(&dir).with_context(|| format!("cannot read {dir}"))? {
+            // A thread may end between the listing and the reading.
+            if let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) {
+                total += first_number(&text).context("malformed schedstat")?;
+            }
+        }
+        Ok(Duration::from_nanos(total))
+    }
+
+    /// Returns the CPU time that one of the process's threads has used.
+    pub(crate) fn thread_cpu_time(self, thread: u32) -> Result<Duration> {
+        let path = format!("/proc/{}/task/{thread}/schedstat", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        first_number(&text)
+            .map(Duration::from_nanos)
+            .context("malformed schedstat")
+    }
+
+    /// Returns the resident memory in bytes.
+    pub(crate) fn rss_bytes(self) -> Result<u64> {
+        let path = format!("/proc/{}/status", self.pid);
+        let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kib = line.and_then(first_number).context("no VmRSS")?;
+        Ok(kib * 1024)
+    }
+}
+
+fn first_number(text: &str) -> Option<u64> {
+    text.split_whitespace().next()?.parse().ok()
+}
+
+/// Raises the limit of open files as far as allowed and returns it. Children
+/// inherit it.
+pub(crate) fn raise_open_files_limit() -> Result<u64> {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
+    Ok(limit.maximum.unwrap_or(u64::MAX))
+}

@@ -1,0 +1,89 @@
+//! [`Stamp`]: what the publisher writes into a payload and subscribers read.
+
+use std::io::Write as _;
+
+/// When and as which of its run's messages a payload was sent.
+///
+/// ```text
+/// {"t":81234567890123,"r":0,"n":17,"x":"xxxxxxxx…"}
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    /// `CLOCK_MONOTONIC` nanoseconds at the send.
+    pub(crate) sent_ns: u64,
+    /// Index of the run it was sent to.
+    pub(crate) run: u32,
+    /// Its number among the messages of that run, from 1.
+    pub(crate) seq: u64,
+}
+
+impl Stamp {
+    /// Writes the stamp as a JSON payload of `bytes` bytes into `out`, or a
+    /// few more when that is less than the stamp itself needs.
+    pub(crate) fn write(&self, bytes: usize, out: &mut Vec<u8>) {
+        out.clear();
+        let Self { sent_ns, run, seq } = self;
+        write!(out, "{{\"t\":{sent_ns},\"r\":{run},\"n\":{seq},\"x\":\"")
+            .expect("writing to memory cannot fail");
+        out.resize(out.len().max(bytes.saturating_sub(2)), b'x');
+        out.extend_from_slice(b"\"}");
+    }
+
+    /// Finds a stamp anywhere in a `data` line, whatever envelope the server
+    /// put around the payload. Reads only its first bytes, not the padding.
+    pub(crate) fn find(line: &[u8]) -> Option<Self> {
+        const MARK: &[u8] = b"{\"t\":";
+        let at = memchr::memmem::find(line, MARK)?;
+        let (sent_ns, rest) = number(&line[at + MARK.len()..])?;
+        let (run, rest) = number(rest.strip_prefix(b",\"r\":")?)?;
+        let (seq, _) = number(rest.strip_prefix(b",\"n\":")?)?;
+        let run = u32::try_from(run).ok()?;
+        Some(Self { sent_ns, run, seq })
+    }
+}
+
+fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, rest) = text.split_at(digits);
+    let number = std::str::from_utf8(number).ok()?.parse().ok()?;
+    Some((number, rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STAMP: Stamp = Stamp {
+        sent_ns: 81_234_567_890_123,
+        run: 3,
+        seq: 17,
+    };
+
+    #[test]
+    fn is_read_as_written_in_any_envelope() {
+        let mut payload = Vec::new();
+        STAMP.write(200, &mut payload);
+        assert_eq!(payload.len(), 200);
+        let line = [b"{\"kind\":\"output\",\"data\":", &payload[..], b"}"].concat();
+        assert_eq!(Stamp::find(&line), Some(STAMP));
+    }
+
+    #[test]
+    fn a_small_size_gives_the_bare_stamp() {
+        let mut payload = Vec::new();
+        STAMP.write(1, &mut payload);
+        assert_eq!(Stamp::find(&payload), Some(STAMP));
+    }
+
+    #[test]
+    fn other_data_holds_no_stamp() {
+        for line in [
+            "",
+            "{\"t\":",
+            "{\"t\":1,\"r\":x",
+            "{\"v\":1,\"run_id\":\"42\"}",
+        ] {
+            assert_eq!(Stamp::find(line.as_bytes()), None, "{line}");
+        }
+    }
+}
