@@ -105,7 +105,12 @@ async fn check(command: impl FnOnce(&str) -> Command) {
     let events = run_client(command(&url), &broker, &redis).await;
     let seen: Vec<Value> = events
         .into_iter()
-        .filter(|event| !matches!(event["event"].as_str(), Some("hello" | "cursor" | "")))
+        .filter(|event| {
+            !matches!(
+                event["event"].as_str(),
+                Some("hello" | "cursor" | "message" | "")
+            )
+        })
         .collect();
 
     let mut strict = broker.follow("42/stream").await;

@@ -200,12 +200,11 @@ async fn all_runs_are_listed_page_by_page() {
     let mut next = Value::Null;
     for _ in 0..250 {
         let path = match next.as_str() {
-            Some(next) => format!("/api/v1/runs?limit=100&after={next}"),
-            None => "/api/v1/runs?limit=100".to_owned(),
+            Some(next) => format!("/api/v1/runs?after={next}"),
+            None => "/api/v1/runs".to_owned(),
         };
         let page = broker.json(&path).await;
         let runs = page["runs"].as_array().expect("a list");
-        assert!(runs.len() <= 100, "{}", runs.len());
         seen.extend(
             runs.iter()
                 .map(|run| run["run_id"].as_str().expect("text").to_owned()),
