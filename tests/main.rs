@@ -14,6 +14,7 @@ mod hostile;
 mod hostile_payloads;
 mod http_api;
 mod http_errors;
+mod limits;
 mod metrics;
 mod proxies;
 mod redis_stream;

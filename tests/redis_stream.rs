@@ -220,6 +220,27 @@ async fn a_run_nobody_watches_is_kept_for_a_late_viewer() {
 }
 
 #[tokio::test]
+async fn unwatched_runs_are_not_kept_when_told_so() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.retain_unwatched", "false")
+        .start_ready()
+        .await;
+    let mut publisher = redis.publisher().await;
+    publisher
+        .publish("run:42:output:stdout", "\"before\"")
+        .await;
+    let unwatched = [("result", "unwatched")];
+    broker
+        .wait_metric("runcast_events_in_total", &unwatched, 1.0)
+        .await;
+    let mut client = broker.stream("42/stream").await;
+    assert_eq!(client.preamble().await.hello["resume"], "live");
+    publisher.publish("run:42:output:stdout", "\"after\"").await;
+    assert_eq!(client.run_event().await.payload(), "\"after\"");
+}
+
+#[tokio::test]
 async fn two_brokers_of_one_redis_both_deliver() {
     let redis = Redis::start().await;
     let settings = Broker::redis(&redis);

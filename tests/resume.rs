@@ -230,6 +230,27 @@ async fn a_plain_cursor_of_another_broker_is_told_as_restarted() {
     assert_eq!(moved.run_event().await.payload(), "3");
 }
 
+/// A hub goes some time after its last client and event; its ids go with it.
+#[tokio::test]
+async fn a_plain_cursor_of_a_hub_that_is_gone_is_told_as_restarted() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.idle_ttl", "1s")
+        .start_ready()
+        .await;
+    let mut publisher = redis.publisher().await;
+    let mut client = broker.follow("42/stream").await;
+    publisher.publish("run:42:output:stdout", "1").await;
+    let event = client.run_event().await;
+    drop(client);
+    broker.wait_metric("runcast_hubs", &[], 0.0).await;
+    let mut back = broker.resume("42/stream", event.id()).await;
+    assert_eq!(back.preamble().await.hello["resume"], "gap");
+    assert_eq!(back.gap().await.0, "restarted");
+    publisher.publish("run:42:output:stdout", "2").await;
+    assert_eq!(back.run_event().await.payload(), "2");
+}
+
 #[tokio::test]
 async fn a_cursor_ahead_of_its_hub_is_told_as_rewound() {
     let mut scene = Scene::with_events(3).await;

@@ -50,9 +50,11 @@ impl BrokerSettings {
             .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
             .env("RUNCAST__LOG__FORMAT", "json")
             .envs(self.environment.iter().cloned());
-        let process = Process::spawn(command);
+        let mut process = Process::spawn(command);
         let mut addr = None;
         eventually("the broker says where it listens", SOON, || {
+            let ended = process.ended();
+            assert!(ended.is_none(), "{ended:?}: {:#?}", process.log());
             addr = listening_addr(&process.log());
             let found = addr.is_some();
             async move { found }

@@ -54,12 +54,17 @@ impl Process {
     pub(crate) async fn exit(&mut self, deadline: Duration) -> ExitStatus {
         let mut status = None;
         eventually("the process ends", deadline, || {
-            status = self.child.try_wait().expect("the child is ours");
+            status = self.ended();
             let ended = status.is_some();
             async move { ended }
         })
         .await;
         status.expect("just seen")
+    }
+
+    /// Returns the exit status if the program has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
     }
 
     /// Ends it at once, as `kill -9` does.
