@@ -16,7 +16,7 @@ use crate::support::{Broker, Redis, eventually};
 
 /// The Python of the tests, with `tests/clients/python/requirements.txt`.
 pub(crate) fn python() -> PathBuf {
-    root().join(".venv/bin/python")
+    root().join("target/venv/bin/python")
 }
 
 /// Where npm has put `tests/clients/node/package-lock.json`.
