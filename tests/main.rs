@@ -1,4 +1,24 @@
 //! Integration tests: one binary, a module per subject. Everything is real:
 //! the built `runcast`, redis-server, kubectl, sockets.
 
+mod support;
+
+mod browser;
+mod churn;
+mod clients;
+mod embedded;
+mod embedded_end;
+mod faults;
+mod filters;
+mod hostile;
+mod hostile_payloads;
+mod http_api;
+mod http_errors;
+mod limits;
+mod metrics;
+mod proxies;
+mod redis_stream;
+mod resume;
 mod settings;
+mod shutdown;
+mod slow_clients;

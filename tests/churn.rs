@@ -1,0 +1,70 @@
+//! Two thousand connections opened and dropped at once: nothing of them stays.
+
+use std::time::Duration;
+
+use rustix::process::{Resource, getrlimit, setrlimit};
+
+use crate::metrics::wait_sessions;
+use crate::support::wait::SOON;
+use crate::support::{Broker, Redis, eventually};
+
+const CONNECTIONS: usize = 2000;
+const RUNS: usize = 50;
+
+/// Both ends of every connection need a file descriptor; the broker inherits
+/// the limit.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).expect("up to the hard limit anybody may");
+}
+
+async fn round(broker: &Broker) {
+    let mut clients = Vec::with_capacity(CONNECTIONS);
+    for chunk in 0..CONNECTIONS / 100 {
+        let opening = (0..100).map(|n| {
+            let run = (chunk * 100 + n) % RUNS;
+            let path = format!("churn-{run}/stream");
+            async move { broker.follow(&path).await }
+        });
+        clients.extend(futures_util::future::join_all(opening).await);
+    }
+    wait_sessions(broker, CONNECTIONS).await;
+    for (n, client) in clients.into_iter().enumerate() {
+        match n % 2 {
+            0 => drop(client),
+            _ => client.reset(),
+        }
+    }
+    wait_sessions(broker, 0).await;
+    eventually("all hubs are gone", Duration::from_secs(20), async || {
+        broker.metric("runcast_hubs", &[]).await == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn two_thousand_connections_leave_nothing_behind() {
+    raise_file_limit();
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.idle_ttl", "1s")
+        .start_ready()
+        .await;
+    // The first round grows what an allocator and a hash map keep.
+    let fds = broker.process.fd_count();
+    round(&broker).await;
+    let warm = broker.process.rss_bytes();
+    for _ in 0..2 {
+        round(&broker).await;
+    }
+    eventually("file descriptors are back", SOON, async || {
+        broker.process.fd_count() <= fds + 2
+    })
+    .await;
+    let grown = broker.process.rss_bytes().saturating_sub(warm);
+    assert!(
+        grown < 8 * 1024 * 1024,
+        "{grown} bytes more after two more rounds"
+    );
+}

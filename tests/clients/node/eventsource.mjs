@@ -1,0 +1,12 @@
+// Follows a stream with npm `eventsource` until its `end`.
+import { EventSource } from 'eventsource'
+import { EVENTS, print } from './print.mjs'
+
+const source = new EventSource(process.argv[2])
+// Events without a name would come as `message`: there must be none.
+for (const event of [...EVENTS, 'message']) {
+  source.addEventListener(event, ({ data, lastEventId }) => {
+    print({ event, id: lastEventId, data })
+    if (event === 'end') source.close()
+  })
+}

@@ -1,0 +1,125 @@
+//! Bounds of a broker: age and number of streams, memory of all rings, hubs.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::http::check_problem;
+use crate::support::wait::SOON;
+use crate::support::{Broker, Redis, eventually};
+
+#[tokio::test]
+async fn a_stream_past_its_age_is_told_to_come_back() {
+    let broker = Broker::embedded()
+        .set("streaming.max_age", "2s")
+        .start_ready()
+        .await;
+    let mut client = broker.follow("42/stream").await;
+    let id = broker.publish("42", json!(1)).await;
+    let begin = Instant::now();
+    let frames = client.rest(SOON).await;
+    assert!(
+        begin.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        begin.elapsed()
+    );
+    assert_eq!(frames.len(), 2, "{frames:?}");
+    assert_eq!(
+        (frames[0].id(), frames[1].event.as_str()),
+        (&*id, "goodbye")
+    );
+    assert_eq!(frames[1].json(), json!({"reason": "max_age"}));
+    let next = broker.publish("42", json!(2)).await;
+    let mut back = broker.resume("42/stream", &id).await;
+    back.preamble().await;
+    assert_eq!(back.run_event().await.id(), next);
+}
+
+/// Never a status that an EventSource gives up at.
+#[tokio::test]
+async fn one_stream_too_many_is_asked_to_come_back() {
+    let broker = Broker::embedded()
+        .set("limits.max_streams", 3)
+        .start_ready()
+        .await;
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        clients.push(broker.follow("42/stream").await);
+    }
+    let mut refused = broker.stream("42/stream").await;
+    let frames = refused.rest(SOON).await;
+    let names: Vec<&str> = frames.iter().map(|frame| frame.event.as_str()).collect();
+    assert_eq!(names, ["", "problem", "goodbye"]);
+    check_problem(&frames[1].json());
+    assert_eq!(frames[1].json()["retryable"], true);
+    assert_eq!(frames[2].json(), json!({"reason": "overload"}));
+
+    clients.pop();
+    crate::metrics::wait_sessions(&broker, 2).await;
+    let mut admitted = broker.follow("42/stream").await;
+    broker.publish("42", json!(1)).await;
+    assert_eq!(admitted.run_event().await.payload(), "1");
+}
+
+/// Runs nobody watches fill their rings only up to the total; the oldest go.
+#[tokio::test]
+async fn all_rings_together_stay_inside_their_bound() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.ring_bytes", "128KiB")
+        .set("hub.total_ring_bytes", "1MiB")
+        .start_ready()
+        .await;
+    let mut watched = broker.follow("watched/stream").await;
+    let mut publisher = redis.publisher().await;
+    publisher.publish("run:watched:status", "\"first\"").await;
+    let seen = watched.run_event().await;
+    let payloads = vec![vec![b'x'; 1000]; 100];
+    for run in 0..40 {
+        publisher
+            .publish_all(&format!("run:run-{run}:output:stdout"), &payloads)
+            .await;
+    }
+    let accepted = [("kind", "output"), ("result", "accepted")];
+    broker
+        .wait_metric("runcast_events_in_total", &accepted, 4000.0)
+        .await;
+    eventually("rings fit their bound", SOON, async || {
+        let bytes = broker.metric("runcast_ring_bytes", &[]).await;
+        bytes > 0.0 && bytes <= 1024.0 * 1024.0
+    })
+    .await;
+    // The newest is kept whole, a watched one as well.
+    let mut newest = broker.follow("run-39/stream").await;
+    newest.run_events(100).await;
+    publisher.publish("run:watched:status", "\"second\"").await;
+    let mut back = broker.resume("watched/stream", seen.id()).await;
+    back.preamble().await;
+    assert_eq!(back.run_event().await.payload(), "\"second\"");
+}
+
+#[tokio::test]
+async fn the_oldest_idle_hub_makes_room_for_a_new_run() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.max_hubs", 10)
+        .start_ready()
+        .await;
+    let mut watched = broker.follow("watched/stream").await;
+    let mut publisher = redis.publisher().await;
+    for run in 0..100 {
+        publisher
+            .publish(format!("run:run-{run}:status"), "1")
+            .await;
+    }
+    publisher
+        .publish("run:watched:status", "\"still here\"")
+        .await;
+    assert_eq!(watched.run_event().await.payload(), "\"still here\"");
+    eventually("no more hubs than allowed", SOON, async || {
+        broker.metric("runcast_hubs", &[]).await <= 10.0
+    })
+    .await;
+    let mut newest = broker.follow("run-99/stream").await;
+    assert_eq!(newest.run_event().await.payload(), "1");
+}

@@ -1,0 +1,179 @@
+//! nginx and HAProxy in front: each event still arrives within 50 ms.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use crate::support::http::Request;
+use crate::support::port::free_port;
+use crate::support::process::Process;
+use crate::support::wait::SOON;
+use crate::support::{Broker, Redis, SseClient, eventually};
+
+const WITHIN: Duration = Duration::from_millis(50);
+
+/// A proxy in front of a broker.
+struct Proxy {
+    addr: SocketAddr,
+    _process: Process,
+    _dir: TempDir,
+}
+
+impl Proxy {
+    async fn start(write: impl FnOnce(&Path, u16) -> Command) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        let port = free_port();
+        let process = Process::spawn(write(dir.path(), port));
+        let addr = SocketAddr::from(([127, 0, 0, 1], port));
+        eventually("the proxy passes requests on", SOON, async || {
+            let answer = Request::get("/health").try_send(addr).await;
+            answer.is_ok_and(|answer| answer.status() == 200)
+        })
+        .await;
+        Self {
+            addr,
+            _process: process,
+            _dir: dir,
+        }
+    }
+
+    /// nginx with nothing set but what a proxy must know; `extra` goes into
+    /// its `http` block.
+    async fn nginx(broker: &Broker, extra: &str) -> Self {
+        let upstream = broker.addr;
+        Self::start(|dir, port| {
+            let dir_text = dir.display();
+            let config = format!(
+                "daemon off;\nworker_processes 1;\nerror_log stderr;\npid {dir_text}/pid;\n\
+                 events {{}}\nhttp {{\n  access_log off;\n\
+                 client_body_temp_path {dir_text}/body;\n  proxy_temp_path {dir_text}/proxy;\n\
+                 fastcgi_temp_path {dir_text}/f;\n  uwsgi_temp_path {dir_text}/u;\n\
+                 scgi_temp_path {dir_text}/s;\n  {extra}\n\
+                 server {{\n    listen 127.0.0.1:{port};\n\
+                 location / {{ proxy_pass http://{upstream}; }}\n  }}\n}}\n"
+            );
+            let file = dir.join("nginx.conf");
+            std::fs::write(&file, config).expect("the directory is ours");
+            let mut command = Command::new("nginx");
+            command.arg("-e").arg("stderr").arg("-c").arg(file);
+            command
+        })
+        .await
+    }
+
+    async fn haproxy(broker: &Broker) -> Self {
+        let upstream = broker.addr;
+        Self::start(|dir, port| {
+            let config = format!(
+                "defaults\n  mode http\n  option http-no-delay\n  timeout connect 5s\n\
+                 timeout client 60s\n  timeout server 60s\n\
+                 frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
+                 backend b\n  server s {upstream}\n"
+            );
+            let file = dir.join("haproxy.cfg");
+            std::fs::write(&file, config).expect("the directory is ours");
+            let mut command = Command::new("haproxy");
+            command.arg("-db").arg("-f").arg(file);
+            command
+        })
+        .await
+    }
+}
+
+/// Publishes one event after the other, each only when the one before has
+/// arrived: a proxy that holds one back stops everything.
+async fn check(redis: &Redis, proxy: &Proxy) {
+    let request =
+        Request::get("/api/v1/runs/42/stream").header("Accept-Encoding", "gzip, deflate, br");
+    let mut client = SseClient::request(proxy.addr, &request).await;
+    assert_eq!(client.head().header("content-encoding"), None);
+    client.preamble().await;
+    let mut publisher = redis.publisher().await;
+    let mut times = Vec::new();
+    for n in 0..50 {
+        let published = Instant::now();
+        publisher
+            .publish("run:42:output:stdout", n.to_string())
+            .await;
+        assert_eq!(client.run_event().await.payload(), n.to_string());
+        times.push(published.elapsed());
+    }
+    times.sort_unstable();
+    let (median, ninth, worst) = (times[25], times[45], times[49]);
+    // The machine that tests may pause a process for longer than a proxy
+    // would; a proxy that delays, delays every event or most.
+    assert!(ninth <= WITHIN, "median {median:?}, nine in ten {ninth:?}");
+    assert!(worst < Duration::from_secs(1), "{worst:?}");
+}
+
+#[tokio::test]
+async fn nginx_as_it_comes_delays_nothing() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let proxy = Proxy::nginx(&broker, "").await;
+    check(&redis, &proxy).await;
+}
+
+#[tokio::test]
+async fn nginx_with_gzip_for_event_streams_delays_nothing() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let gzip = "gzip on; gzip_proxied any; gzip_min_length 0; gzip_http_version 1.0; \
+                gzip_types text/event-stream application/json;";
+    let proxy = Proxy::nginx(&broker, gzip).await;
+    let request = Request::get("/api/v1/config").header("Accept-Encoding", "gzip");
+    let zipped = request.send(proxy.addr).await.header("content-encoding");
+    assert_eq!(zipped.as_deref(), Some("gzip"), "gzip is on");
+
+    // nginx may compress; then it must still let each event pass at once.
+    let mut client = SseClient::request(proxy.addr, &Request::get("/api/v1/runs/42/stream")).await;
+    client.preamble().await;
+    check_through_gzip(&redis, &proxy).await;
+}
+
+/// As `check`, for an answer the proxy may have compressed: what counts is
+/// that bytes come out for each event before the next is published.
+async fn check_through_gzip(redis: &Redis, proxy: &Proxy) {
+    let mut answer = Request::get("/api/v1/runs/42/stream")
+        .header("Accept", "text/event-stream")
+        .header("Accept-Encoding", "gzip")
+        .open(proxy.addr)
+        .await
+        .expect("nginx answers");
+    assert_eq!(answer.head.status, 200);
+    let mut publisher = redis.publisher().await;
+    let mut times = Vec::new();
+    // The first piece holds the preamble; it may come in several.
+    while tokio::time::timeout(Duration::from_millis(300), answer.next())
+        .await
+        .is_ok()
+    {}
+    for n in 0..50 {
+        let published = Instant::now();
+        publisher
+            .publish("run:42:output:stdout", n.to_string())
+            .await;
+        let piece = tokio::time::timeout(SOON, answer.next()).await;
+        let piece = piece.unwrap_or_else(|_| panic!("event {n} is held back"));
+        assert!(piece.expect("the stream stays whole").is_some());
+        times.push(published.elapsed());
+    }
+    times.sort_unstable();
+    assert!(
+        times[45] <= WITHIN,
+        "median {:?}, nine in ten {:?}",
+        times[25],
+        times[45]
+    );
+}
+
+#[tokio::test]
+async fn haproxy_without_delay_delays_nothing() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let proxy = Proxy::haproxy(&broker).await;
+    check(&redis, &proxy).await;
+}

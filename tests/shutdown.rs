@@ -1,0 +1,164 @@
+//! SIGTERM: not ready, goodbye, closed, exit code 0.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::support::http::Request;
+use crate::support::wait::SOON;
+use crate::support::{Broker, Frame, Redis, SseClient, eventually};
+
+fn check_goodbye(frames: &[Frame]) -> u64 {
+    let last = frames.last().expect("at least a goodbye");
+    assert_eq!(last.event, "goodbye", "{frames:?}");
+    assert_eq!(last.json(), json!({"reason": "drain"}));
+    last.retry.expect("a goodbye has a retry")
+}
+
+#[tokio::test]
+async fn streams_are_told_goodbye_with_a_spread_retry() {
+    let redis = Redis::start().await;
+    let mut broker = Broker::redis(&redis)
+        .set("server.shutdown_grace", "5s")
+        .start_ready()
+        .await;
+    let mut clients = Vec::new();
+    for run in 0..30 {
+        clients.push(broker.follow(&format!("run-{}/stream", run % 5)).await);
+    }
+    broker.terminate();
+    let begin = Instant::now();
+    let mut retries = Vec::new();
+    for client in &mut clients {
+        retries.push(check_goodbye(&client.rest(SOON).await));
+    }
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+    retries.sort_unstable();
+    retries.dedup();
+    assert!(retries.len() > 10, "spread, not a herd: {retries:?}");
+}
+
+/// A client that does not read holds the drain open to the grace, not longer;
+/// meanwhile the broker says that it is not ready and takes no new stream.
+#[tokio::test]
+async fn draining_is_told_and_bounded_by_the_grace() {
+    let redis = Redis::start().await;
+    let mut broker = Broker::redis(&redis)
+        .set("server.shutdown_grace", "3s")
+        .start_ready()
+        .await;
+    let request = Request::get("/api/v1/runs/42/stream").receive_buffer(8 * 1024);
+    let stalled = SseClient::request(broker.addr, &request).await;
+    let mut publisher = redis.publisher().await;
+    let payloads = vec![vec![b'x'; 60_000]; 200];
+    publisher
+        .publish_all("run:42:output:stdout", &payloads)
+        .await;
+    let mut reader = broker.follow("42/stream?from=now").await;
+
+    broker.terminate();
+    let begin = Instant::now();
+    eventually("ready says 503 while draining", SOON, async || {
+        let answer = Request::get("/health/ready").try_send(broker.addr).await;
+        answer.expect("it still answers").status() == 503
+    })
+    .await;
+    let answer = Request::get("/api/v1/runs/43/stream")
+        .open(broker.addr)
+        .await;
+    if let Ok(answer) = answer {
+        assert_eq!(answer.head.status, 200, "an EventSource must come back");
+        let mut late = broker.stream("43/stream").await;
+        let frames = late.rest(SOON).await;
+        let names: Vec<&str> = frames.iter().map(|frame| frame.event.as_str()).collect();
+        assert_eq!(names, ["", "problem", "goodbye"]);
+        check_goodbye(&frames);
+    }
+    check_goodbye(&reader.rest(SOON).await);
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+    drop(stalled);
+}
+
+#[tokio::test]
+async fn an_idle_broker_ends_at_once() {
+    for settings in [Broker::embedded(), Broker::redis(&Redis::down())] {
+        let mut broker = settings.start().await;
+        broker.terminate();
+        let begin = Instant::now();
+        assert_eq!(broker.exit_code(SOON).await, Some(0));
+        assert!(
+            begin.elapsed() < Duration::from_secs(3),
+            "{:?}",
+            begin.elapsed()
+        );
+    }
+}
+
+#[tokio::test]
+async fn ctrl_c_ends_it_as_well() {
+    let mut broker = Broker::embedded().start_ready().await;
+    let mut client = broker.follow("42/stream").await;
+    broker.process.signal(rustix::process::Signal::INT);
+    check_goodbye(&client.rest(SOON).await);
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+}
+
+/// What a client had not read yet comes before the goodbye.
+#[tokio::test]
+async fn events_before_the_signal_are_not_lost() {
+    let broker = Broker::embedded().start_ready().await;
+    let mut client = broker.follow("42/stream").await;
+    let mut ids = Vec::new();
+    for n in 0..50 {
+        ids.push(broker.publish("42", json!(n)).await);
+    }
+    broker.terminate();
+    let frames = client.rest(SOON).await;
+    check_goodbye(&frames);
+    let seen: Vec<&str> = frames
+        .iter()
+        .filter_map(|frame| frame.id.as_deref())
+        .collect();
+    assert_eq!(seen, ids);
+}
+
+/// A program that stands where kubectl stands and never ends by itself.
+#[tokio::test]
+async fn no_child_is_left_behind() {
+    let dir = tempfile::TempDir::new().expect("a temporary directory");
+    let (program, pids) = (dir.path().join("kubectl"), dir.path().join("pids"));
+    let script = format!("#!/bin/sh\necho $$ >>{}\nexec sleep 600\n", pids.display());
+    std::fs::write(&program, script).expect("the directory is ours");
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).expect("the file is ours");
+    let mut broker = Broker::embedded()
+        .set("kubectl.enabled", "true")
+        .set("kubectl.command", program.display())
+        .start_ready()
+        .await;
+    let _client = broker.stream("42/stream/kubectl").await;
+    let started = || std::fs::read_to_string(&pids).unwrap_or_default();
+    eventually("the program is started", SOON, async || {
+        started().ends_with('\n')
+    })
+    .await;
+    broker.terminate();
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    for pid in started().lines() {
+        eventually("the child is gone", SOON, async || {
+            !std::path::Path::new(&format!("/proc/{pid}")).exists()
+        })
+        .await;
+    }
+}

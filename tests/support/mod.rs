@@ -1,0 +1,16 @@
+//! What the tests stand on: real processes, real sockets, real conditions.
+
+pub(crate) mod broker;
+pub(crate) mod frame;
+pub(crate) mod http;
+pub(crate) mod port;
+pub(crate) mod process;
+pub(crate) mod redis;
+pub(crate) mod sse;
+pub(crate) mod wait;
+
+pub(crate) use broker::Broker;
+pub(crate) use frame::Frame;
+pub(crate) use redis::Redis;
+pub(crate) use sse::SseClient;
+pub(crate) use wait::eventually;

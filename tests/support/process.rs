@@ -1,0 +1,143 @@
+//! [`Process`]: a child of the test, its log and its end.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal};
+
+use super::wait::eventually;
+
+/// A running program, killed and reaped when dropped.
+pub(crate) struct Process {
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts `command`, collecting the lines of its stdout and stderr.
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        let program = command.get_program().to_owned();
+        require(&program);
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
+        let log = Arc::default();
+        collect(child.stdout.take().expect("piped"), &log);
+        collect(child.stderr.take().expect("piped"), &log);
+        Self { child, log }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Returns the lines written so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().expect("no writer panics").clone()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.pid())
+            .ok()
+            .and_then(Pid::from_raw)
+            .expect("a child has a pid");
+        rustix::process::kill_process(pid, signal).expect("the child is ours and not yet reaped");
+    }
+
+    /// Waits for the program's own end.
+    pub(crate) async fn exit(&mut self, deadline: Duration) -> ExitStatus {
+        let mut status = None;
+        eventually("the process ends", deadline, || {
+            status = self.ended();
+            let ended = status.is_some();
+            async move { ended }
+        })
+        .await;
+        status.expect("just seen")
+    }
+
+    /// Returns the exit status if the program has ended.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("the child is ours")
+    }
+
+    /// Ends it at once, as `kill -9` does.
+    pub(crate) fn kill(&mut self) {
+        // It may have ended by itself; there is nothing left to do then.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Returns the resident memory in bytes.
+    pub(crate) fn rss_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
+            .expect("the process runs");
+        let kib = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.trim().strip_suffix(" kB"))
+            .and_then(|kib| kib.trim().parse::<u64>().ok())
+            .expect("Linux tells VmRSS in kB");
+        kib * 1024
+    }
+
+    /// Returns the number of open file descriptors.
+    pub(crate) fn fd_count(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid()))
+            .expect("the process runs")
+            .count()
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail = &log[log.len().saturating_sub(40)..];
+            // Captured by the test harness, shown for a failed test only.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("--- last lines of process {}:", self.pid());
+                tail.iter().for_each(|line| eprintln!("{line}"));
+            }
+        }
+    }
+}
+
+/// Reads `pipe` to its end, so that the child never blocks on a full one.
+fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) {
+    let log = Arc::clone(log);
+    std::thread::spawn(move || {
+        let mut reader = BufReader::new(pipe);
+        let mut line = Vec::new();
+        while reader.read_until(b'\n', &mut line).is_ok_and(|n| n > 0) {
+            let text = String::from_utf8_lossy(&line).trim_end().to_owned();
+            log.lock().expect("no reader panics").push(text);
+            line.clear();
+        }
+    });
+}
+
+/// Fails with what to do when `program` is not installed. A missing tool is
+/// never a reason to skip a test.
+pub(crate) fn require(program: impl AsRef<OsStr>) {
+    let program = std::path::Path::new(program.as_ref());
+    let found = if program.components().count() > 1 {
+        program.exists()
+    } else {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+    };
+    assert!(
+        found,
+        "{} is missing; scripts/install-test-deps installs it",
+        program.display()
+    );
+}

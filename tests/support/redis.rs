@@ -1,0 +1,142 @@
+//! [`Redis`]: a real redis-server that a test starts, stops and restarts.
+
+use std::process::Command;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Client, RedisResult};
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::port::free_port;
+use super::process::Process;
+use super::wait::{SOON, eventually};
+
+/// A redis-server of this test alone, without persistence.
+pub(crate) struct Redis {
+    port: u16,
+    dir: TempDir,
+    process: Option<Process>,
+}
+
+impl Redis {
+    /// Starts a server and waits until it answers.
+    pub(crate) async fn start() -> Self {
+        let mut redis = Self::down();
+        redis.restart().await;
+        redis
+    }
+
+    /// Reserves a place for a server that does not run yet.
+    pub(crate) fn down() -> Self {
+        Self {
+            port: free_port(),
+            dir: TempDir::new().expect("a temporary directory"),
+            process: None,
+        }
+    }
+
+    /// Starts the server on its port, empty.
+    pub(crate) async fn restart(&mut self) {
+        assert!(self.process.is_none(), "stop it first");
+        let mut command = Command::new("redis-server");
+        command
+            .args(["--port", &self.port.to_string()])
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+            .args(["--enable-debug-command", "local", "--loglevel", "notice"])
+            .arg("--dir")
+            .arg(self.dir.path());
+        self.process = Some(Process::spawn(command));
+        eventually("redis-server answers PING", SOON, async || {
+            let Ok(mut connection) = self.connect().await else {
+                return false;
+            };
+            let answer: RedisResult<String> =
+                ::redis::cmd("PING").query_async(&mut connection).await;
+            answer.is_ok_and(|pong| pong == "PONG")
+        })
+        .await;
+    }
+
+    /// Kills the server; nothing of it is kept.
+    pub(crate) fn kill(&mut self) {
+        self.process.take().expect("it runs").kill();
+    }
+
+    /// Freezes the server: connects still succeed, nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.running().signal(Signal::STOP);
+    }
+
+    /// Lets a frozen server go on.
+    pub(crate) fn thaw(&self) {
+        self.running().signal(Signal::CONT);
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}", self.port)
+    }
+
+    /// Returns a new connection to publish with.
+    pub(crate) async fn publisher(&self) -> Publisher {
+        Publisher(self.connect().await.expect("redis-server accepts"))
+    }
+
+    async fn connect(&self) -> RedisResult<MultiplexedConnection> {
+        let config = ::redis::AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(Duration::from_secs(5)))
+            .set_response_timeout(Some(Duration::from_secs(30)));
+        Client::open(self.url())?
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+    }
+
+    fn running(&self) -> &Process {
+        self.process.as_ref().expect("it runs")
+    }
+}
+
+/// An agent as agents are today: `PUBLISH`, nothing else.
+#[derive(Clone)]
+pub(crate) struct Publisher(MultiplexedConnection);
+
+impl Publisher {
+    /// Publishes any bytes on any channel; returns how many received them.
+    pub(crate) async fn publish(
+        &mut self,
+        channel: impl AsRef<[u8]>,
+        payload: impl AsRef<[u8]>,
+    ) -> i64 {
+        ::redis::cmd("PUBLISH")
+            .arg(channel.as_ref())
+            .arg(payload.as_ref())
+            .query_async(&mut self.0)
+            .await
+            .expect("redis-server takes a PUBLISH")
+    }
+
+    /// Publishes many payloads on one channel in one round trip.
+    pub(crate) async fn publish_all(&mut self, channel: &str, payloads: &[Vec<u8>]) {
+        let mut pipe = ::redis::pipe();
+        for payload in payloads {
+            pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
+        }
+        pipe.exec_async(&mut self.0)
+            .await
+            .expect("redis-server takes a pipeline");
+    }
+
+    /// Runs any command for its answer.
+    pub(crate) async fn command<T: ::redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
+        let mut command = ::redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        command
+            .query_async(&mut self.0)
+            .await
+            .unwrap_or_else(|error| panic!("{words:?}: {error}"))
+    }
+}
