@@ -305,9 +305,11 @@ impl RunLog {
             ));
         }
         if id.n > through {
-            // No hub gave this id: it was forged, or the log was emptied by a
-            // restart of the run.
-            return Err(Lost::from_front(self, GapReason::Restarted, None));
+            // Ahead of all there is: no hub gave this id.
+            return Err(Lost {
+                position: self.end(),
+                ..Lost::from_front(self, GapReason::Rewound, None)
+            });
         }
         let at = self
             .segments

@@ -287,7 +287,7 @@ impl Default for LimitSettings {
             max_event_bytes: ByteSize::kib(256),
             max_body_bytes: ByteSize::mib(4),
             max_batch_events: 10_000,
-            max_source_bytes: 512,
+            max_source_bytes: 16 * 1024,
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
         }

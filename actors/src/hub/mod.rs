@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 pub use messages::{
     Append, Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
-    Retire,
+    Retire, SourceDown,
 };
 pub use registry::{HubEntry, Registry};
 pub use stats::HubStats;
@@ -27,7 +27,7 @@ pub use stats::HubStats;
 use crate::broker::{BrokerShared, RunDetail, RunSummary};
 use crate::protocol::{BackendKind, Gap, GapReason, RunId};
 use crate::run_log::RunLog;
-use crate::sse::gap_frame;
+use crate::sse::{gap_frame, problem_frame};
 use crate::worker::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
 use ending::EndState;
 use kubectl_source::KubectlSource;
@@ -329,6 +329,15 @@ impl Handler<Disconnected> for RunHub {
     }
 }
 
+impl Handler<SourceDown> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, SourceDown(problem): SourceDown, _: &mut Self::Context) {
+        let frame = Bytes::from(problem_frame(&problem));
+        self.tell_all(|| RunMessage::Notice(frame.clone()));
+    }
+}
+
 impl Handler<Overflowed> for RunHub {
     type Result = ();
 
@@ -404,7 +413,7 @@ impl Handler<HasSeenEnd> for RunHub {
 }
 
 impl RunHub {
-    /// Says in plain words why nothing comes; empty while events come.
+    /// Says in plain words why nothing comes, or that something does.
     fn quiet_because(&self) -> String {
         if let EndState::Ended { status, .. } = &self.end {
             return format!("the run ended: {status}");
@@ -425,7 +434,7 @@ impl RunHub {
                 let now = crate::protocol::Timestamp::now();
                 let seconds = (now.as_millis() - last.as_millis()).max(0) / 1000;
                 match seconds {
-                    0..10 => String::new(),
+                    0..10 => format!("it is not: the last event came {seconds} s ago"),
                     _ => format!("nothing was published for {seconds} s"),
                 }
             }

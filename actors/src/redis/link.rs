@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::sync::watch;
 
 use crate::broker::DependencyHealth;
-use crate::protocol::Timestamp;
+use crate::protocol::{Problem, Timestamp};
 
 /// Written by the subscriber; read by health checks and new streams.
 #[derive(Debug)]
@@ -36,6 +36,18 @@ impl RedisLink {
     /// Returns the state in full.
     pub fn health(&self) -> DependencyHealth {
         self.lock().clone()
+    }
+
+    /// What clients are told while it is down.
+    pub fn problem(&self) -> Problem {
+        let since = self.lock().since;
+        Problem::new(
+            503,
+            "redis-unavailable",
+            "Redis unavailable",
+            format!("Redis is down since {since}; the stream goes on when it is back"),
+        )
+        .retryable(true)
     }
 
     /// Whether the subscription is confirmed.

@@ -45,6 +45,7 @@ struct Inner {
     pushes: VecDeque<Push>,
     bytes: usize,
     dropped: u64,
+    closed: bool,
 }
 
 impl PushQueue {
@@ -73,6 +74,9 @@ impl PushQueue {
             _ => return,
         };
         let mut inner = self.lock();
+        if inner.closed {
+            return;
+        }
         if let Push::Message { channel, payload } = &push {
             let bytes = channel.len() + payload.len();
             let is_full = inner.pushes.len() >= self.messages_max
@@ -89,6 +93,15 @@ impl PushQueue {
         if was_empty {
             self.waker.wake();
         }
+    }
+
+    /// Ends the stream of turns; what waits is dropped.
+    pub(super) fn close(&self) {
+        let mut inner = self.lock();
+        inner.closed = true;
+        inner.pushes.clear();
+        drop(inner);
+        self.waker.wake();
     }
 
     fn take_turn(&self) -> Option<Turn> {
@@ -124,8 +137,11 @@ impl PushQueue {
             }
             self.waker.register(cx.waker());
             // Once more: a push may have come before the waker was known.
-            self.take_turn()
-                .map_or(Poll::Pending, |turn| Poll::Ready(Some(turn)))
+            match self.take_turn() {
+                Some(turn) => Poll::Ready(Some(turn)),
+                None if self.lock().closed => Poll::Ready(None),
+                None => Poll::Pending,
+            }
         })
     }
 }

@@ -14,12 +14,16 @@ use tracing::{debug, error, info, warn};
 use super::push_queue::{Push, PushQueue, Turn};
 use super::{RedisLink, client};
 use crate::broker::BrokerShared;
-use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry};
+use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry, SourceDown};
 use crate::metrics::{EventResult, RejectReason};
 use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 
 /// First pause before a new attempt to connect.
 const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
+
+/// Attempts to connect that fail before those who watch are told that Redis is
+/// down: most cuts are healed by the first or second.
+const ATTEMPTS_BEFORE_TOLD: u32 = 3;
 
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
@@ -42,7 +46,17 @@ pub struct RedisSubscriber {
     probe: Probe,
     /// Counts connections: what an older one still says is dropped.
     generation: u64,
-    reader: Option<SpawnHandle>,
+    queue: Option<Arc<PushQueue>>,
+    /// The subscription was lost and is not back: when, and whether those who
+    /// watch were told of the trouble.
+    outage: Option<Outage>,
+}
+
+/// A subscription that was lost and is not back.
+#[derive(Debug, Default)]
+struct Outage {
+    /// Those who watch were told that Redis is down.
+    told: bool,
 }
 
 /// The probe: a message to ourselves on a channel that is no run.
@@ -75,7 +89,8 @@ impl RedisSubscriber {
                 misses: 0,
             },
             generation: 0,
-            reader: None,
+            queue: None,
+            outage: None,
         }
     }
 
@@ -135,11 +150,16 @@ impl RedisSubscriber {
         self.attempts = 0;
         self.probe.sent_at = None;
         self.probe.misses = 0;
-        self.reader = Some(ctx.add_stream(queue.turns()));
+        ctx.add_stream(Arc::clone(&queue).turns());
+        self.queue = Some(queue);
         self.publisher.load_function();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
         metrics.up.set(1);
+        // First the gap, then new streams: those have no part in the outage.
+        if self.outage.take().is_some() {
+            tell_disconnected(&self.shared.registry);
+        }
         self.link.set_up();
         info!(
             pattern = format!("{}*", self.shared.settings.redis.channel_prefix),
@@ -162,23 +182,38 @@ impl RedisSubscriber {
         } else {
             debug!(%error, elapsed_ms = delay.as_millis() as u64, "cannot subscribe to Redis");
         }
+        if let Some(outage) = &mut self.outage
+            && self.attempts >= ATTEMPTS_BEFORE_TOLD
+            && !std::mem::replace(&mut outage.told, true)
+        {
+            self.tell_down();
+        }
         ctx.run_later(delay, Self::connect);
     }
 
-    /// The subscription is gone: whatever is published now is missed, so all
-    /// runs are told before anything else.
+    fn tell_down(&self) {
+        self.shared.registry.each(BackendKind::Redis, |_, entry| {
+            // Refused: the gap that follows tells more.
+            let _ = entry.hub.try_send(SourceDown(self.link.problem()));
+        });
+    }
+
+    /// The subscription is gone: whatever is published now is missed. All runs
+    /// are told by a gap when it is back, so that a client that has seen the
+    /// gap knows that what is published from then on arrives; if that takes
+    /// long, by a `problem` before.
     fn lost(&mut self, error: &str, ctx: &mut Context<Self>) {
         if self.connection.take().is_none() {
             return;
         }
-        if let Some(reader) = self.reader.take() {
-            ctx.cancel_future(reader);
+        if let Some(queue) = self.queue.take() {
+            queue.close();
         }
         warn!(error, "subscription to Redis lost");
         self.link.set_down(error.to_owned());
         self.shared.metrics.redis.up.set(0);
         self.shared.metrics.redis.disconnects.inc();
-        tell_disconnected(&self.shared.registry);
+        self.outage = Some(Outage::default());
         self.connect(ctx);
     }
 
