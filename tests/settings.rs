@@ -1,7 +1,12 @@
 //! The built program's command line: exit codes, and what it says before it
 //! serves. What each setting allows is tested under `src/settings`.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 fn runcast(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_runcast"))
@@ -121,6 +126,68 @@ fn check_reaches_no_redis_and_says_so_without_the_password() {
     assert!(text.starts_with("settings: ok\n"), "{text}");
     assert!(text.contains(&place), "{text}");
     assert!(!format!("{output:?}").contains("s3cret"));
+}
+
+/// A redis-server on a socket of its own, gone with the test.
+struct Redis {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Redis {
+    fn start(password: &str) -> Self {
+        let name = format!("runcast-check-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--requirepass", password])
+            .args(["--unixsocket", "redis.sock"])
+            .current_dir(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is installed");
+        let mut redis = Self { child, directory };
+        let log = redis.child.stdout.take().expect("it is piped");
+        // The log ends if it cannot start; it goes on being written, so the
+        // pipe is read to its end elsewhere.
+        let (ready, is_ready) = sync_channel(1);
+        thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                if line.contains("eady to accept connections") {
+                    let _ = ready.try_send(());
+                }
+            }
+        });
+        is_ready
+            .recv_timeout(Duration::from_secs(10))
+            .expect("redis-server says that it is ready");
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn check_logs_in_to_redis() {
+    let redis = Redis::start("s3cret");
+    let socket = redis.directory.join("redis.sock");
+    for (password, code, finding) in [
+        ("s3cret", 0, "redis: ok (unix://"),
+        ("wrong", 1, "redis: FAILED (unix://"),
+    ] {
+        let url = format!("unix://{}?pass={password}", socket.display());
+        let output = runcast(&["check", "--redis-url", &url], &[]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
+        assert!(text.contains(finding), "{text}");
+        assert!(!text.contains(password), "{text}");
+    }
 }
 
 #[test]
