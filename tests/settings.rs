@@ -119,7 +119,11 @@ fn check_reaches_no_redis_and_says_so_without_the_password() {
     let port = closed.local_addr().expect("bound").port();
     drop(closed);
     let url = format!("redis://:s3cret@127.0.0.1:{port}");
-    let output = runcast(&["check"], &[("RUNCAST__REDIS__URL", &url)]);
+    let environment = [
+        ("RUNCAST__REDIS__URL", url.as_str()),
+        ("RUNCAST__KUBECTL__ENABLED", "false"),
+    ];
+    let output = runcast(&["check"], &environment);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout.clone()).expect("findings are UTF-8");
     let place = format!("redis: FAILED (redis://***@127.0.0.1:{port}): ");
@@ -182,7 +186,14 @@ fn check_logs_in_to_redis() {
         ("wrong", 1, "redis: FAILED (unix://"),
     ] {
         let url = format!("unix://{}?pass={password}", socket.display());
-        let output = runcast(&["check", "--redis-url", &url], &[]);
+        let arguments = [
+            "check",
+            "--redis-url",
+            &url,
+            "--set",
+            "kubectl.enabled=false",
+        ];
+        let output = runcast(&arguments, &[]);
         assert_eq!(output.status.code(), Some(code), "{output:?}");
         let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
         assert!(text.contains(finding), "{text}");
@@ -192,7 +203,23 @@ fn check_logs_in_to_redis() {
 
 #[test]
 fn check_of_an_embedded_broker_needs_no_redis() {
-    let output = runcast(&["check", "--backend", "embedded"], &[]);
+    let environment = [("RUNCAST__KUBECTL__ENABLED", "false")];
+    let output = runcast(&["check", "--backend", "embedded"], &environment);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.starts_with(b"settings: ok\n"));
+}
+
+#[test]
+fn check_says_what_keeps_kubectl_from_working() {
+    let missing = ("RUNCAST__KUBECTL__COMMAND", "/nowhere/kubectl");
+    for (backend, code, finding) in [
+        ("kubectl", 1, "kubectl: FAILED (namespace default): "),
+        ("embedded", 0, "kubectl: not usable (namespace default): "),
+    ] {
+        let output = runcast(&["check", "--backend", backend], &[missing]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
+        let finding = format!("{finding}the broker finds no kubectl");
+        assert!(text.contains(&finding), "{text}");
+    }
 }

@@ -413,16 +413,18 @@ impl Metrics {
         out.counter(
             "runcast_gaps_total",
             "Gaps told: per run where all clients of a hub are told, else per client.",
-            GapReason::ALL
-                .map(|reason| (vec![("reason", reason.as_str())], self.gaps.of(reason).get())),
+            GapReason::ALL.map(|reason| {
+                (
+                    vec![("reason", reason.as_str())],
+                    self.gaps.of(reason).get(),
+                )
+            }),
         );
-        for (name, help, value) in [
-            (
-                "runcast_ring_bytes",
-                "Bytes in the rings of all hubs.",
-                self.ring_bytes.get(),
-            ),
-        ] {
+        for (name, help, value) in [(
+            "runcast_ring_bytes",
+            "Bytes in the rings of all hubs.",
+            self.ring_bytes.get(),
+        )] {
             out.gauge(name, help, [(vec![], value)]);
         }
         for (name, help, counter) in [

@@ -169,11 +169,7 @@ impl RunLog {
             .iter()
             .rev()
             .filter(|segment| segment.no() < position.segment_no)
-            .flat_map(|segment| {
-                (0..segment.frames().len())
-                    .rev()
-                    .map(move |i| (segment, i))
-            });
+            .flat_map(|segment| (0..segment.frames().len()).rev().map(move |i| (segment, i)));
         in_last
             .chain(before)
             .find_map(|(segment, index)| segment.id_of(index))
@@ -335,7 +331,10 @@ impl RunLog {
     /// After a plain event of a hub that is gone: what it saw last cannot be
     /// told, so a gap, then on from the durable part of the id.
     fn join_after_foreign(&self, id: &PlainId) -> Result<LogPosition, Lost> {
-        let lost = match id.durable.map(|durable| (durable, self.join_after_durable(durable))) {
+        let lost = match id
+            .durable
+            .map(|durable| (durable, self.join_after_durable(durable)))
+        {
             Some((durable, Ok(position))) => Lost {
                 position,
                 known: Some(EventId::Durable(durable)),

@@ -133,7 +133,10 @@ impl HttpServer {
         let drain_time = self.shutdown_grace.mul_f64(DRAIN_SHARE);
         let open = self.broker.drain(drain_time).await;
         if open > 0 {
-            tracing::warn!(dropped = open, "some streams did not end in time; closing them");
+            tracing::warn!(
+                dropped = open,
+                "some streams did not end in time; closing them"
+            );
         }
         let left = self.shutdown_grace.saturating_sub(started.elapsed());
         if tokio::time::timeout(left, handle.stop(true)).await.is_err() {

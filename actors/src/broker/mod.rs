@@ -151,12 +151,9 @@ impl Broker {
             return false;
         }
         let run_id = request.run_id.as_str();
-        let asked = self
-            .shared
-            .registry
-            .with(request.backend, run_id, |entry| {
-                entry.hub.send(HasSeenEnd(cursor.clone()))
-            });
+        let asked = self.shared.registry.with(request.backend, run_id, |entry| {
+            entry.hub.send(HasSeenEnd(cursor.clone()))
+        });
         match asked {
             Some(answer) => answer.await.unwrap_or(false),
             None => false,
@@ -222,10 +219,7 @@ impl Broker {
 
     /// Returns what is known of a run, or `None` if it was never seen here.
     pub async fn run(&self, run_id: &RunId) -> Option<RunDetail> {
-        let order = [
-            self.shared.settings.backend(),
-            BackendKind::Kubectl,
-        ];
+        let order = [self.shared.settings.backend(), BackendKind::Kubectl];
         for backend in order {
             let asked = self
                 .shared
@@ -289,4 +283,3 @@ impl Broker {
         self.shared.stop().await;
     }
 }
-

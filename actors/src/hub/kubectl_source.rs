@@ -9,9 +9,7 @@ use super::RunHub;
 use super::writer::{IdSource, NewFrame};
 use crate::kubectl::{KubectlLine, KubectlLogActor, KubectlUpdate, Stop};
 use crate::metrics::EventResult;
-use crate::protocol::{
-    EventId, EventKind, Gap, GapReason, KubectlPosition, Problem, Timestamp,
-};
+use crate::protocol::{EventId, EventKind, Gap, GapReason, KubectlPosition, Problem, Timestamp};
 use crate::sse::problem_frame;
 use crate::worker::{AttachId, RunMessage};
 

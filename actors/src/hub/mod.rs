@@ -134,11 +134,7 @@ impl RunHub {
                 continue;
             }
             let follows_on = attachment.next_no + segments.len() as u64 == end_no;
-            if follows_on
-                && attachment
-                    .inbox
-                    .push_segments(*attach_id, segments.clone())
-            {
+            if follows_on && attachment.inbox.push_segments(*attach_id, segments.clone()) {
                 attachment.next_no = end_no;
             } else {
                 self.shared.metrics.inbox_refusals.inc();
@@ -435,7 +431,6 @@ impl RunHub {
             }
         }
     }
-
 }
 
 /// Tells `hub` that a worker's last client left.
@@ -446,4 +441,3 @@ pub(crate) fn detach(hub: &Addr<RunHub>, attach_id: AttachId) {
     )]
     hub.do_send(Detach { attach_id });
 }
-

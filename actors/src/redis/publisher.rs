@@ -82,14 +82,18 @@ impl RedisPublisher {
         let mut results = publisher.call(run_id, events, restart).await;
         // After a restart without its data Redis has no functions; nothing of
         // the batch was accepted then.
-        if results.iter().all(|result| matches!(result, Err(error) if is_missing_function(error)))
+        if results
+            .iter()
+            .all(|result| matches!(result, Err(error) if is_missing_function(error)))
             && publisher.ensure_function().await.is_ok()
         {
             results = publisher.call(run_id, events, restart).await;
         }
         let counters = &self.shared.metrics.redis;
         counters.publishes.add(events.len() as u64);
-        let answers = results.into_iter().map(|result| result.map_err(unavailable));
+        let answers = results
+            .into_iter()
+            .map(|result| result.map_err(unavailable));
         answers
             .map(|answer| match answer {
                 Ok(result) => result,
@@ -151,7 +155,12 @@ impl RedisPublisher {
 /// Reads `["OK", id]` and its kin.
 fn read_answer(value: &Value) -> RedisResult<PublishResult> {
     let (word, detail): (String, String) = redis::from_redis_value_ref(value)?;
-    let unexpected = || RedisError::from((redis::ErrorKind::UnexpectedReturnType, "unexpected answer of runcast_publish"));
+    let unexpected = || {
+        RedisError::from((
+            redis::ErrorKind::UnexpectedReturnType,
+            "unexpected answer of runcast_publish",
+        ))
+    };
     Ok(match word.as_str() {
         "OK" => Ok(detail.parse().map_err(|_| unexpected())?),
         "CLOSED" => Err(PublishError::Closed),

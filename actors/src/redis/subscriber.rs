@@ -267,9 +267,10 @@ impl RedisSubscriber {
         let limits = &self.shared.settings.limits;
         let prefix = &self.shared.settings.redis.channel_prefix;
         let (run_id, message) = match Channel::parse(prefix, &channel) {
-            Ok(Channel::Framed { run_id }) => {
-                (channel.slice_ref(run_id.as_bytes()), Incoming::Framed(payload))
-            }
+            Ok(Channel::Framed { run_id }) => (
+                channel.slice_ref(run_id.as_bytes()),
+                Incoming::Framed(payload),
+            ),
             Ok(Channel::Plain {
                 run_id,
                 kind,
@@ -344,11 +345,9 @@ impl RedisSubscriber {
         };
         let messages = batch.messages.len();
         let kinds: Vec<EventKind> = batch.messages.iter().map(Incoming::kind).collect();
-        let sent = self
-            .shared
-            .with_hub(BackendKind::Redis, &run_id, |entry| {
-                self.send_to(entry, batch);
-            });
+        let sent = self.shared.with_hub(BackendKind::Redis, &run_id, |entry| {
+            self.send_to(entry, batch);
+        });
         if sent.is_none() {
             debug!(%run_id, dropped = messages, "no room for another hub");
             for kind in kinds {
@@ -365,7 +364,10 @@ impl RedisSubscriber {
 
     /// Messages of runs we do not know were dropped: all are told.
     fn overflowed(&self, count: u64) {
-        error!(dropped = count, "Redis is faster than we are: messages dropped");
+        error!(
+            dropped = count,
+            "Redis is faster than we are: messages dropped"
+        );
         self.shared.metrics.redis.queue_overflows.add(count);
         self.shared.registry.each(BackendKind::Redis, |_, entry| {
             if entry.hub.try_send(Overflowed).is_err() {

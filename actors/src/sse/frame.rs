@@ -14,9 +14,7 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::protocol::{
-    BackendKind, EventKind, Gap, Payload, Problem, RunId, Timestamp,
-};
+use crate::protocol::{BackendKind, EventKind, Gap, Payload, Problem, RunId, Timestamp};
 
 /// One event of a run, ready to be written.
 #[derive(Debug, Clone, Copy)]
@@ -111,7 +109,8 @@ pub fn hello_frame(
 
 /// Appends a frame that only sets a client's cursor.
 pub fn cursor_frame(out: &mut String, id: &str) {
-    write!(out, "event: cursor\ndata: {{}}\nid: {id}\n\n").expect("writing to a string cannot fail");
+    write!(out, "event: cursor\ndata: {{}}\nid: {id}\n\n")
+        .expect("writing to a string cannot fail");
 }
 
 /// Returns the data of a `gap` event.
@@ -242,7 +241,8 @@ mod tests {
             end_frame("completed", None, "1-2-3"),
             "event: end\ndata: {\"status\":\"completed\",\"events\":null}\nid: 1-2-3-end\n\n"
         );
-        let problem = Problem::new(503, "redis-unavailable", "Redis unavailable", "try").retryable(true);
+        let problem =
+            Problem::new(503, "redis-unavailable", "Redis unavailable", "try").retryable(true);
         assert_eq!(
             problem_frame(&problem),
             "event: problem\ndata: {\"type\":\"urn:runcast:problem:redis-unavailable\",\

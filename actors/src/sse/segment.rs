@@ -255,9 +255,19 @@ impl SegmentBuilder {
             let tail = self.bytes.split_off(start);
             self.seal(received_at);
             self.bytes = tail;
-            self.note(spans.source.start - start, spans.source.len(), spans.id.len(), class);
+            self.note(
+                spans.source.start - start,
+                spans.source.len(),
+                spans.id.len(),
+                class,
+            );
         } else {
-            self.note(spans.source.start, spans.source.len(), spans.id.len(), class);
+            self.note(
+                spans.source.start,
+                spans.source.len(),
+                spans.id.len(),
+                class,
+            );
         }
         self.events += 1;
         self.durable = durable.or(self.durable);

@@ -153,9 +153,7 @@ impl WorkerRun {
     }
 
     fn reset_log(&self, from: LogStart) {
-        self.log
-            .borrow_mut()
-            .reset(from.segment_no, from.events);
+        self.log.borrow_mut().reset(from.segment_no, from.events);
     }
 
     fn attached(&self, hub: HubIdentity, segments: Vec<Segment>, from: LogStart) {
@@ -340,9 +338,8 @@ impl WorkerRun {
             seat.state.set(SeatState::Closing(CloseReason::End));
         }
         let chunk = segment.slice(first..last);
-        self.counters.delivered(passed, chunk.len(), || {
-            segment.received_at().elapsed()
-        });
+        self.counters
+            .delivered(passed, chunk.len(), || segment.received_at().elapsed());
         Some(chunk)
     }
 
