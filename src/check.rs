@@ -14,7 +14,7 @@ use crate::settings::Settings;
 struct Finding {
     name: &'static str,
     place: String,
-    /// Whether bare `/stream` cannot work without it.
+    /// Whether bare `/stream` does not work because of it.
     needed: bool,
     /// How long it took, or what is wrong.
     outcome: Result<Duration, String>,
@@ -59,6 +59,20 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
                 .await
                 .map_err(|error| one_line(&error)),
         });
+    }
+    if settings.kubectl.enabled {
+        findings.push(Finding {
+            name: "kubectl",
+            place: format!("namespace {}", settings.kubectl.namespace),
+            needed: backend == DefaultBackend::Kubectl,
+            outcome: reach::kubectl(&settings.kubectl)
+                .await
+                .map_err(|problem| one_line(&problem.detail)),
+        });
+    }
+    // `auto` takes either.
+    if backend == DefaultBackend::Auto && findings.iter().all(|found| found.outcome.is_err()) {
+        findings.iter_mut().for_each(|found| found.needed = true);
     }
     findings
 }

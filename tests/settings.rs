@@ -1,7 +1,12 @@
 //! The built program's command line: exit codes, and what it says before it
 //! serves. What each setting allows is tested under `src/settings`.
 
-use std::process::{Command, Output};
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::thread;
+use std::time::Duration;
 
 fn runcast(arguments: &[&str], environment: &[(&str, &str)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_runcast"))
@@ -114,7 +119,11 @@ fn check_reaches_no_redis_and_says_so_without_the_password() {
     let port = closed.local_addr().expect("bound").port();
     drop(closed);
     let url = format!("redis://:s3cret@127.0.0.1:{port}");
-    let output = runcast(&["check"], &[("RUNCAST__REDIS__URL", &url)]);
+    let environment = [
+        ("RUNCAST__REDIS__URL", url.as_str()),
+        ("RUNCAST__KUBECTL__ENABLED", "false"),
+    ];
+    let output = runcast(&["check"], &environment);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let text = String::from_utf8(output.stdout.clone()).expect("findings are UTF-8");
     let place = format!("redis: FAILED (redis://***@127.0.0.1:{port}): ");
@@ -123,9 +132,94 @@ fn check_reaches_no_redis_and_says_so_without_the_password() {
     assert!(!format!("{output:?}").contains("s3cret"));
 }
 
+/// A redis-server on a socket of its own, gone with the test.
+struct Redis {
+    child: Child,
+    directory: PathBuf,
+}
+
+impl Redis {
+    fn start(password: &str) -> Self {
+        let name = format!("runcast-check-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).expect("the temporary directory is writable");
+        let child = Command::new("redis-server")
+            .args(["--port", "0", "--save", "", "--requirepass", password])
+            .args(["--unixsocket", "redis.sock"])
+            .current_dir(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("redis-server is installed");
+        let mut redis = Self { child, directory };
+        let log = redis.child.stdout.take().expect("it is piped");
+        // The log ends if it cannot start; it goes on being written, so the
+        // pipe is read to its end elsewhere.
+        let (ready, is_ready) = sync_channel(1);
+        thread::spawn(move || {
+            for line in BufReader::new(log).lines().map_while(Result::ok) {
+                if line.contains("eady to accept connections") {
+                    let _ = ready.try_send(());
+                }
+            }
+        });
+        is_ready
+            .recv_timeout(Duration::from_secs(10))
+            .expect("redis-server says that it is ready");
+        redis
+    }
+}
+
+impl Drop for Redis {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let _ = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+#[test]
+fn check_logs_in_to_redis() {
+    let redis = Redis::start("s3cret");
+    let socket = redis.directory.join("redis.sock");
+    for (password, code, finding) in [
+        ("s3cret", 0, "redis: ok (unix://"),
+        ("wrong", 1, "redis: FAILED (unix://"),
+    ] {
+        let url = format!("unix://{}?pass={password}", socket.display());
+        let arguments = [
+            "check",
+            "--redis-url",
+            &url,
+            "--set",
+            "kubectl.enabled=false",
+        ];
+        let output = runcast(&arguments, &[]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
+        assert!(text.contains(finding), "{text}");
+        assert!(!text.contains(password), "{text}");
+    }
+}
+
 #[test]
 fn check_of_an_embedded_broker_needs_no_redis() {
-    let output = runcast(&["check", "--backend", "embedded"], &[]);
+    let environment = [("RUNCAST__KUBECTL__ENABLED", "false")];
+    let output = runcast(&["check", "--backend", "embedded"], &environment);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(output.stdout.starts_with(b"settings: ok\n"));
+}
+
+#[test]
+fn check_says_what_keeps_kubectl_from_working() {
+    let missing = ("RUNCAST__KUBECTL__COMMAND", "/nowhere/kubectl");
+    for (backend, code, finding) in [
+        ("kubectl", 1, "kubectl: FAILED (namespace default): "),
+        ("embedded", 0, "kubectl: not usable (namespace default): "),
+    ] {
+        let output = runcast(&["check", "--backend", backend], &[missing]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
+        let finding = format!("{finding}the broker finds no kubectl");
+        assert!(text.contains(&finding), "{text}");
+    }
 }

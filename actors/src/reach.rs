@@ -1,10 +1,14 @@
-//! [`redis`]: one look at whether Redis answers, for `runcast check`.
+//! [`redis`] and [`kubectl`]: one look at whether each answers, for
+//! `runcast check`.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{AsyncConnectionConfig, Client, RedisError};
 
-use crate::settings::RedisSettings;
+use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
+use crate::protocol::{Problem, RunId};
+use crate::settings::{KubectlSettings, RedisSettings};
 
 /// Connects as the broker would, logs in, sends `PING` and returns how long
 /// that took.
@@ -24,4 +28,30 @@ pub async fn redis(settings: &RedisSettings) -> Result<Duration, RedisError> {
         .await?;
     redis::cmd("PING").exec_async(&mut connection).await?;
     Ok(begin.elapsed())
+}
+
+/// Lists the pods of a run that does not exist, as the broker lists those of
+/// one that does, and returns how long that took: program, cluster,
+/// credentials and the permission to list pods are good.
+///
+/// # Errors
+///
+/// What a client of a stream would be told.
+pub async fn kubectl(settings: &KubectlSettings) -> Result<Duration, Problem> {
+    let begin = Instant::now();
+    let run_id = RunId::parse("runcast-check").expect("it is a run id");
+    let selector = settings.selector_of(&run_id);
+    let kubectl = Kubectl {
+        settings: Arc::new(settings.clone()),
+        counters: Arc::new(KubectlCounters::default()),
+        permits: Arc::new(FollowPermits::new(1)),
+    };
+    let namespace = settings.namespace.as_str();
+    let args = [
+        "get", "pods", "-n", namespace, "-l", &selector, "-o", "json",
+    ];
+    match kubectl.query(&args).await {
+        Ok(_) => Ok(begin.elapsed()),
+        Err(failure) => Err(failure.problem()),
+    }
 }

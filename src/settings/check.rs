@@ -65,12 +65,6 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
     );
     require(
         faults,
-        i32::try_from(server.backlog).is_ok(),
-        "server.backlog",
-        format!("must be at most {}", i32::MAX),
-    );
-    require(
-        faults,
         server.max_connections > limits.max_streams,
         "server.max_connections",
         format!(

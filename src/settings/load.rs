@@ -24,7 +24,7 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-const SECRETS: [&str; 1] = ["redis.url"];
+const SECRETS: [&str; 2] = ["redis.url", "kubectl.extra_args"];
 /// What `runcast dev` sets over the file, so that it runs on a fresh machine
 /// beside any `settings.toml`.
 const DEV: [(&str, &str); 3] = [
@@ -260,7 +260,7 @@ fn bad_value(key: &str, value: String, origin: &Origin, reason: String) -> Setti
 fn shown(key: &str, value: &Value) -> String {
     const LONGEST: usize = 200;
     let text = match &value.kind {
-        ValueKind::String(text) if SECRETS.contains(&key) => {
+        ValueKind::String(text) if key == "redis.url" => {
             format!("{:?}", RedisUrl::redact(text))
         }
         _ if SECRETS.contains(&key) => "(hidden)".to_owned(),

@@ -7,6 +7,10 @@ use config::{Value, ValueKind};
 use humantime_serde::re::humantime;
 use serde_json::Value as Json;
 
+/// No number in the settings is larger: queues of that capacity can be made.
+const COUNT_MAX: u64 = 1_000_000_000;
+/// No size in the settings is larger: sums of them cannot overflow.
+const SIZE_MAX: ByteSize = ByteSize::tib(16);
 /// No time in the settings is longer: adding it to a clock cannot overflow.
 const DURATION_MAX: Duration = Duration::from_secs(3650 * 24 * 3600);
 
@@ -50,22 +54,37 @@ impl Shape {
     pub(super) fn read(self, value: &Value, untyped: bool) -> Result<Json, String> {
         match (self, &value.kind) {
             (Self::Switch, ValueKind::Boolean(on)) => Ok(Json::Bool(*on)),
-            (Self::Count, kind) if count(kind).is_some() => Ok(Json::from(count(kind))),
-            (Self::Size, kind) if count(kind).is_some() => Ok(Json::from(count(kind))),
+            (Self::Count, ValueKind::I64(number)) => self.count(u64::try_from(*number).ok()),
+            (Self::Size, ValueKind::I64(number)) => {
+                self.size(u64::try_from(*number).ok().map(ByteSize))
+            }
+            (Self::Size, ValueKind::String(text)) => self.size(text.parse().ok()),
             (Self::Text, ValueKind::String(text)) => Ok(Json::from(text.as_str())),
             (Self::Duration, ValueKind::String(text)) => self.duration(text),
-            (Self::Size, ValueKind::String(text)) if text.parse::<ByteSize>().is_ok() => {
-                Ok(Json::from(text.as_str()))
-            }
             (Self::List, ValueKind::Array(items)) => self.list(items),
             (_, ValueKind::String(text)) if untyped => self.parse(text),
             _ => Err(self.rule()),
         }
     }
 
+    fn count(self, number: Option<u64>) -> Result<Json, String> {
+        match number {
+            Some(number) if number <= COUNT_MAX => Ok(Json::from(number)),
+            _ => Err(self.rule()),
+        }
+    }
+
+    fn size(self, size: Option<ByteSize>) -> Result<Json, String> {
+        match size {
+            Some(size) if size <= SIZE_MAX => Ok(Json::from(size.as_u64())),
+            Some(_) => Err("must be at most 16TiB".to_owned()),
+            None => Err(self.rule()),
+        }
+    }
+
     fn duration(self, text: &str) -> Result<Json, String> {
-        let number = text.trim();
-        if !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) {
+        // `humantime` takes a lone 0; here no number goes without its unit.
+        if text.trim().parse::<f64>().is_ok() {
             return Err(self.rule());
         }
         match humantime::parse_duration(text) {
@@ -86,7 +105,7 @@ impl Shape {
     fn parse(self, text: &str) -> Result<Json, String> {
         match self {
             Self::Switch => text.parse().map(Json::Bool).map_err(|_| self.rule()),
-            Self::Count => text.parse::<u64>().map(Json::from).map_err(|_| self.rule()),
+            Self::Count => self.count(text.parse().ok()),
             Self::List => Ok(text
                 .split(',')
                 .map(str::trim)
@@ -99,7 +118,7 @@ impl Shape {
     fn rule(self) -> String {
         match self {
             Self::Switch => "must be true or false",
-            Self::Count => "must be a whole number, 0 or more",
+            Self::Count => "must be a whole number, 0 to 1000000000",
             Self::Text => "must be a text in quotes",
             Self::List => "must be a list of texts, like [\"a\", \"b\"] (a,b outside a file)",
             Self::Duration => {
@@ -110,13 +129,5 @@ impl Shape {
             }
         }
         .to_owned()
-    }
-}
-
-fn count(kind: &ValueKind) -> Option<u64> {
-    match kind {
-        ValueKind::I64(number) => u64::try_from(*number).ok(),
-        ValueKind::U64(number) => Some(*number),
-        _ => None,
     }
 }

@@ -283,6 +283,15 @@ fn a_value_of_the_wrong_type_is_refused() {
         ("[server]\nworkers = -1", "server.workers"),
         ("[server]\nworkers = \"2\"", "server.workers"),
         ("[server]\nbacklog = 5000000000", "server.backlog"),
+        (
+            "[hub]\nmailbox = 9223372036854775807",
+            "hub.mailbox = 9223372036854775807",
+        ),
+        (
+            "[hub]\ntotal_ring_bytes = \"17TiB\"",
+            "hub.total_ring_bytes",
+        ),
+        ("[streaming]\nmax_age = \"0\"", "streaming.max_age"),
         ("[metrics]\nenabled = \"true\"", "metrics.enabled"),
         (
             "[cors]\nallowed_origins = \"http://a\"",
@@ -416,8 +425,13 @@ fn a_password_is_in_no_error_and_no_debug_output() {
         let errors = from_set("redis.url", url).expect_err(url);
         assert!(!format!("{errors:?}").contains("s3cret"), "{errors:?}");
     }
-    let errors = from_file("[redis]\nurl = [\"redis://:s3cret@h\"]").expect_err("a list");
-    assert!(!format!("{errors:?}").contains("s3cret"), "{errors:?}");
+    for file in [
+        "[redis]\nurl = [\"redis://:s3cret@h\"]",
+        "[kubectl]\nextra_args = \"--token=s3cret\"",
+    ] {
+        let errors = from_file(file).expect_err(file);
+        assert!(!format!("{errors:?}").contains("s3cret"), "{errors:?}");
+    }
     let settings = from_set("redis.url", "redis://u:s3cret@h").expect("good settings");
     assert!(!format!("{settings:?}").contains("s3cret"));
 }

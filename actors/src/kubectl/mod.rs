@@ -23,6 +23,8 @@ mod outlet;
 mod pods;
 mod update;
 
+pub(crate) use child::Kubectl;
+
 pub use actor::{KubectlFollow, KubectlLogActor, Stop};
 pub use counters::{FollowPermits, KubectlCounters};
 pub use failure::FailureReason;
