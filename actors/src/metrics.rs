@@ -420,13 +420,11 @@ impl Metrics {
                 )
             }),
         );
-        for (name, help, value) in [(
+        out.gauge(
             "runcast_ring_bytes",
             "Bytes in the rings of all hubs.",
-            self.ring_bytes.get(),
-        )] {
-            out.gauge(name, help, [(vec![], value)]);
-        }
+            [(vec![], self.ring_bytes.get())],
+        );
         for (name, help, counter) in [
             (
                 "runcast_hubs_retired_total",

@@ -60,6 +60,13 @@ impl RunLog {
     /// Appends the next segment. One that does not follow on (segments were
     /// missed) empties the log first: a log has no holes.
     pub fn push(&mut self, segment: Segment) {
+        self.push_untrimmed(segment);
+        self.trim_before(self.end_no);
+    }
+
+    /// Appends the next segment and keeps all others, over the bounds if need
+    /// be, until [`RunLog::trim_before`].
+    pub fn push_untrimmed(&mut self, segment: Segment) {
         if segment.no() != self.end_no {
             self.clear();
         }
@@ -67,9 +74,25 @@ impl RunLog {
         self.events_through = segment.events_through();
         self.bytes += segment.weight();
         self.segments.push_back(segment);
-        while self.segments.len() > 1 && self.is_over() {
-            self.pop_front();
-        }
+    }
+
+    /// Drops the oldest segments until the log is inside its bounds, but none
+    /// from `no` on.
+    pub fn trim_before(&mut self, no: u64) {
+        while self.front_no() < no && self.is_over() && self.pop_front() {}
+    }
+
+    /// Bytes of the segments from `no` on.
+    pub fn bytes_from(&self, no: u64) -> usize {
+        let from = self.segments.iter().rev();
+        from.take_while(|segment| segment.no() >= no)
+            .map(Segment::weight)
+            .sum()
+    }
+
+    /// The bound in bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
     }
 
     fn is_over(&self) -> bool {

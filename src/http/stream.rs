@@ -107,8 +107,8 @@ fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, 
     )
 }
 
-/// `Accept` is not looked at: whoever asks this path wants its stream, and an
-/// EventSource that gets a 406 never comes back.
+/// `Accept` decides only how temporary trouble is told: whoever asks this path
+/// wants its stream, and an EventSource that gets a 406 never comes back.
 async fn open(
     RunPath(run_id): RunPath,
     query: StreamQuery,
@@ -123,6 +123,7 @@ async fn open(
             .insert_header((header::CONTENT_TYPE, "text/event-stream"))
             .finish());
     }
+    let accepts_stream = accepts_stream(request);
     let request = StreamRequest {
         run_id,
         backend,
@@ -130,11 +131,29 @@ async fn open(
         start: query.start,
     };
     Ok(match state.broker.open_stream(request).await {
-        StreamAnswer::Stream(body) => stream_head(HttpResponse::Ok(), backend)
-            .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-            .body(body),
+        StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
+        StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
+            stream_head(HttpResponse::Ok(), backend)
+                .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+                .body(body)
+        }
         StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
     })
+}
+
+/// Whether the client takes `text/event-stream`; no `Accept` at all takes
+/// anything.
+fn accepts_stream(request: &HttpRequest) -> bool {
+    let mut accept = request.headers().get_all(header::ACCEPT).peekable();
+    accept.peek().is_none()
+        || accept
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|range| range.split(';').next())
+            .any(|range| {
+                let range = range.trim().to_ascii_lowercase();
+                matches!(range.as_str(), "" | "*/*" | "text/*" | "text/event-stream")
+            })
 }
 
 fn stream_head(mut answer: HttpResponseBuilder, backend: BackendKind) -> HttpResponseBuilder {

@@ -91,7 +91,6 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         "must be 1 byte to 16MiB: Redis cuts its subscribers off at 32MiB",
     );
     for (key, size) in [
-        ("hub.ring_bytes", hub.ring_bytes),
         ("hub.inbox_bytes", hub.inbox_bytes),
         ("history.max_bytes_per_run", history.max_bytes_per_run),
         ("redis.queue_bytes", redis.queue_bytes),

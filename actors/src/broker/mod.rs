@@ -75,7 +75,10 @@ impl Broker {
                 self.shared.metrics.sessions_refused.of(reason).inc();
                 let problem = problem.retryable(true);
                 let retry = self.shared.settings.retry;
-                StreamAnswer::Stream(StreamBody::failed(&problem, reason, retry))
+                StreamAnswer::Refused {
+                    body: StreamBody::failed(&problem, reason, retry),
+                    problem,
+                }
             }
         }
     }
@@ -131,16 +134,7 @@ impl Broker {
     async fn until_redis_is_up(&self) -> Result<(), (Problem, CloseReason)> {
         let link = &self.shared.redis;
         let up = tokio::time::timeout(BACKEND_PATIENCE, link.until_up()).await;
-        up.map_err(|_| {
-            let since = link.health().since;
-            let problem = Problem::new(
-                503,
-                "redis-unavailable",
-                "Redis unavailable",
-                format!("Redis is down since {since}; the stream begins when it is back"),
-            );
-            (problem, CloseReason::Unavailable)
-        })
+        up.map_err(|_| (link.problem(), CloseReason::Unavailable))
     }
 
     async fn has_seen_end(&self, request: &StreamRequest) -> bool {

@@ -71,7 +71,7 @@ impl BrokerShared {
     // ---- hubs --------------------------------------------------------------
 
     /// Calls `send` with the hub of a run, made if there is none; `None` when
-    /// hubs are at their limit, after asking the longest idle one to end.
+    /// hubs are at their limit and all of them watched.
     pub(crate) fn with_hub<T>(
         self: &Arc<Self>,
         backend: BackendKind,
@@ -87,11 +87,7 @@ impl BrokerShared {
             });
             HubEntry { hub, stats }
         };
-        let sent = self.registry.with_or_make(backend, run_id, make, send);
-        if sent.is_none() {
-            self.registry.evict_one();
-        }
-        sent
+        self.registry.with_or_make(backend, run_id, make, send)
     }
 
     /// Attaches a worker to the hub of a run.
@@ -111,6 +107,7 @@ impl BrokerShared {
                 reason = "one per attachment, and it must not be refused"
             )]
             entry.hub.do_send(Attach { attach_id, inbox });
+            entry.stats.add_attachment();
             (entry.hub.clone(), Arc::clone(&entry.stats))
         })
         .ok_or_else(too_many_runs)

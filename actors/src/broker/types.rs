@@ -49,8 +49,16 @@ pub struct StreamRequest {
 /// What a stream request is answered with.
 #[derive(Debug)]
 pub enum StreamAnswer<B> {
-    /// 200 and this body, which may be short: `retry`, `problem`, `goodbye`.
+    /// 200 and this body.
     Stream(B),
+    /// It cannot begin for now: 200 and this short body (`retry`, `problem`,
+    /// `goodbye`) for who accepts a stream, the problem for others.
+    Refused {
+        /// What is wrong.
+        problem: Problem,
+        /// The same as a stream.
+        body: B,
+    },
     /// 204: the client has seen the run's `end`.
     Ended,
 }

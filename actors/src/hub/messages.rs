@@ -107,10 +107,10 @@ pub struct Describe;
 #[rtype(result = "bool")]
 pub struct HasSeenEnd(pub Cursor);
 
-/// End, if still idle.
+/// End, if idle for long enough, or because the registry has dropped it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Retire {
-    /// Make room: whatever the time since the last event.
+    /// It was taken out of the registry to make room.
     pub evict: bool,
 }

@@ -299,7 +299,6 @@ impl Handler<Attach> for RunHub {
             waits: true,
         };
         self.attachments.insert(attach.attach_id, attachment);
-        self.stats.set_attachments(self.attachments.len());
         if self.backend == BackendKind::Kubectl {
             self.kubectl_attached(attach.attach_id, ctx);
         } else {
@@ -312,8 +311,9 @@ impl Handler<Detach> for RunHub {
     type Result = ();
 
     fn handle(&mut self, detach: Detach, _: &mut Self::Context) {
-        self.attachments.remove(&detach.attach_id);
-        self.stats.set_attachments(self.attachments.len());
+        if self.attachments.remove(&detach.attach_id).is_some() {
+            self.stats.remove_attachment();
+        }
     }
 }
 
@@ -356,17 +356,17 @@ impl Handler<Retire> for RunHub {
 
     fn handle(&mut self, retire: Retire, ctx: &mut Self::Context) {
         self.stats.stop_retiring();
-        let idle_ttl = match retire.evict {
-            true => Duration::ZERO,
-            false => self.shared.settings.idle_ttl(self.backend),
-        };
         // Senders touch the stats and send under the registry's lock, and the
         // entry goes under it: nothing can be on its way to a hub that ends.
-        let gone = self.is_idle()
-            && self
-                .shared
-                .registry
-                .remove_idle(self.backend, &self.run_id, &self.stats, idle_ttl);
+        let idle_ttl = self.shared.settings.idle_ttl(self.backend);
+        let gone = retire.evict
+            || self.is_idle()
+                && self.shared.registry.remove_idle(
+                    self.backend,
+                    &self.run_id,
+                    &self.stats,
+                    idle_ttl,
+                );
         if gone {
             self.retired = true;
             let metrics = &self.shared.metrics;

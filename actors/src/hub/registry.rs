@@ -77,7 +77,7 @@ impl Registry {
     }
 
     /// Calls `send` with the hub of a run, made by `make` if there is none;
-    /// `None` when hubs are at their limit and none is idle.
+    /// `None` when hubs are at their limit and none is idle to make room.
     pub fn with_or_make<T>(
         &self,
         backend: BackendKind,
@@ -87,7 +87,9 @@ impl Registry {
     ) -> Option<T> {
         // Counted before the entry's shard is locked: `len` locks them all.
         // Hubs made at once on several threads may pass the limit by as many.
-        let is_full = self.len() >= self.hubs_max;
+        let is_full = self.len() >= self.hubs_max
+            && self.peek(backend, run_id.as_str(), |_| ()).is_none()
+            && !self.evict_one();
         let entry = match self.of(backend).entry(run_id.clone()) {
             Entry::Occupied(entry) => entry.into_ref(),
             Entry::Vacant(_) if is_full => return None,
@@ -134,7 +136,7 @@ impl Registry {
             self.each(backend, |_, entry| {
                 let stats = &entry.stats;
                 if stats.is_unwatched() && stats.idle_time() >= ttl {
-                    retire(entry, false);
+                    retire(entry);
                 }
                 if stats.has_refused() {
                     // Refused again: the next sweep or message tells.
@@ -144,49 +146,73 @@ impl Registry {
         }
     }
 
-    /// Asks idle hubs, longest idle first, to end until `bytes` are free, and
-    /// an eighth more, so that the search is not repeated for each message.
+    /// Ends idle hubs, longest idle first, until `bytes` are free, and an
+    /// eighth more, so that the search is not repeated for each message.
     pub(crate) fn evict_idle(&self, bytes: u64) {
-        let mut idle = Vec::new();
-        for backend in BackendKind::ALL {
-            self.each(backend, |_, entry| {
-                if entry.stats.is_unwatched() {
-                    idle.push((entry.stats.idle_time(), entry.clone()));
-                }
-            });
-        }
-        idle.sort_by_key(|(idle_time, _)| std::cmp::Reverse(*idle_time));
-        let total: u64 = idle.iter().map(|(_, entry)| entry.stats.ring_bytes()).sum();
+        let mut idle = self.idle_hubs();
+        idle.sort_by_key(|hub| std::cmp::Reverse(hub.idle_time));
+        let total: u64 = idle.iter().map(|hub| hub.entry.stats.ring_bytes()).sum();
         let mut wanted = bytes + total / 8;
-        for (_, entry) in idle {
+        for hub in idle {
             if wanted == 0 {
                 break;
             }
-            wanted = wanted.saturating_sub(entry.stats.ring_bytes());
-            retire(&entry, true);
+            if self.evict(&hub) {
+                wanted = wanted.saturating_sub(hub.entry.stats.ring_bytes());
+            }
         }
     }
 
-    /// Asks the longest idle hub to end, to make room for another.
-    pub(crate) fn evict_one(&self) {
-        let mut oldest: Option<(Duration, HubEntry)> = None;
+    /// Ends the longest idle hub, to make room for another; says whether there
+    /// was one.
+    fn evict_one(&self) -> bool {
+        let oldest = self.idle_hubs().into_iter().max_by_key(|hub| hub.idle_time);
+        oldest.is_some_and(|hub| self.evict(&hub))
+    }
+
+    fn idle_hubs(&self) -> Vec<IdleHub> {
+        let mut idle = Vec::new();
         for backend in BackendKind::ALL {
-            self.each(backend, |_, entry| {
-                let idle = entry.stats.idle_time();
-                let older = oldest.as_ref().is_none_or(|(known, _)| idle > *known);
-                if entry.stats.is_unwatched() && older {
-                    oldest = Some((idle, entry.clone()));
+            self.each(backend, |run_id, entry| {
+                if entry.stats.is_unwatched() {
+                    idle.push(IdleHub {
+                        backend,
+                        run_id: run_id.clone(),
+                        idle_time: entry.stats.idle_time(),
+                        entry: entry.clone(),
+                    });
                 }
             });
         }
-        if let Some((_, entry)) = oldest {
-            retire(&entry, true);
+        idle
+    }
+
+    /// Takes a hub out, if it is still unwatched, and has it end.
+    fn evict(&self, hub: &IdleHub) -> bool {
+        let stats = &hub.entry.stats;
+        let gone = self.remove_idle(hub.backend, &hub.run_id, stats, Duration::ZERO);
+        if gone {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per hub, and it must not be refused"
+            )]
+            hub.entry.hub.do_send(Retire { evict: true });
         }
+        gone
     }
 }
 
-fn retire(entry: &HubEntry, evict: bool) {
-    if entry.stats.begin_retiring() && entry.hub.try_send(Retire { evict }).is_err() {
+/// A hub that nobody watches.
+struct IdleHub {
+    backend: BackendKind,
+    run_id: RunId,
+    idle_time: Duration,
+    entry: HubEntry,
+}
+
+fn retire(entry: &HubEntry) {
+    let asked = Retire { evict: false };
+    if entry.stats.begin_retiring() && entry.hub.try_send(asked).is_err() {
         entry.stats.stop_retiring();
     }
 }

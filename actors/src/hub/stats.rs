@@ -50,8 +50,14 @@ impl HubStats {
         self.clients.fetch_sub(1, Relaxed);
     }
 
-    pub(crate) fn set_attachments(&self, count: usize) {
-        self.attachments.store(count as u64, Relaxed);
+    /// Counts an attachment from the moment it is asked for.
+    pub(crate) fn add_attachment(&self) {
+        self.attachments.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn remove_attachment(&self) {
+        self.touch();
+        self.attachments.fetch_sub(1, Relaxed);
     }
 
     pub(crate) fn set_ring_bytes(&self, bytes: u64) {

@@ -79,6 +79,10 @@ impl RedisPublisher {
         restart: bool,
     ) -> Vec<PublishResult> {
         let mut publisher = self.clone();
+        if !self.shared.redis.is_up() {
+            let down = PublishError::Unavailable(self.shared.redis.problem().detail);
+            return events.iter().map(|_| Err(down.clone())).collect();
+        }
         let mut results = publisher.call(run_id, events, restart).await;
         // After a restart without its data Redis has no functions; nothing of
         // the batch was accepted then.
@@ -140,8 +144,14 @@ impl RedisPublisher {
         }
         // An error of one call is its own, not the pipeline's.
         pipe.ignore_errors();
+        // The managed connection waits for Redis as long as it takes; we do not.
+        let deadline = settings.redis.command_timeout;
+        let answering = pipe.query_async(&mut self.connection);
         let answer: RedisResult<Vec<RedisResult<Value>>> =
-            pipe.query_async(&mut self.connection).await;
+            match tokio::time::timeout(deadline, answering).await {
+                Ok(answer) => answer,
+                Err(_) => Err((redis::ErrorKind::Io, "no answer in time").into()),
+            };
         match answer {
             Ok(answers) => answers
                 .into_iter()

@@ -350,12 +350,12 @@ impl RedisSubscriber {
             };
             let registry = &self.shared.registry;
             let mut batch = Some(batch);
-            let sent = registry.with(BackendKind::Redis, run_id, |entry| {
-                batch.take().map(|batch| self.send_to(entry, batch));
+            registry.with(BackendKind::Redis, run_id, |entry| {
+                if let Some(batch) = batch.take() {
+                    self.send_to(entry, batch);
+                }
             });
-            if sent.is_none()
-                && let Some(batch) = batch
-            {
+            if let Some(batch) = batch {
                 self.send_to_new(run_id, batch);
             }
         }

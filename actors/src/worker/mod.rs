@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 pub use inbox::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
 pub(crate) use run::WorkerRun;
-use wheel::Wheel;
+use wheel::{Wheel, WheelKey};
 
 use crate::broker::BrokerShared;
 use crate::metrics::WorkerCounters;
@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     by_attach: RefCell<HashMap<AttachId, Rc<WorkerRun>>>,
     wheel: RefCell<Wheel>,
     tick: Cell<u64>,
+    /// Counts turns of the pump.
+    pass: Cell<u64>,
 }
 
 impl Worker {
@@ -65,6 +67,7 @@ impl Worker {
             by_attach: RefCell::default(),
             wheel: RefCell::new(Wheel::new(settings.heartbeat_ticks())),
             tick: Cell::new(0),
+            pass: Cell::new(0),
             shared: Arc::clone(shared),
         }
     }
@@ -76,6 +79,7 @@ impl Worker {
         loop {
             let messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
             let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
+            self.pass.set(self.pass.get() + 1);
             for message in messages {
                 match message {
                     WorkerMessage::Run(attach_id, message) => {
@@ -144,6 +148,10 @@ impl Worker {
         by_attach.insert(run.attach_id(), Rc::clone(run));
     }
 
+    fn pass(&self) -> u64 {
+        self.pass.get()
+    }
+
     pub(crate) fn tick(&self) -> u64 {
         self.tick.get()
     }
@@ -153,15 +161,19 @@ impl Worker {
     }
 
     /// Has `seat` beat once an interval from now on.
-    fn schedule_beats(&self, seat: &Rc<Seat>, run: &Rc<WorkerRun>) {
-        self.wheel.borrow_mut().add(self.tick.get(), seat, run);
+    fn schedule_beats(&self, seat: &Rc<Seat>, run: &Rc<WorkerRun>) -> WheelKey {
+        self.wheel.borrow_mut().add(self.tick.get(), seat, run)
+    }
+
+    fn stop_beats(&self, key: WheelKey) {
+        self.wheel.borrow_mut().remove(key);
     }
 
     fn beat(&self) {
         let tick = self.tick.get() + 1;
         self.tick.set(tick);
         let now = Timestamp::now();
-        self.wheel.borrow_mut().turn(tick, |seat, run| {
+        self.wheel.borrow().turn(tick, |seat, run| {
             seat.beat(&run.heartbeat(tick, now));
             self.counters.heartbeats.add_local(1);
         });

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use slab::Slab;
 use tracing::{info, warn};
 
-use super::{AttachId, LogStart, RunMessage, Worker};
+use super::{AttachId, LogStart, RunMessage, WheelKey, Worker};
 use crate::broker::StreamStart;
 use crate::hub::{HubStats, RunHub};
 use crate::metrics::WorkerCounters;
@@ -45,11 +45,19 @@ pub(crate) struct WorkerRun {
     overflowed_no: Cell<u64>,
     next_flush: Cell<Instant>,
     flush_timer: Cell<bool>,
-    members: RefCell<Slab<Rc<Seat>>>,
+    members: RefCell<Slab<Member>>,
+    /// The pump's turn in which the log was trimmed last.
+    trimmed_pass: Cell<u64>,
     waiting: RefCell<Vec<Addr<SseSession>>>,
     standing_notice: RefCell<Option<Bytes>>,
     last_event_ts: Cell<Option<Timestamp>>,
     heartbeat: RefCell<(u64, Bytes)>,
+}
+
+/// One client, as its run knows it.
+struct Member {
+    seat: Rc<Seat>,
+    beats: WheelKey,
 }
 
 impl WorkerRun {
@@ -79,6 +87,7 @@ impl WorkerRun {
             next_flush: Cell::new(Instant::now()),
             flush_timer: Cell::new(false),
             members: RefCell::default(),
+            trimmed_pass: Cell::new(0),
             waiting: RefCell::default(),
             standing_notice: RefCell::default(),
             last_event_ts: Cell::new(None),
@@ -140,15 +149,22 @@ impl WorkerRun {
         false
     }
 
+    /// Appends segments. What the log holds past its bound goes at the first
+    /// append of a later turn of the pump: bodies have had a turn at it by
+    /// then, so that a burst larger than the ring loses nobody who keeps up.
     fn append(&self, segments: Vec<Segment>) {
         let mut log = self.log.borrow_mut();
+        let pass = self.worker().pass();
+        if self.trimmed_pass.replace(pass) != pass {
+            log.trim_before(self.flushed_no.get());
+        }
         for segment in segments {
             if segment.no() != log.end_no() {
                 self.overflowed_no.set(segment.no());
             }
             self.last_event_ts
                 .set(segment.last_event_ts().or(self.last_event_ts.get()));
-            log.push(segment);
+            log.push_untrimmed(segment);
         }
     }
 
@@ -230,7 +246,8 @@ impl WorkerRun {
         }
         let now = Instant::now();
         let wait = self.next_flush.get().saturating_duration_since(now);
-        if wait.is_zero() {
+        let unflushed = self.log.borrow().bytes_from(self.flushed_no.get());
+        if wait.is_zero() || unflushed > self.burst_bytes() {
             self.flush();
             let delay = self.flush_delay();
             self.next_flush.set(now + delay);
@@ -244,6 +261,11 @@ impl WorkerRun {
             run.flush();
             run.next_flush.set(Instant::now() + run.flush_delay());
         });
+    }
+
+    /// What may wait for a flush: what cannot be trimmed meanwhile is bounded.
+    fn burst_bytes(&self) -> usize {
+        self.log.borrow().bytes_max() / 2
     }
 
     fn flush_delay(&self) -> Duration {
@@ -377,8 +399,8 @@ impl WorkerRun {
     /// Seats a client; its `retry:` block leaves at once.
     pub(crate) fn add_member(self: &Rc<Self>, seat: Rc<Seat>) -> usize {
         self.stats.borrow().add_clients(1);
-        self.worker().schedule_beats(&seat, self);
-        self.members.borrow_mut().insert(seat)
+        let beats = self.worker().schedule_beats(&seat, self);
+        self.members.borrow_mut().insert(Member { seat, beats })
     }
 
     /// Tells `session` when the log is here, now or later.
@@ -445,7 +467,8 @@ impl WorkerRun {
     /// Lets a client go; the last one takes the run with it.
     pub(crate) fn remove_member(&self, member: usize, reason: CloseReason) {
         let worker = self.worker();
-        self.members.borrow_mut().remove(member);
+        let member = self.members.borrow_mut().remove(member);
+        worker.stop_beats(member.beats);
         self.stats.borrow().remove_client();
         worker.shared.session_closed(self.backend, reason);
         if self.members.borrow().is_empty() {
@@ -461,8 +484,8 @@ impl WorkerRun {
     }
 
     fn each_member(&self, mut call: impl FnMut(&Rc<Seat>)) {
-        for (_, seat) in self.members.borrow().iter() {
-            call(seat);
+        for (_, member) in self.members.borrow().iter() {
+            call(&member.seat);
         }
     }
 
