@@ -227,7 +227,7 @@ impl RunLog {
     pub fn join(&self, start: &StreamStart, filter: &FrameFilter, hub: HubIdentity) -> Join {
         match start {
             StreamStart::Start => Join::at(self.front(), None),
-            StreamStart::Now => self.join_known(self.end()),
+            StreamStart::Now => self.join_known(self.live_end()),
             StreamStart::Last(count) => self.join_last(*count, filter),
             StreamStart::BadCursor => Join::told(
                 self.front(),
@@ -237,6 +237,17 @@ impl RunLog {
                 },
             ),
             StreamStart::After(cursor) => self.join_after(cursor, hub),
+        }
+    }
+
+    /// The place where what is yet to come begins: of a run that is over,
+    /// before its `end`.
+    fn live_end(&self) -> LogPosition {
+        match self.segments.back() {
+            Some(last) if last.classes().meets(FrameClass::END) => {
+                LogPosition::at_segment(last.no())
+            }
+            _ => self.end(),
         }
     }
 
@@ -279,14 +290,7 @@ impl RunLog {
             (EventId::Durable(id), _) => self.join_after_durable(*id),
         };
         match join {
-            Ok(position) => {
-                // A client that has seen `end` is not told it again.
-                let position = match cursor.end {
-                    true => self.after_end(position),
-                    false => position,
-                };
-                Join::at(position, Some(cursor.to_string()))
-            }
+            Ok(position) => Join::at(position, Some(cursor.id.to_string())),
             Err(Lost {
                 position,
                 reason,
@@ -304,15 +308,6 @@ impl RunLog {
                     },
                 )
             },
-        }
-    }
-
-    fn after_end(&self, position: LogPosition) -> LogPosition {
-        match self.segment(position.segment_no) {
-            Some(segment) if segment.classes().meets(FrameClass::END) => {
-                LogPosition::at_segment(position.segment_no + 1)
-            }
-            _ => position,
         }
     }
 

@@ -7,7 +7,7 @@ use actix::Message;
 use bytes::Bytes;
 
 use crate::broker::{NewEvent, PublishResult, RunDetail};
-use crate::protocol::{Cursor, EventKind, Problem};
+use crate::protocol::{Cursor, EventKind};
 use crate::worker::{AttachId, Inbox};
 
 /// A message as the subscriber read it, its channel already split.
@@ -52,16 +52,10 @@ pub struct Arrived {
     pub received_at: Instant,
 }
 
-/// The subscription was lost and is back: every run is told.
+/// The subscription was lost: every run is told.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
 pub struct Disconnected;
-
-/// The source of the run's events is down: those who watch are told. Events
-/// may be missed until it is back, which a [`Disconnected`] tells.
-#[derive(Debug, Clone, Message)]
-#[rtype(result = "()")]
-pub struct SourceDown(pub Problem);
 
 /// The queue before the hubs dropped messages of unknown runs, or batches of
 /// this run were refused.

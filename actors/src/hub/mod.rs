@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 
 pub use messages::{
     Append, Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
-    Retire, SourceDown,
+    Retire,
 };
 pub use registry::{HubEntry, Registry};
 pub use stats::HubStats;
@@ -27,7 +27,7 @@ pub use stats::HubStats;
 use crate::broker::{BrokerShared, RunDetail, RunSummary};
 use crate::protocol::{BackendKind, Gap, GapReason, RunId};
 use crate::run_log::RunLog;
-use crate::sse::{gap_frame, problem_frame};
+use crate::sse::gap_frame;
 use crate::worker::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
 use ending::EndState;
 use kubectl_source::KubectlSource;
@@ -326,15 +326,6 @@ impl Handler<Disconnected> for RunHub {
         }
         self.gap(Gap::unknown(GapReason::Disconnected));
         self.publish(ctx);
-    }
-}
-
-impl Handler<SourceDown> for RunHub {
-    type Result = ();
-
-    fn handle(&mut self, SourceDown(problem): SourceDown, _: &mut Self::Context) {
-        let frame = Bytes::from(problem_frame(&problem));
-        self.tell_all(|| RunMessage::Notice(frame.clone()));
     }
 }
 

@@ -11,7 +11,7 @@ static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
 pub struct HubStats {
     clients: AtomicU64,
     attachments: AtomicU64,
-    touched_ms: AtomicU64,
+    touched_us: AtomicU64,
     refused: AtomicU64,
     ring_bytes: AtomicU64,
     /// A `Retire` is on its way.
@@ -21,14 +21,14 @@ pub struct HubStats {
 impl HubStats {
     /// Notes that something was sent to the hub.
     pub fn touch(&self) {
-        self.touched_ms
-            .store(PROCESS_START.elapsed().as_millis() as u64, Relaxed);
+        self.touched_us
+            .store(PROCESS_START.elapsed().as_micros() as u64, Relaxed);
     }
 
     /// Time since something was last sent to the hub.
     pub fn idle_time(&self) -> Duration {
-        let now = PROCESS_START.elapsed().as_millis() as u64;
-        Duration::from_millis(now.saturating_sub(self.touched_ms.load(Relaxed)))
+        let now = PROCESS_START.elapsed().as_micros() as u64;
+        Duration::from_micros(now.saturating_sub(self.touched_us.load(Relaxed)))
     }
 
     /// Whether nobody watches.

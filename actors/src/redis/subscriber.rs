@@ -14,16 +14,15 @@ use tracing::{debug, error, info, warn};
 use super::push_queue::{Push, PushQueue, Turn};
 use super::{RedisLink, client};
 use crate::broker::BrokerShared;
-use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry, SourceDown};
+use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry};
 use crate::metrics::{EventResult, RejectReason};
 use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 
 /// First pause before a new attempt to connect.
 const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
 
-/// Attempts to connect that fail before those who watch are told that Redis is
-/// down: most cuts are healed by the first or second.
-const ATTEMPTS_BEFORE_TOLD: u32 = 3;
+/// How long an outage lasts before it is told while it lasts.
+const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
 
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
@@ -47,16 +46,10 @@ pub struct RedisSubscriber {
     /// Counts connections: what an older one still says is dropped.
     generation: u64,
     queue: Option<Arc<PushQueue>>,
-    /// The subscription was lost and is not back: when, and whether those who
-    /// watch were told of the trouble.
-    outage: Option<Outage>,
-}
-
-/// A subscription that was lost and is not back.
-#[derive(Debug, Default)]
-struct Outage {
-    /// Those who watch were told that Redis is down.
-    told: bool,
+    /// The subscription was lost and is not back.
+    is_lost: bool,
+    /// Counts subscriptions lost.
+    losses: u64,
 }
 
 /// The probe: a message to ourselves on a channel that is no run.
@@ -90,7 +83,8 @@ impl RedisSubscriber {
             },
             generation: 0,
             queue: None,
-            outage: None,
+            is_lost: false,
+            losses: 0,
         }
     }
 
@@ -157,7 +151,7 @@ impl RedisSubscriber {
         metrics.subscribes.inc();
         metrics.up.set(1);
         // First the gap, then new streams: those have no part in the outage.
-        if self.outage.take().is_some() {
+        if std::mem::take(&mut self.is_lost) {
             tell_disconnected(&self.shared.registry);
         }
         self.link.set_up();
@@ -182,26 +176,12 @@ impl RedisSubscriber {
         } else {
             debug!(%error, elapsed_ms = delay.as_millis() as u64, "cannot subscribe to Redis");
         }
-        if let Some(outage) = &mut self.outage
-            && self.attempts >= ATTEMPTS_BEFORE_TOLD
-            && !std::mem::replace(&mut outage.told, true)
-        {
-            self.tell_down();
-        }
         ctx.run_later(delay, Self::connect);
     }
 
-    fn tell_down(&self) {
-        self.shared.registry.each(BackendKind::Redis, |_, entry| {
-            // Refused: the gap that follows tells more.
-            let _ = entry.hub.try_send(SourceDown(self.link.problem()));
-        });
-    }
-
     /// The subscription is gone: whatever is published now is missed. All runs
-    /// are told by a gap when it is back, so that a client that has seen the
-    /// gap knows that what is published from then on arrives; if that takes
-    /// long, by a `problem` before.
+    /// are told by a gap when it is back, so that who reads his state anew on
+    /// a gap misses nothing after it; if that takes long, once before, too.
     fn lost(&mut self, error: &str, ctx: &mut Context<Self>) {
         if self.connection.take().is_none() {
             return;
@@ -213,7 +193,15 @@ impl RedisSubscriber {
         self.link.set_down(error.to_owned());
         self.shared.metrics.redis.up.set(0);
         self.shared.metrics.redis.disconnects.inc();
-        self.outage = Some(Outage::default());
+        self.is_lost = true;
+        self.losses += 1;
+        let losses = self.losses;
+        ctx.run_later(OUTAGE_TOLD_AFTER, move |actor, _| {
+            // Subscribed meanwhile, or lost again: told then.
+            if actor.is_lost && actor.losses == losses {
+                tell_disconnected(&actor.shared.registry);
+            }
+        });
         self.connect(ctx);
     }
 
