@@ -1,0 +1,237 @@
+//! Which backend a stream request gets.
+
+use runcast_actors::broker::Broker;
+use runcast_actors::protocol::{BackendKind, KUBECTL_RUN_ID_BYTES_MAX, RunId};
+use runcast_actors::settings::DefaultBackend;
+
+use super::problem::ApiError;
+use super::stream_query::BackendChoice;
+
+/// What decides: settings, and what is usable at this moment.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Backends {
+    /// `streaming.default_backend`; `Embedded` means the broker has no Redis.
+    pub(super) default: DefaultBackend,
+    /// `kubectl.enabled`.
+    pub(super) kubectl_enabled: bool,
+}
+
+impl Backends {
+    /// Returns the backends on offer, the one without processes first.
+    pub(super) fn on_offer(self) -> Vec<BackendKind> {
+        let mut backends = vec![self.store()];
+        if self.kubectl_enabled {
+            backends.push(BackendKind::Kubectl);
+        }
+        backends
+    }
+
+    /// Returns the backend of bare `/stream`, `auto` counting as the first try.
+    pub(super) fn bare(self) -> BackendKind {
+        match self.default {
+            DefaultBackend::Kubectl => BackendKind::Kubectl,
+            _ => self.store(),
+        }
+    }
+
+    /// Chooses the backend of one stream of `run_id`; `None` is the default.
+    ///
+    /// # Errors
+    /// 404 `backend-disabled`; 400 for a run id that kubectl cannot select.
+    pub(super) fn choose(
+        self,
+        choice: Option<BackendChoice>,
+        run_id: &RunId,
+        broker: &Broker,
+    ) -> Result<BackendKind, ApiError> {
+        self.choose_with(choice, run_id, || is_up(broker, "redis"))
+    }
+
+    fn choose_with(
+        self,
+        choice: Option<BackendChoice>,
+        run_id: &RunId,
+        redis_usable: impl FnOnce() -> bool,
+    ) -> Result<BackendKind, ApiError> {
+        let choice = choice.unwrap_or(match self.default {
+            DefaultBackend::Redis | DefaultBackend::Embedded => BackendChoice::Redis,
+            DefaultBackend::Kubectl => BackendChoice::Kubectl,
+            DefaultBackend::Auto => BackendChoice::Auto,
+        });
+        let fits = run_id.as_str().len() <= KUBECTL_RUN_ID_BYTES_MAX;
+        match choice {
+            BackendChoice::Redis => Ok(self.store()),
+            BackendChoice::Kubectl if !self.kubectl_enabled => Err(ApiError::backend_disabled(
+                "the kubectl backend is switched off on this broker; use /stream/redis, or set kubectl.enabled = true",
+            )),
+            BackendChoice::Kubectl if !fits => Err(ApiError::bad_run_id_because(format!(
+                "the kubectl backend takes run ids of at most {KUBECTL_RUN_ID_BYTES_MAX} characters, as a label value has; use /stream/redis"
+            ))),
+            BackendChoice::Kubectl => Ok(BackendKind::Kubectl),
+            // What cannot be had from kubectl waits for Redis: the client is
+            // told to come back.
+            BackendChoice::Auto
+                if self.store() == BackendKind::Embedded
+                    || !self.kubectl_enabled
+                    || !fits
+                    || redis_usable() =>
+            {
+                Ok(self.store())
+            }
+            BackendChoice::Auto => Ok(BackendKind::Kubectl),
+        }
+    }
+
+    /// The backend that `redis` names here.
+    fn store(self) -> BackendKind {
+        match self.default {
+            DefaultBackend::Embedded => BackendKind::Embedded,
+            _ => BackendKind::Redis,
+        }
+    }
+}
+
+fn is_up(broker: &Broker, name: &str) -> bool {
+    let dependencies = broker.dependencies();
+    dependencies
+        .iter()
+        .any(|(other, health)| *other == name && health.up)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_request_gets_the_backend_section_3_names() {
+        use BackendChoice::{Auto, Kubectl, Redis};
+        let short = RunId::parse("42").expect("valid");
+        let long = RunId::parse(&"x".repeat(64)).expect("valid");
+        for (default, kubectl_enabled, choice, run_id, redis_usable, expected) in [
+            (DefaultBackend::Redis, true, None, &long, false, Ok("redis")),
+            (
+                DefaultBackend::Redis,
+                true,
+                Some(Kubectl),
+                &short,
+                true,
+                Ok("kubectl"),
+            ),
+            (
+                DefaultBackend::Redis,
+                true,
+                Some(Kubectl),
+                &long,
+                true,
+                Err("bad-run-id"),
+            ),
+            (
+                DefaultBackend::Redis,
+                false,
+                Some(Kubectl),
+                &short,
+                true,
+                Err("backend-disabled"),
+            ),
+            (
+                DefaultBackend::Redis,
+                true,
+                Some(Auto),
+                &short,
+                true,
+                Ok("redis"),
+            ),
+            (
+                DefaultBackend::Redis,
+                true,
+                Some(Auto),
+                &short,
+                false,
+                Ok("kubectl"),
+            ),
+            (
+                DefaultBackend::Redis,
+                true,
+                Some(Auto),
+                &long,
+                false,
+                Ok("redis"),
+            ),
+            (
+                DefaultBackend::Redis,
+                false,
+                Some(Auto),
+                &short,
+                false,
+                Ok("redis"),
+            ),
+            (
+                DefaultBackend::Auto,
+                true,
+                None,
+                &short,
+                false,
+                Ok("kubectl"),
+            ),
+            (
+                DefaultBackend::Kubectl,
+                true,
+                None,
+                &short,
+                true,
+                Ok("kubectl"),
+            ),
+            (
+                DefaultBackend::Kubectl,
+                true,
+                Some(Redis),
+                &short,
+                true,
+                Ok("redis"),
+            ),
+            (
+                DefaultBackend::Embedded,
+                true,
+                None,
+                &short,
+                false,
+                Ok("embedded"),
+            ),
+            (
+                DefaultBackend::Embedded,
+                true,
+                Some(Redis),
+                &short,
+                false,
+                Ok("embedded"),
+            ),
+            (
+                DefaultBackend::Embedded,
+                true,
+                Some(Auto),
+                &short,
+                false,
+                Ok("embedded"),
+            ),
+            (
+                DefaultBackend::Embedded,
+                true,
+                Some(Kubectl),
+                &short,
+                false,
+                Ok("kubectl"),
+            ),
+        ] {
+            let backends = Backends {
+                default,
+                kubectl_enabled,
+            };
+            let chosen = backends.choose_with(choice, run_id, || redis_usable);
+            match (chosen, expected) {
+                (Ok(backend), Ok(word)) => assert_eq!(backend.as_str(), word),
+                (Err(error), Err(slug)) => assert!(error.to_string().starts_with(slug)),
+                (chosen, expected) => panic!("{chosen:?} is not {expected:?}"),
+            }
+        }
+    }
+}

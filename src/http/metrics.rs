@@ -1,0 +1,110 @@
+//! `GET /metrics`: [`HttpMetrics`] and what the actors count, as Prometheus
+//! text.
+
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::http::header;
+use actix_web::web::Data;
+use prometheus::{
+    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TEXT_FORMAT, TextEncoder,
+};
+
+use super::broker_metrics::families;
+use super::problem::{ApiError, ProblemJson};
+use super::{HttpState, VERSION};
+
+/// Seconds to an answer's head; a stream's counts too, for its preamble waits
+/// for the store.
+const DURATION_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
+
+/// What the HTTP side counts, with the process's own figures.
+#[derive(Debug)]
+pub(super) struct HttpMetrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    durations: HistogramVec,
+}
+
+impl HttpMetrics {
+    /// Registers the metrics of this process.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two have one name.
+    pub(super) fn new() -> Result<Self, prometheus::Error> {
+        let registry = Registry::new();
+        let requests = IntCounterVec::new(
+            Opts::new("runcast_http_requests_total", "HTTP requests answered."),
+            &["method", "route", "status"],
+        )?;
+        let durations = HistogramVec::new(
+            HistogramOpts::new(
+                "runcast_http_request_duration_seconds",
+                "Time from an HTTP request's head to its answer's head.",
+            )
+            .buckets(DURATION_BUCKETS.to_vec()),
+            &["route"],
+        )?;
+        let build_info = IntGaugeVec::new(
+            Opts::new("runcast_build_info", "Always 1; its label is the version."),
+            &["version"],
+        )?;
+        build_info.with_label_values(&[VERSION]).set(1);
+        registry.register(Box::new(requests.clone()))?;
+        registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(build_info))?;
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
+        Ok(Self {
+            registry,
+            requests,
+            durations,
+        })
+    }
+
+    /// Counts one answer. `route` is a pattern and `method` a known one, so
+    /// that a client cannot make up labels.
+    pub(super) fn count(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
+        let mut digits = itoa::Buffer::new();
+        self.requests
+            .with_label_values(&[method, route, digits.format(status)])
+            .inc();
+        self.durations
+            .with_label_values(&[route])
+            .observe(elapsed.as_secs_f64());
+    }
+}
+
+/// Answers with all metrics as Prometheus text.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "health",
+    responses(
+        (status = 200, description = "Prometheus text", content_type = "text/plain", body = String),
+        (status = 404, description = "Switched off by metrics.enabled", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiError> {
+    if !state.settings.metrics_enabled {
+        return Err(ApiError::not_found());
+    }
+    let mut all = state.metrics.registry.gather();
+    all.extend(families(&state.broker.metrics()));
+    let mut text = Vec::new();
+    TextEncoder::new()
+        .encode(&all, &mut text)
+        .map_err(|error| {
+            tracing::error!(%error, "metrics could not be written");
+            ApiError::internal()
+        })?;
+    Ok(HttpResponse::Ok()
+        .insert_header((
+            header::CONTENT_TYPE,
+            format!("{TEXT_FORMAT}; charset=utf-8"),
+        ))
+        .body(text))
+}

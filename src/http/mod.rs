@@ -1,0 +1,169 @@
+//! The HTTP API: routes, and everything between a request and the broker.
+//!
+//! Talks to the actors only through [`Broker`]; knows no Redis, no kubectl.
+//! Reading what clients send is pure (`query`, `stream_query`,
+//! `publish_body`); every error is made in `problem`.
+
+mod backend_choice;
+mod broker_metrics;
+mod config;
+mod cors;
+mod health;
+mod metrics;
+mod openapi;
+mod page;
+mod problem;
+mod publish;
+mod publish_body;
+mod query;
+mod request_log;
+mod run_path;
+mod runs;
+mod server;
+mod sockets;
+mod stream;
+mod stream_query;
+
+use std::time::{Duration, Instant};
+
+use actix_web::web::{self, ServiceConfig};
+use actix_web::{Handler, HttpRequest, Resource, Responder};
+use runcast_actors::broker::Broker;
+use runcast_actors::protocol::LogLevel;
+use runcast_actors::settings::{DefaultBackend, LimitSettings};
+
+use backend_choice::Backends;
+use metrics::HttpMetrics;
+use problem::ApiError;
+
+pub(crate) use server::{HttpServer, ServerOptions};
+
+/// Version of this build.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A run id in a route: any segment, the empty one too, so that a bad run id
+/// is told as such and not as an unknown route.
+const RUN_ID_PATTERN: &str = "{run_id:[^/]*}";
+
+/// The settings that the routes read.
+#[derive(Debug, Clone)]
+pub(crate) struct HttpSettings {
+    /// `streaming.default_backend`.
+    pub(crate) default_backend: DefaultBackend,
+    /// `streaming.log_level`.
+    pub(crate) log_level: LogLevel,
+    /// `kubectl.enabled`.
+    pub(crate) kubectl_enabled: bool,
+    /// `heartbeat.interval`.
+    pub(crate) heartbeat_interval: Duration,
+    /// `[limits]`.
+    pub(crate) limits: LimitSettings,
+    /// `cors.allowed_origins`.
+    pub(crate) allowed_origins: Vec<String>,
+    /// `metrics.enabled`.
+    pub(crate) metrics_enabled: bool,
+}
+
+/// What every handler shares.
+#[derive(Debug)]
+struct HttpState {
+    broker: Broker,
+    settings: HttpSettings,
+    metrics: HttpMetrics,
+    started: Instant,
+}
+
+impl HttpState {
+    fn new(broker: Broker, settings: HttpSettings) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            broker,
+            settings,
+            metrics: HttpMetrics::new()?,
+            started: Instant::now(),
+        })
+    }
+
+    fn backends(&self) -> Backends {
+        Backends {
+            default: self.settings.default_backend,
+            kubectl_enabled: self.settings.kubectl_enabled,
+        }
+    }
+}
+
+/// One path with its methods, as registered and as described.
+struct Route {
+    path: &'static str,
+    /// Value of the `Allow` header.
+    allow: &'static str,
+    resource: Resource,
+}
+
+/// Every route there is.
+fn routes() -> Vec<Route> {
+    vec![
+        get("/api/v1/runs/{run_id}/stream", stream::stream),
+        get("/api/v1/runs/{run_id}/stream/redis", stream::stream_redis),
+        get(
+            "/api/v1/runs/{run_id}/stream/kubectl",
+            stream::stream_kubectl,
+        ),
+        post("/api/v1/runs/{run_id}/events", publish::publish),
+        get("/api/v1/runs", runs::runs),
+        get("/api/v1/runs/{run_id}", runs::run),
+        get("/api/v1/config", config::config),
+        get("/api/v1/openapi.json", openapi::openapi),
+        get("/health", health::health),
+        get("/health/live", health::live),
+        get("/health/ready", health::ready),
+        get("/metrics", metrics::metrics),
+        get("/", page::page),
+    ]
+}
+
+fn get<F, Args>(path: &'static str, handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    let resource = resource(path)
+        .route(web::get().to(handler.clone()))
+        .route(web::head().to(handler));
+    route(path, "GET, HEAD", resource)
+}
+
+fn post<F, Args>(path: &'static str, handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    route(path, "POST", resource(path).route(web::post().to(handler)))
+}
+
+fn resource(path: &str) -> Resource {
+    web::resource(path.replace("{run_id}", RUN_ID_PATTERN))
+}
+
+fn route(path: &'static str, allow: &'static str, resource: Resource) -> Route {
+    let refuse = move |request: HttpRequest| async move {
+        Err::<&str, _>(ApiError::method_not_allowed(
+            request.method().as_str(),
+            allow,
+        ))
+    };
+    Route {
+        path,
+        allow,
+        resource: resource.default_service(web::to(refuse)),
+    }
+}
+
+/// Registers every route, and what answers all other paths.
+fn configure(app: &mut ServiceConfig) {
+    for route in routes() {
+        app.service(route.resource);
+    }
+    app.default_service(web::to(problem::unknown_route));
+}

@@ -1,0 +1,316 @@
+//! `POST /api/v1/runs/{run_id}/events`: durable publish over HTTP.
+
+use std::time::Duration;
+
+use actix_web::http::header::{self, HeaderMap};
+use actix_web::web::{Data, Payload};
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use runcast_actors::broker::{NewEvent, PublishError, PublishResult};
+use runcast_actors::protocol::{Problem, RunId};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::HttpState;
+use super::problem::{ApiError, ProblemJson};
+use super::publish_body::{BodyForm, BodyLimits};
+use super::query::Pairs;
+use super::run_path::RunPath;
+
+/// How long a request's body may take; slower clients only hold memory.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// One event of a `POST`, as a publisher writes it.
+#[derive(Debug, ToSchema)]
+#[allow(
+    dead_code,
+    reason = "only its schema is used; publish_body reads the JSON"
+)]
+pub(super) struct NewEventJson {
+    /// `output`, `status` or `log`.
+    #[schema(example = "output")]
+    kind: String,
+    /// Default `stdout`; a status has none.
+    #[schema(example = "stdout")]
+    source: Option<String>,
+    /// Any JSON, passed on to the letter.
+    data: Option<serde_json::Value>,
+    /// In place of `data`: bytes.
+    data_base64: Option<String>,
+}
+
+/// Answer to a `POST` of which at least one event was accepted.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PublishedJson {
+    /// An id for each event in its order; `null` for a refused one.
+    ids: Vec<Option<String>>,
+    /// Why the refused ones were.
+    errors: Vec<EventErrorJson>,
+}
+
+/// Why one event of a `POST` was refused.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(super) struct EventErrorJson {
+    /// Place of the event in the body, from 0.
+    index: usize,
+    /// A problem type.
+    #[serde(rename = "type")]
+    #[schema(example = "urn:runcast:problem:run-closed")]
+    kind: String,
+    /// What to do.
+    detail: String,
+}
+
+/// Publishes events durably.
+#[utoipa::path(
+    post,
+    path = "/api/v1/runs/{run_id}/events",
+    tag = "publish",
+    params(
+        ("run_id" = String, Path, description = "The run", max_length = 128),
+        ("restart" = Option<bool>, Query, description = "true begins a run anew that is over"),
+        ("kind" = Option<String>, Query, description = "Of the lines of a text/plain body; default output"),
+        ("source" = Option<String>, Query, description = "Of the lines of a text/plain body; default stdout"),
+    ),
+    request_body(content(
+        (NewEventJson = "application/json"),
+        (String = "application/x-ndjson"),
+        (String = "text/plain"),
+    )),
+    responses(
+        (status = 202, description = "At least one event was accepted", body = PublishedJson),
+        (status = 400, description = "Bad run id, query value or JSON", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 409, description = "The run is over, or the producer was replaced", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 422, description = "JSON that is no event", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = "The store is unavailable", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn publish(
+    RunPath(run_id): RunPath,
+    request: HttpRequest,
+    payload: Payload,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let query = Pairs::parse(request.query_string());
+    let restart = query.switch("restart")?;
+    let form = body_form(request.headers())?;
+    let limits = &state.settings.limits;
+    let body = read_body(&request, payload, limits.max_body_bytes.as_u64()).await?;
+    let events = form.read(
+        &body,
+        &query,
+        BodyLimits {
+            events: limits.max_batch_events,
+            source_bytes: limits.max_source_bytes,
+        },
+    )?;
+    let results = publish_all(&state, run_id, events, restart).await?;
+    answer(results)
+}
+
+fn body_form(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
+    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        let detail =
+            format!("content encoding {encoding:?} is not supported; send the body as it is");
+        return Err(Problem::new(
+            415,
+            "unsupported-media-type",
+            "Unsupported media type",
+            detail,
+        )
+        .into());
+    }
+    match headers.get(header::CONTENT_TYPE) {
+        None => BodyForm::of(None),
+        Some(value) => BodyForm::of(Some(value.to_str().unwrap_or_default())),
+    }
+}
+
+async fn read_body(request: &HttpRequest, payload: Payload, limit: u64) -> Result<Bytes, ApiError> {
+    let declared = request
+        .headers()
+        .get(header::CONTENT_LENGTH)
+        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if declared.is_some_and(|bytes| bytes > limit) {
+        return Err(body_too_large(limit));
+    }
+    let reading = payload.to_bytes_limited(usize::try_from(limit).unwrap_or(usize::MAX));
+    let read = tokio::time::timeout(BODY_TIMEOUT, reading)
+        .await
+        .map_err(|_| {
+            let detail = "the request body did not arrive in time; send it again, or in parts";
+            Problem::new(408, "request-timeout", "Request timeout", detail)
+        })?;
+    match read {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(error)) => {
+            let detail = format!("the request body could not be read: {error}");
+            Err(Problem::new(400, "bad-body", "Bad body", detail).into())
+        }
+        Err(_) => Err(body_too_large(limit)),
+    }
+}
+
+fn body_too_large(limit: u64) -> ApiError {
+    let detail = format!("the body is larger than {limit} bytes; send its events in parts");
+    Problem::new(413, "body-too-large", "Body too large", detail).into()
+}
+
+/// Publishes the events that are not too large, and gives every event its
+/// result in the body's order.
+async fn publish_all(
+    state: &HttpState,
+    run_id: RunId,
+    events: Vec<NewEvent>,
+    restart: bool,
+) -> Result<Vec<PublishResult>, ApiError> {
+    let limit = state.settings.limits.max_event_bytes.as_u64();
+    let fits: Vec<bool> = events
+        .iter()
+        .map(|event| event.payload.len() as u64 <= limit)
+        .collect();
+    let accepted: Vec<NewEvent> = events
+        .into_iter()
+        .zip(&fits)
+        .filter_map(|(event, fits)| fits.then_some(event))
+        .collect();
+    let mut published = match accepted.is_empty() {
+        true => Vec::new(),
+        false => state.broker.publish(run_id, accepted, restart).await?,
+    }
+    .into_iter();
+    Ok(fits
+        .into_iter()
+        .map(|fits| match fits {
+            false => Err(PublishError::TooLarge { limit }),
+            true => published.next().unwrap_or_else(|| {
+                Err(PublishError::Unavailable(
+                    "the store gave no answer for it".to_owned(),
+                ))
+            }),
+        })
+        .collect())
+}
+
+/// 202 if any event was accepted, else one problem that stands for all.
+fn answer(results: Vec<PublishResult>) -> Result<HttpResponse, ApiError> {
+    let errors: Vec<EventErrorJson> = results
+        .iter()
+        .enumerate()
+        .filter_map(|(index, result)| Some(event_error(index, result.as_ref().err()?)))
+        .collect();
+    if errors.len() == results.len() {
+        let problem = problem_of_all(results.iter().filter_map(|result| result.as_ref().err()));
+        return Err(ApiError::from(problem).with_event_errors(errors));
+    }
+    let ids = results
+        .into_iter()
+        .map(|result| Some(result.ok()?.to_string()))
+        .collect();
+    Ok(HttpResponse::Accepted().json(PublishedJson { ids, errors }))
+}
+
+fn event_error(index: usize, error: &PublishError) -> EventErrorJson {
+    EventErrorJson {
+        index,
+        kind: format!("urn:runcast:problem:{}", slug_of(error)),
+        detail: error.to_string(),
+    }
+}
+
+fn slug_of(error: &PublishError) -> &'static str {
+    match error {
+        PublishError::Closed => "run-closed",
+        PublishError::Fenced => "producer-fenced",
+        PublishError::TooLarge { .. } => "event-too-large",
+        PublishError::Unavailable(_) => "store-unavailable",
+    }
+}
+
+/// The problem of a `POST` of which nothing was accepted: what may pass comes
+/// first, then what the publisher can only change by asking otherwise.
+fn problem_of_all<'a>(errors: impl Iterator<Item = &'a PublishError> + Clone) -> Problem {
+    let first = |wanted: fn(&PublishError) -> bool| errors.clone().find(|error| wanted(error));
+    let chosen = first(|error| matches!(error, PublishError::Unavailable(_)))
+        .or_else(|| first(|error| matches!(error, PublishError::Closed)))
+        .or_else(|| first(|error| matches!(error, PublishError::Fenced)))
+        .or_else(|| errors.clone().next());
+    let Some(error) = chosen else {
+        return Problem::new(422, "no-events", "No events", "the body holds no event");
+    };
+    let (status, title) = match error {
+        PublishError::Closed => (409, "Run closed"),
+        PublishError::Fenced => (409, "Producer fenced"),
+        PublishError::TooLarge { .. } => (413, "Event too large"),
+        PublishError::Unavailable(_) => (503, "Store unavailable"),
+    };
+    Problem::new(status, slug_of(error), title, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use actix_web::ResponseError as _;
+    use actix_web::body::MessageBody as _;
+    use runcast_actors::protocol::DurableId;
+
+    use super::*;
+
+    fn check(results: Vec<PublishResult>, status: u16, expected: serde_json::Value) {
+        let response = answer(results).unwrap_or_else(|error| error.error_response());
+        assert_eq!(response.status().as_u16(), status);
+        assert_eq!(
+            response.headers().contains_key(header::RETRY_AFTER),
+            status == 503
+        );
+        let body = response.into_body().try_into_bytes().expect("a whole body");
+        let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+        for (key, value) in expected.as_object().expect("an object") {
+            assert_eq!(&body[key], value, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_answer_follows_the_fate_of_the_events() {
+        use serde_json::json;
+        let id = DurableId {
+            epoch: 1,
+            seq: 2,
+            us: 3,
+        };
+        let large = || Err(PublishError::TooLarge { limit: 9 });
+        let gone = || Err(PublishError::Unavailable("timeout".to_owned()));
+        check(vec![Ok(id)], 202, json!({"ids": ["1-2-3"], "errors": []}));
+        check(
+            vec![large(), Ok(id)],
+            202,
+            json!({"ids": [null, "1-2-3"], "errors": [{"index": 0, "type": "urn:runcast:problem:event-too-large", "detail": "the event is larger than 9 bytes"}]}),
+        );
+        for (results, status, slug) in [
+            (
+                vec![Err(PublishError::Closed), Err(PublishError::Closed)],
+                409,
+                "run-closed",
+            ),
+            (vec![Err(PublishError::Fenced)], 409, "producer-fenced"),
+            (vec![large(), Err(PublishError::Closed)], 409, "run-closed"),
+            (vec![large(), large()], 413, "event-too-large"),
+            (vec![gone()], 503, "store-unavailable"),
+            (
+                vec![Err(PublishError::Closed), gone()],
+                503,
+                "store-unavailable",
+            ),
+        ] {
+            let ids: Vec<Option<String>> = vec![None; results.len()];
+            check(
+                results,
+                status,
+                json!({"type": format!("urn:runcast:problem:{slug}"), "ids": ids}),
+            );
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! [`HttpServer`]: the listening socket, the workers, and an orderly end.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use actix_web::dev::Server;
+use actix_web::middleware::from_fn;
+use actix_web::web::Data;
+use actix_web::{App, HttpServer as ActixServer};
+use actix_web_lab::middleware::CatchPanic;
+use anyhow::Context as _;
+use runcast_actors::broker::Broker;
+
+use super::cors::cors;
+use super::problem::{convert_failures, rewrite_errors};
+use super::request_log::log_request;
+use super::{HttpSettings, HttpState, configure, sockets};
+
+/// A request's head must be here in this time; a slow one is a client that
+/// holds connections open, and gets 408.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longer than the usual minute after which proxies drop an idle upstream
+/// connection: the side that closes first must not be the one that gets the
+/// next request.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// Part of the grace that open streams have; the rest is for closing sockets.
+const DRAIN_SHARE: f64 = 0.8;
+
+/// How to listen.
+#[derive(Debug, Clone)]
+pub(crate) struct ServerOptions {
+    /// Address and port; port 0 takes a free one.
+    pub(crate) bind: SocketAddr,
+    /// Threads that serve.
+    pub(crate) workers: usize,
+    /// Connections open at once on each; past it new ones wait.
+    pub(crate) max_connections_per_worker: usize,
+    /// Connections the kernel holds for us before they are accepted.
+    pub(crate) backlog: u32,
+    /// How long the end may take.
+    pub(crate) shutdown_grace: Duration,
+}
+
+/// A bound server that is yet to run.
+pub(crate) struct HttpServer {
+    server: Server,
+    addresses: Vec<SocketAddr>,
+    broker: Broker,
+    shutdown_grace: Duration,
+}
+
+impl HttpServer {
+    /// Binds the socket and starts the workers; call it inside the system that
+    /// is to run them.
+    ///
+    /// # Errors
+    /// The address cannot be bound.
+    pub(crate) fn bind(
+        options: &ServerOptions,
+        settings: HttpSettings,
+        broker: Broker,
+    ) -> anyhow::Result<Self> {
+        let write_timeout = settings.limits.write_timeout;
+        let state = Data::new(HttpState::new(broker.clone(), settings)?);
+        let factory = move || {
+            // Outermost last: the log sees every answer, errors carry the CORS
+            // headers, and a panic in a handler is an error like others.
+            App::new()
+                .app_data(Data::clone(&state))
+                .configure(configure)
+                .wrap(CatchPanic::default())
+                .wrap(from_fn(convert_failures))
+                .wrap(cors(&state.settings.allowed_origins))
+                .wrap(from_fn(rewrite_errors))
+                .wrap(from_fn(log_request))
+        };
+        let server = ActixServer::new(factory)
+            .workers(options.workers)
+            .max_connections(options.max_connections_per_worker)
+            .backlog(options.backlog)
+            .tcp_nodelay(true)
+            .keep_alive(KEEP_ALIVE)
+            .client_request_timeout(REQUEST_TIMEOUT)
+            // Otherwise a client that vanished from a silent stream stays
+            // until the next write to it.
+            .h1_allow_half_closed(false)
+            .disable_signals()
+            .shutdown_timeout(options.shutdown_grace.as_secs().max(1))
+            .on_connect(move |connection, _| sockets::tune(connection, write_timeout))
+            .bind(options.bind)
+            .with_context(|| format!("cannot listen on {}", options.bind))?;
+        let addresses = server.addrs();
+        for address in &addresses {
+            tracing::info!(addr = %address, "listening");
+        }
+        Ok(Self {
+            server: server.run(),
+            addresses,
+            broker,
+            shutdown_grace: options.shutdown_grace,
+        })
+    }
+
+    /// Returns where it listens, with the port that was taken for 0.
+    pub(crate) fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Serves until `stop` is ready, then ends within the grace: streams get
+    /// `goodbye` while new requests still find a broker that says it is
+    /// draining, then the sockets close.
+    ///
+    /// # Errors
+    /// The server ended by itself.
+    pub(crate) async fn run(self, stop: impl Future<Output = ()>) -> anyhow::Result<()> {
+        let handle = self.server.handle();
+        let mut server = actix_web::rt::spawn(self.server);
+        tokio::select! {
+            ended = &mut server => {
+                ended.context("the server panicked")??;
+                anyhow::bail!("the server ended by itself");
+            }
+            () = stop => {}
+        }
+        let started = Instant::now();
+        tracing::info!(
+            grace_seconds = self.shutdown_grace.as_secs_f64(),
+            "draining"
+        );
+        let drain_time = self.shutdown_grace.mul_f64(DRAIN_SHARE);
+        if tokio::time::timeout(drain_time, self.broker.drain())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some streams did not end in time; closing them");
+        }
+        let left = self.shutdown_grace.saturating_sub(started.elapsed());
+        if tokio::time::timeout(left, handle.stop(true)).await.is_err() {
+            tracing::warn!("some connections did not end in time; leaving them");
+        }
+        tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "stopped");
+        Ok(())
+    }
+}

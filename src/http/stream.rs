@@ -1,0 +1,146 @@
+//! `GET /api/v1/runs/{run_id}/stream`, and with a backend named in the path.
+
+use actix_web::http::Method;
+use actix_web::http::header::{self, HeaderName};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use runcast_actors::broker::{StreamAnswer, StreamRequest};
+use runcast_actors::protocol::BackendKind;
+
+use super::HttpState;
+use super::problem::{ApiError, ProblemJson};
+use super::run_path::RunPath;
+use super::stream_query::{BackendChoice, StreamQuery};
+
+/// Names the backend that serves a stream.
+pub(super) const X_STREAMING_BACKEND: &str = "X-Streaming-Backend";
+
+/// Holds back nothing: without it nginx gathers events until the end.
+const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// Header a reconnecting EventSource sends.
+pub(super) const LAST_EVENT_ID: &str = "Last-Event-ID";
+
+/// Streams a run from the default backend.
+#[utoipa::path(
+    get,
+    path = "/api/v1/runs/{run_id}/stream",
+    tag = "stream",
+    params(
+        ("run_id" = String, Path, description = "1–128 of A-Z a-z 0-9 . _ -, first and last alphanumeric", max_length = 128),
+        ("kinds" = Option<String>, Query, description = "Comma-separated: output, status, log; default all"),
+        ("sources" = Option<String>, Query, description = "Comma-separated sources; default all"),
+        ("log_level" = Option<String>, Query, description = "Least level of log events: trace, debug, info, warn, error, fatal"),
+        ("from" = Option<String>, Query, description = "start (default), now, -N, or the id of an event"),
+        ("last_event_id" = Option<String>, Query, description = "As the Last-Event-ID header, which wins"),
+        ("lastEventId" = Option<String>, Query, description = "The same in the spelling of EventSource polyfills"),
+        ("backend" = Option<String>, Query, description = "redis, kubectl or auto"),
+        ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen"),
+    ),
+    responses(
+        (status = 200, description = "Server-Sent Events, see docs/protocol.md", content_type = "text/event-stream", body = String,
+         headers(("X-Streaming-Backend" = String, description = "redis, kubectl or embedded"))),
+        (status = 204, description = "The client has seen the run's end; do not come back"),
+        (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "The backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn stream(
+    run: RunPath,
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let query = parse_query(&request, &state)?;
+    let backend = query.backend;
+    open(run, query, backend, &request, &state).await
+}
+
+/// Streams a run from Redis, or from the embedded store where there is none.
+#[utoipa::path(
+    get,
+    path = "/api/v1/runs/{run_id}/stream/redis",
+    tag = "stream",
+    params(("run_id" = String, Path, description = "As of /stream; so are the query keys, except backend")),
+    responses(
+        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
+        (status = 204, description = "The client has seen the run's end"),
+        (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn stream_redis(
+    run: RunPath,
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let query = parse_query(&request, &state)?;
+    open(run, query, Some(BackendChoice::Redis), &request, &state).await
+}
+
+/// Streams a run from `kubectl logs` of its pods.
+#[utoipa::path(
+    get,
+    path = "/api/v1/runs/{run_id}/stream/kubectl",
+    tag = "stream",
+    params(("run_id" = String, Path, description = "At most 63 characters here; the query keys are those of /stream, except backend")),
+    responses(
+        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
+        (status = 204, description = "The client has seen the run's end"),
+        (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "The kubectl backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn stream_kubectl(
+    run: RunPath,
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let query = parse_query(&request, &state)?;
+    open(run, query, Some(BackendChoice::Kubectl), &request, &state).await
+}
+
+fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, ApiError> {
+    let last_event_id = request.headers().get(LAST_EVENT_ID);
+    StreamQuery::parse(
+        request.query_string(),
+        last_event_id.map(|value| value.as_bytes()),
+        state.settings.log_level,
+    )
+}
+
+/// `Accept` is not looked at: whoever asks this path wants its stream, and an
+/// EventSource that gets a 406 never comes back.
+async fn open(
+    RunPath(run_id): RunPath,
+    query: StreamQuery,
+    choice: Option<BackendChoice>,
+    request: &HttpRequest,
+    state: &HttpState,
+) -> Result<HttpResponse, ApiError> {
+    let backend = state.backends().choose(choice, &run_id, &state.broker)?;
+    if request.method() == Method::HEAD {
+        // The head of the answer only: no session, no kubectl is started.
+        return Ok(stream_head(HttpResponse::Ok(), backend)
+            .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+            .finish());
+    }
+    let request = StreamRequest {
+        run_id,
+        backend,
+        filter: query.filter,
+        start: query.start,
+    };
+    Ok(match state.broker.open_stream(request).await {
+        StreamAnswer::Stream(body) => stream_head(HttpResponse::Ok(), backend)
+            .insert_header((header::CONTENT_TYPE, "text/event-stream"))
+            .body(body),
+        StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
+    })
+}
+
+fn stream_head(mut answer: HttpResponseBuilder, backend: BackendKind) -> HttpResponseBuilder {
+    answer
+        .insert_header((header::CACHE_CONTROL, "no-cache, no-store, no-transform"))
+        .insert_header((X_ACCEL_BUFFERING, "no"))
+        .insert_header((X_STREAMING_BACKEND, backend.as_str()));
+    answer
+}

@@ -1,0 +1,76 @@
+//! Starting the parts of a serving process, and the signals that stop it.
+
+use std::future::Future;
+
+use anyhow::Context as _;
+use runcast_actors::broker::Broker;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::demo;
+use crate::http::{HttpServer, HttpSettings, ServerOptions};
+
+/// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
+/// at once. With `demo`, prints what to try and publishes a demo run.
+///
+/// # Errors
+/// The address cannot be bound, the server ended by itself, or the end was
+/// cut short by a second signal.
+pub(crate) async fn serve(
+    options: ServerOptions,
+    settings: HttpSettings,
+    broker: Broker,
+    demo: bool,
+) -> anyhow::Result<()> {
+    // Before the port is bound: a signal from here on finds its handler.
+    let mut signals = Signals::listen().context("cannot listen for signals")?;
+    let server = HttpServer::bind(&options, settings, broker.clone())?;
+    if demo {
+        demo::print_welcome(server.addresses()).context("cannot write to stdout")?;
+        actix_web::rt::spawn(demo::run(broker));
+    }
+    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let serving = server.run(async {
+        // The sender lives as long as we poll: an error cannot come first.
+        let _ = stopped.await;
+    });
+    tokio::select! {
+        result = serving => result,
+        () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
+    }
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Tells `first` of the first signal and returns at the second.
+    async fn twice(&mut self, first: tokio::sync::oneshot::Sender<()>) {
+        let name = self.next().await;
+        tracing::info!(signal = name, "stopping");
+        // Fails only if the server is gone already.
+        let _ = first.send(());
+        self.next().await;
+    }
+
+    fn next(&mut self) -> impl Future<Output = &'static str> {
+        let Self {
+            terminate,
+            interrupt,
+        } = self;
+        async {
+            tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            }
+        }
+    }
+}
