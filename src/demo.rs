@@ -76,7 +76,7 @@ pub(crate) async fn run(broker: Broker) {
                 }
             }
             Err(problem) => {
-                tracing::warn!(%run_id, error = problem.detail, "demo event was refused")
+                tracing::warn!(%run_id, error = problem.detail, "demo event was refused");
             }
         }
     }

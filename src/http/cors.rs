@@ -4,7 +4,7 @@ use actix_cors::Cors;
 use actix_web::http::Method;
 use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
 
-use super::stream::{LAST_EVENT_ID, X_STREAMING_BACKEND};
+use super::stream::X_STREAMING_BACKEND;
 
 /// How long a browser may keep a preflight's answer, in seconds.
 const MAX_AGE_SECONDS: usize = 3600;
@@ -21,7 +21,7 @@ pub(super) fn cors(allowed_origins: &[String]) -> Cors {
             HeaderName::from_static("last-event-id"),
             HeaderName::from_static("idempotency-key"),
         ])
-        .expose_headers([X_STREAMING_BACKEND, LAST_EVENT_ID])
+        .expose_headers([X_STREAMING_BACKEND])
         .max_age(MAX_AGE_SECONDS);
     if allowed_origins.iter().any(|origin| origin == "*") {
         return cors.allow_any_origin().send_wildcard();

@@ -96,7 +96,20 @@ struct Route {
     path: &'static str,
     /// Value of the `Allow` header.
     allow: &'static str,
-    resource: Resource,
+    methods: Vec<actix_web::Route>,
+}
+
+impl Route {
+    fn into_resource(self) -> Resource {
+        let allow = self.allow;
+        let refuse = move |request: HttpRequest| async move {
+            let method = request.method().as_str();
+            Err::<&str, _>(ApiError::method_not_allowed(method, allow))
+        };
+        let pattern = self.path.replace("{run_id}", RUN_ID_PATTERN);
+        let resource = web::resource(pattern).default_service(web::to(refuse));
+        self.methods.into_iter().fold(resource, Resource::route)
+    }
 }
 
 /// Every route there is.
@@ -127,10 +140,11 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    let resource = resource(path)
-        .route(web::get().to(handler.clone()))
-        .route(web::head().to(handler));
-    route(path, "GET, HEAD", resource)
+    Route {
+        path,
+        allow: "GET, HEAD",
+        methods: vec![web::get().to(handler.clone()), web::head().to(handler)],
+    }
 }
 
 fn post<F, Args>(path: &'static str, handler: F) -> Route
@@ -139,31 +153,17 @@ where
     Args: actix_web::FromRequest + 'static,
     F::Output: Responder + 'static,
 {
-    route(path, "POST", resource(path).route(web::post().to(handler)))
-}
-
-fn resource(path: &str) -> Resource {
-    web::resource(path.replace("{run_id}", RUN_ID_PATTERN))
-}
-
-fn route(path: &'static str, allow: &'static str, resource: Resource) -> Route {
-    let refuse = move |request: HttpRequest| async move {
-        Err::<&str, _>(ApiError::method_not_allowed(
-            request.method().as_str(),
-            allow,
-        ))
-    };
     Route {
         path,
-        allow,
-        resource: resource.default_service(web::to(refuse)),
+        allow: "POST",
+        methods: vec![web::post().to(handler)],
     }
 }
 
 /// Registers every route, and what answers all other paths.
 fn configure(app: &mut ServiceConfig) {
     for route in routes() {
-        app.service(route.resource);
+        app.service(route.into_resource());
     }
     app.default_service(web::to(problem::unknown_route));
 }

@@ -108,7 +108,6 @@ impl ApiError {
     /// errors without asking us.
     fn of_status(status: StatusCode, cause: Option<String>) -> Self {
         let (slug, title, fallback) = match status.as_u16() {
-            400 => ("bad-request", "Bad request", "the request is malformed"),
             403 => ("forbidden", "Forbidden", "this is not allowed"),
             404 => (
                 "not-found",
@@ -140,7 +139,11 @@ impl ApiError {
                 "Unavailable",
                 "the broker cannot serve this now; try again",
             ),
-            400..=499 => ("bad-request", "Bad request", "the request was refused"),
+            status if status < 500 => (
+                "bad-request",
+                "Bad request",
+                "the request is malformed or was refused",
+            ),
             _ => (
                 "internal",
                 "Internal error",

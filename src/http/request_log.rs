@@ -42,7 +42,7 @@ pub(super) async fn log_request<B: MessageBody>(
         route,
         run_id = run_id.as_ref().map(RunId::as_str),
         status,
-        elapsed_ms = elapsed.as_secs_f64() * 1000.0,
+        elapsed_ms = elapsed.as_micros() as f64 / 1000.0,
         "request answered"
     );
     if let Some(state) = state {

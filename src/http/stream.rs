@@ -19,7 +19,7 @@ pub(super) const X_STREAMING_BACKEND: &str = "X-Streaming-Backend";
 const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
 
 /// Header a reconnecting EventSource sends.
-pub(super) const LAST_EVENT_ID: &str = "Last-Event-ID";
+const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// Streams a run from the default backend.
 #[utoipa::path(
