@@ -96,7 +96,7 @@ pub(super) async fn publish(
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
     let form = body_form(request.headers())?;
-    let limits = &state.settings.limits;
+    let limits = &state.broker.settings().limits;
     let body = read_body(&request, payload, limits.max_body_bytes.as_u64()).await?;
     let events = form.read(
         &body,
@@ -168,7 +168,7 @@ async fn publish_all(
     events: Vec<NewEvent>,
     restart: bool,
 ) -> Result<Vec<PublishResult>, ApiError> {
-    let limit = state.settings.limits.max_event_bytes.as_u64();
+    let limit = state.broker.settings().limits.max_event_bytes.as_u64();
     let fits: Vec<bool> = events
         .iter()
         .map(|event| event.payload.len() as u64 <= limit)

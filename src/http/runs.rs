@@ -1,9 +1,7 @@
 //! `GET /api/v1/runs` and `GET /api/v1/runs/{run_id}`: what is known of runs.
 
-use std::cmp::Reverse;
-
-use actix_web::HttpResponse;
 use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
 use runcast_actors::broker::{RunDetail, RunSummary};
 use runcast_actors::protocol::{BackendKind, RunId};
 use serde::Serialize;
@@ -12,14 +10,19 @@ use utoipa::ToSchema;
 
 use super::HttpState;
 use super::problem::{ApiError, ProblemJson, json_answer};
+use super::query::Pairs;
 use super::run_path::RunPath;
+
+/// Most runs of a page, and their number unless the query says otherwise.
+const RUNS_MAX: usize = 1000;
+const RUNS_DEFAULT: usize = 100;
 
 /// Runs this broker knows.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunsJson {
-    /// The run with the newest event first.
+    /// By run id.
     runs: Vec<RunJson>,
-    /// Cursor of the next page; `null` on the last one.
+    /// What `after` is for the next page; `null` on the last one.
     next: Option<String>,
 }
 
@@ -67,23 +70,49 @@ pub(super) struct EventCountsJson {
     log: u64,
 }
 
-/// Lists the runs this broker knows.
+/// Lists the runs this broker knows, by run id.
 #[utoipa::path(
     get,
     path = "/api/v1/runs",
     tag = "runs",
-    responses((status = 200, description = "The runs", body = RunsJson))
+    params(
+        ("after" = Option<String>, Query, description = "The run id that the page begins after: next of the page before"),
+        ("limit" = Option<usize>, Query, description = "Most runs of the page: 1 to 1000, default 100"),
+    ),
+    responses(
+        (status = 200, description = "A page of runs", body = RunsJson),
+        (status = 400, description = "Bad query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
 )]
-pub(super) async fn runs(state: Data<HttpState>) -> HttpResponse {
-    let mut runs = state.broker.runs().await;
-    runs.sort_by(|a, b| {
-        let key = |run: &RunSummary| Reverse(run.last_event_ts);
-        key(a).cmp(&key(b)).then_with(|| a.run_id.cmp(&b.run_id))
+pub(super) async fn runs(
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let (after, limit) = page_of(&Pairs::parse(request.query_string()))?;
+    let (runs, more) = state.broker.runs(after.as_ref(), limit).await;
+    let next = runs
+        .last()
+        .filter(|_| more)
+        .map(|run| run.run_id.to_string());
+    let runs = runs.into_iter().map(RunJson::from).collect();
+    Ok(json_answer(&RunsJson { runs, next }))
+}
+
+fn page_of(query: &Pairs) -> Result<(Option<RunId>, usize), ApiError> {
+    let after = query
+        .get("after")
+        .map(|text| RunId::parse(text).map_err(|_| ApiError::bad_query("after", text, "a run id")));
+    let limit = query.get("limit").map(|text| {
+        let number = text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=RUNS_MAX).contains(limit));
+        number.ok_or_else(|| ApiError::bad_query("limit", text, "a number from 1 to 1000"))
     });
-    json_answer(&RunsJson {
-        runs: runs.into_iter().map(RunJson::from).collect(),
-        next: None,
-    })
+    Ok((
+        after.transpose()?,
+        limit.transpose()?.unwrap_or(RUNS_DEFAULT),
+    ))
 }
 
 /// Tells what is known of one run; also of a run never seen.
@@ -171,6 +200,19 @@ mod tests {
     use runcast_actors::protocol::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn a_page_has_a_beginning_and_a_bound() {
+        let page = |query| page_of(&Pairs::parse(query)).map_err(|error| error.to_string());
+        assert_eq!(page(""), Ok((None, 100)));
+        assert_eq!(
+            page("after=42&limit=1000"),
+            Ok((RunId::parse("42").ok(), 1000))
+        );
+        for query in ["after=..", "limit=0", "limit=1001", "limit=x", "limit=-1"] {
+            assert!(page(query).is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn a_run_is_told_in_the_shape_of_the_contract() {

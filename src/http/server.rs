@@ -63,7 +63,7 @@ impl HttpServer {
         settings: HttpSettings,
         broker: Broker,
     ) -> anyhow::Result<Self> {
-        let write_timeout = settings.limits.write_timeout;
+        let write_timeout = broker.settings().limits.write_timeout;
         let state = Data::new(HttpState::new(broker.clone(), settings)?);
         let factory = move || {
             // Outermost last: the log sees every answer, errors carry the CORS
@@ -130,17 +130,18 @@ impl HttpServer {
             grace_seconds = self.shutdown_grace.as_secs_f64(),
             "draining"
         );
-        let drain_time = self.shutdown_grace.mul_f64(DRAIN_SHARE);
-        if tokio::time::timeout(drain_time, self.broker.drain())
-            .await
-            .is_err()
-        {
-            tracing::warn!("some streams did not end in time; closing them");
+        let streams_left = self
+            .broker
+            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE))
+            .await;
+        if streams_left > 0 {
+            tracing::warn!(streams_left, "some streams did not end in time");
         }
         let left = self.shutdown_grace.saturating_sub(started.elapsed());
         if tokio::time::timeout(left, handle.stop(true)).await.is_err() {
-            tracing::warn!("some connections did not end in time; leaving them");
+            tracing::warn!("some connections did not end in time");
         }
+        self.broker.stop().await;
         tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "stopped");
         Ok(())
     }
