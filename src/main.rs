@@ -5,7 +5,10 @@
 
 mod check;
 mod cli;
+mod demo;
+mod http;
 mod logging;
+mod server;
 mod settings;
 
 use std::fmt::Display;
@@ -66,20 +69,8 @@ fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         return Ok(actix_rt::System::new().block_on(check::run(&settings))?);
     }
     logging::init(&settings.log)?;
-    serve(&settings, command == Command::Dev)?;
+    actix_rt::System::new().block_on(server::serve(&settings, command == Command::Dev))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Serves until the process is told to stop; with `demo`, publishes a demo run.
-fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
-    tracing::info!(
-        bind = %settings.server.bind,
-        workers = settings.server.worker_count(),
-        max_connections_per_worker = settings.server.max_connections_per_worker(),
-        demo,
-        "starting"
-    );
-    anyhow::bail!("there is nothing to serve yet")
 }
 
 /// Writes one plain line to stderr, for what ends the process before or beside

@@ -34,7 +34,7 @@ use backend_choice::Backends;
 use metrics::HttpMetrics;
 use problem::ApiError;
 
-pub(crate) use server::{HttpServer, ServerOptions};
+pub(crate) use server::HttpServer;
 
 /// Version of this build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");

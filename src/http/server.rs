@@ -16,6 +16,7 @@ use super::cors::cors;
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_log::log_request;
 use super::{HttpSettings, HttpState, configure, sockets};
+use crate::settings::ServerSettings;
 
 /// A request's head must be here in this time; a slow one is a client that
 /// holds connections open, and gets 408.
@@ -28,21 +29,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Part of the grace that open streams have; the rest is for closing sockets.
 const DRAIN_SHARE: f64 = 0.8;
-
-/// How to listen.
-#[derive(Debug, Clone)]
-pub(crate) struct ServerOptions {
-    /// Address and port; port 0 takes a free one.
-    pub(crate) bind: SocketAddr,
-    /// Threads that serve.
-    pub(crate) workers: usize,
-    /// Connections open at once on each; past it new ones wait.
-    pub(crate) max_connections_per_worker: usize,
-    /// Connections the kernel holds for us before they are accepted.
-    pub(crate) backlog: u32,
-    /// How long the end may take.
-    pub(crate) shutdown_grace: Duration,
-}
 
 /// A bound server that is yet to run.
 pub(crate) struct HttpServer {
@@ -59,7 +45,7 @@ impl HttpServer {
     /// # Errors
     /// The address cannot be bound.
     pub(crate) fn bind(
-        options: &ServerOptions,
+        options: &ServerSettings,
         settings: HttpSettings,
         broker: Broker,
     ) -> anyhow::Result<Self> {
@@ -78,8 +64,8 @@ impl HttpServer {
                 .wrap(from_fn(log_request))
         };
         let server = ActixServer::new(factory)
-            .workers(options.workers)
-            .max_connections(options.max_connections_per_worker)
+            .workers(options.worker_count())
+            .max_connections(options.max_connections_per_worker())
             .backlog(options.backlog)
             .tcp_nodelay(true)
             .keep_alive(KEEP_ALIVE)
