@@ -5,6 +5,7 @@
 //! `publish_body`); every error is made in `problem`.
 
 mod backend_choice;
+mod body_form;
 mod broker_metrics;
 mod config;
 mod cors;
@@ -23,6 +24,8 @@ mod server;
 mod sockets;
 mod stream;
 mod stream_query;
+#[cfg(test)]
+mod tests;
 
 use std::time::Instant;
 
