@@ -16,10 +16,8 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use runcast_actors::broker::Broker;
 
 use crate::cli::{Cli, Command};
-use crate::http::{HttpSettings, ServerOptions};
 use crate::settings::{Inputs, Settings, SettingsError};
 
 /// `EX_USAGE` of sysexits: the command line or the settings are wrong, and
@@ -71,33 +69,8 @@ fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
         return Ok(actix_rt::System::new().block_on(check::run(&settings))?);
     }
     logging::init(&settings.log)?;
-    serve(&settings, command == Command::Dev)?;
+    actix_rt::System::new().block_on(server::serve(&settings, command == Command::Dev))?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Serves until the process is told to stop; with `demo`, publishes a demo run.
-fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
-    let server = &settings.server;
-    let options = ServerOptions {
-        bind: server.bind,
-        workers: server.worker_count(),
-        max_connections_per_worker: server.max_connections_per_worker(),
-        backlog: server.backlog,
-        shutdown_grace: server.shutdown_grace,
-    };
-    let http = HttpSettings {
-        default_backend: settings.streaming.default_backend,
-        log_level: settings.streaming.log_level,
-        kubectl_enabled: settings.kubectl.enabled,
-        heartbeat_interval: settings.heartbeat.interval,
-        limits: settings.limits.clone(),
-        allowed_origins: settings.cors.allowed_origins.clone(),
-        metrics_enabled: settings.metrics.enabled,
-    };
-    actix_rt::System::new().block_on(async {
-        let broker = Broker::start(settings.broker())?;
-        server::serve(options, http, broker, demo).await
-    })
 }
 
 /// Writes one plain line to stderr, for what ends the process before or beside

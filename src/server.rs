@@ -3,32 +3,34 @@
 use std::future::Future;
 
 use anyhow::Context as _;
-use runcast_actors::broker::Broker;
+use runcast_actors::broker::{Broker, BrokerSettings};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::demo;
-use crate::http::{HttpServer, HttpSettings, ServerOptions};
+use crate::http::{HttpServer, HttpSettings};
+use crate::settings::Settings;
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
 /// at once. With `demo`, prints what to try and publishes a demo run.
 ///
 /// # Errors
-/// The address cannot be bound, the server ended by itself, or the end was
-/// cut short by a second signal.
-pub(crate) async fn serve(
-    options: ServerOptions,
-    settings: HttpSettings,
-    broker: Broker,
-    demo: bool,
-) -> anyhow::Result<()> {
-    // Before the port is bound: a signal from here on finds its handler.
+/// The broker cannot start, the address cannot be bound, the server ended by
+/// itself, or the end was cut short by a second signal.
+pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
+    // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let server = HttpServer::bind(&options, settings, broker.clone())?;
+    let broker = Broker::start(broker_settings(settings))?;
+    let http = HttpSettings {
+        allowed_origins: settings.cors.allowed_origins.clone(),
+        metrics_enabled: settings.metrics.enabled,
+    };
+    let server = HttpServer::bind(&settings.server, http, broker.clone())?;
     if demo {
         demo::print_welcome(server.addresses()).context("cannot write to stdout")?;
-        actix_web::rt::spawn(demo::run(broker));
+        actix_rt::spawn(demo::run(broker));
     }
-    let (stop, stopped) = tokio::sync::oneshot::channel();
+    let (stop, stopped) = oneshot::channel();
     let serving = server.run(async {
         // The sender lives as long as we poll: an error cannot come first.
         let _ = stopped.await;
@@ -36,6 +38,32 @@ pub(crate) async fn serve(
     tokio::select! {
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
+    }
+}
+
+fn broker_settings(settings: &Settings) -> BrokerSettings {
+    let Settings {
+        streaming,
+        redis,
+        history,
+        hub,
+        heartbeat,
+        retry,
+        runs,
+        kubectl,
+        limits,
+        ..
+    } = settings.clone();
+    BrokerSettings {
+        streaming,
+        redis,
+        history,
+        hub,
+        heartbeat,
+        retry,
+        runs,
+        kubectl,
+        limits,
     }
 }
 
@@ -53,7 +81,7 @@ impl Signals {
     }
 
     /// Tells `first` of the first signal and returns at the second.
-    async fn twice(&mut self, first: tokio::sync::oneshot::Sender<()>) {
+    async fn twice(&mut self, first: oneshot::Sender<()>) {
         let name = self.next().await;
         tracing::info!(signal = name, "stopping");
         // Fails only if the server is gone already.

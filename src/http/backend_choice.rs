@@ -10,8 +10,10 @@ use super::stream_query::BackendChoice;
 /// What decides: settings, and what is usable at this moment.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backends {
-    /// `streaming.default_backend`; `Embedded` means the broker has no Redis.
+    /// `streaming.default_backend`.
     pub(super) default: DefaultBackend,
+    /// What `redis` names here: Redis, or the embedded store in its place.
+    pub(super) store: BackendKind,
     /// `kubectl.enabled`.
     pub(super) kubectl_enabled: bool,
 }
@@ -19,7 +21,7 @@ pub(super) struct Backends {
 impl Backends {
     /// Returns the backends on offer, the one without processes first.
     pub(super) fn on_offer(self) -> Vec<BackendKind> {
-        let mut backends = vec![self.store()];
+        let mut backends = vec![self.store];
         if self.kubectl_enabled {
             backends.push(BackendKind::Kubectl);
         }
@@ -30,7 +32,7 @@ impl Backends {
     pub(super) fn bare(self) -> BackendKind {
         match self.default {
             DefaultBackend::Kubectl => BackendKind::Kubectl,
-            _ => self.store(),
+            _ => self.store,
         }
     }
 
@@ -44,7 +46,7 @@ impl Backends {
         run_id: &RunId,
         broker: &Broker,
     ) -> Result<BackendKind, ApiError> {
-        self.choose_with(choice, run_id, || is_up(broker, "redis"))
+        self.choose_with(choice, run_id, || broker.redis_is_up())
     }
 
     fn choose_with(
@@ -60,7 +62,7 @@ impl Backends {
         });
         let fits = run_id.as_str().len() <= KUBECTL_RUN_ID_BYTES_MAX;
         match choice {
-            BackendChoice::Redis => Ok(self.store()),
+            BackendChoice::Redis => Ok(self.store),
             BackendChoice::Kubectl if !self.kubectl_enabled => Err(ApiError::backend_disabled(
                 "the kubectl backend is switched off on this broker; use /stream/redis, or set kubectl.enabled = true",
             )),
@@ -71,31 +73,16 @@ impl Backends {
             // What cannot be had from kubectl waits for Redis: the client is
             // told to come back.
             BackendChoice::Auto
-                if self.store() == BackendKind::Embedded
+                if self.store == BackendKind::Embedded
                     || !self.kubectl_enabled
                     || !fits
                     || redis_usable() =>
             {
-                Ok(self.store())
+                Ok(self.store)
             }
             BackendChoice::Auto => Ok(BackendKind::Kubectl),
         }
     }
-
-    /// The backend that `redis` names here.
-    fn store(self) -> BackendKind {
-        match self.default {
-            DefaultBackend::Embedded => BackendKind::Embedded,
-            _ => BackendKind::Redis,
-        }
-    }
-}
-
-fn is_up(broker: &Broker, name: &str) -> bool {
-    let dependencies = broker.dependencies();
-    dependencies
-        .iter()
-        .any(|(other, health)| *other == name && health.up)
 }
 
 #[cfg(test)]
@@ -222,8 +209,13 @@ mod tests {
                 Ok("kubectl"),
             ),
         ] {
+            let store = match default {
+                DefaultBackend::Embedded => BackendKind::Embedded,
+                _ => BackendKind::Redis,
+            };
             let backends = Backends {
                 default,
+                store,
                 kubectl_enabled,
             };
             let chosen = backends.choose_with(choice, run_id, || redis_usable);

@@ -1,77 +1,113 @@
-//! What the actors count, as Prometheus metric families.
+//! What the actors count, in the form the Prometheus encoder takes.
 
-use prometheus::proto;
+use prometheus::proto::{
+    Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
+};
 use runcast_actors::metrics::{Family, Labels, Samples};
 
-/// Turns the broker's families into those of the text encoder.
-pub(super) fn families(families: Vec<Family>) -> impl Iterator<Item = proto::MetricFamily> {
-    families.into_iter().map(family)
-}
-
-fn family(family: Family) -> proto::MetricFamily {
-    let mut out = proto::MetricFamily::default();
+/// Returns a family in the encoder's form.
+pub(super) fn metric_family(family: Family) -> MetricFamily {
+    let mut out = MetricFamily::default();
     out.set_name(family.name.to_owned());
     out.set_help(family.help.to_owned());
-    let (kind, metrics) = match family.samples {
-        Samples::Counter(samples) => (proto::MetricType::COUNTER, all(samples, counter)),
-        Samples::Gauge(samples) => (proto::MetricType::GAUGE, all(samples, gauge)),
+    match family.samples {
+        Samples::Counter(samples) => {
+            out.set_field_type(MetricType::COUNTER);
+            for (labels, value) in samples {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric(&mut out, labels).set_counter(counter);
+            }
+        }
+        Samples::Gauge(samples) => {
+            out.set_field_type(MetricType::GAUGE);
+            for (labels, value) in samples {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric(&mut out, labels).set_gauge(gauge);
+            }
+        }
         Samples::Histogram {
             buckets,
             count,
             sum,
-        } => (
-            proto::MetricType::HISTOGRAM,
-            vec![histogram(buckets, count, sum)],
-        ),
-    };
-    out.set_field_type(kind);
-    out.set_metric(metrics);
+        } => {
+            out.set_field_type(MetricType::HISTOGRAM);
+            metric(&mut out, Labels::new()).set_histogram(histogram(&buckets, count, sum));
+        }
+    }
     out
 }
 
-fn all(samples: Vec<(Labels, f64)>, metric: fn(f64) -> proto::Metric) -> Vec<proto::Metric> {
-    let labelled = samples.into_iter().map(|(labels, value)| {
-        let pairs = labels.into_iter().map(|(name, value)| {
-            let mut pair = proto::LabelPair::default();
-            pair.set_name(name.to_owned());
-            pair.set_value(value.to_owned());
-            pair
-        });
-        let mut metric = metric(value);
-        metric.set_label(pairs.collect());
-        metric
+/// Adds a metric with these labels.
+fn metric(family: &mut MetricFamily, labels: Labels) -> &mut Metric {
+    let labels = labels.into_iter().map(|(name, value)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.to_owned());
+        pair.set_value(value.to_owned());
+        pair
     });
-    labelled.collect()
+    let mut metric = Metric::default();
+    metric.set_label(labels.collect());
+    family.mut_metric().push(metric);
+    family.mut_metric().last_mut().expect("one was just added")
 }
 
-fn counter(value: f64) -> proto::Metric {
-    let mut counter = proto::Counter::default();
-    counter.set_value(value);
-    let mut metric = proto::Metric::default();
-    metric.set_counter(counter);
-    metric
-}
-
-fn gauge(value: f64) -> proto::Metric {
-    let mut gauge = proto::Gauge::default();
-    gauge.set_value(value);
-    let mut metric = proto::Metric::default();
-    metric.set_gauge(gauge);
-    metric
-}
-
-fn histogram(buckets: Vec<(f64, u64)>, count: u64, sum: f64) -> proto::Metric {
-    let buckets = buckets.into_iter().map(|(bound, below)| {
-        let mut bucket = proto::Bucket::default();
-        bucket.set_upper_bound(bound);
-        bucket.set_cumulative_count(below);
+/// `buckets` are cumulative; the encoder adds the one without a bound.
+fn histogram(buckets: &[(f64, u64)], count: u64, sum: f64) -> Histogram {
+    let buckets = buckets.iter().map(|(bound, below)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound);
+        bucket.set_cumulative_count(*below);
         bucket
     });
-    let mut histogram = proto::Histogram::default();
-    histogram.set_bucket(buckets.collect());
-    histogram.set_sample_count(count);
-    histogram.set_sample_sum(sum);
-    let mut metric = proto::Metric::default();
-    metric.set_histogram(histogram);
-    metric
+    let mut out = Histogram::default();
+    out.set_bucket(buckets.collect());
+    out.set_sample_count(count);
+    out.set_sample_sum(sum);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus::{Encoder as _, TextEncoder};
+
+    use super::*;
+
+    fn check(samples: Samples, expected: &str) {
+        let family = Family {
+            name: "x_total",
+            help: "An x.",
+            samples,
+        };
+        let mut text = Vec::new();
+        let families = [metric_family(family)];
+        TextEncoder::new()
+            .encode(&families, &mut text)
+            .expect("well-formed");
+        assert_eq!(String::from_utf8(text).expect("UTF-8"), expected);
+    }
+
+    #[test]
+    fn families_are_written_as_text() {
+        check(
+            Samples::Counter(vec![
+                (vec![("kind", "log")], 2.0),
+                (vec![("kind", "output")], 0.0),
+            ]),
+            "# HELP x_total An x.\n# TYPE x_total counter\nx_total{kind=\"log\"} 2\nx_total{kind=\"output\"} 0\n",
+        );
+        check(
+            Samples::Gauge(vec![(vec![], 1.5)]),
+            "# HELP x_total An x.\n# TYPE x_total gauge\nx_total 1.5\n",
+        );
+        check(
+            Samples::Histogram {
+                buckets: vec![(0.1, 1), (1.0, 3)],
+                count: 4,
+                sum: 9.5,
+            },
+            "# HELP x_total An x.\n# TYPE x_total histogram\nx_total_bucket{le=\"0.1\"} 1\nx_total_bucket{le=\"1\"} 3\nx_total_bucket{le=\"+Inf\"} 4\nx_total_sum 9.5\nx_total_count 4\n",
+        );
+    }
 }

@@ -55,7 +55,7 @@ pub(super) async fn config(state: Data<HttpState>) -> HttpResponse {
             .iter()
             .map(|backend| backend.as_str())
             .collect(),
-        heartbeat_seconds: state.settings.heartbeat_interval.as_secs(),
+        heartbeat_seconds: state.broker.settings().heartbeat.interval.as_secs(),
         reconnect: ReconnectJson {
             redis: RECONNECT_REDIS,
             kubectl: RECONNECT_KUBECTL,

@@ -81,7 +81,8 @@ pub(super) async fn live() -> HttpResponse {
     json_answer(&ProbeJson { status: "ok" })
 }
 
-/// Tells whether new clients should be sent here.
+/// Tells whether new clients should be sent here. A broker that is starting
+/// does not listen yet.
 ///
 /// A dependency that is down does not count unless `strict` asks for it: it is
 /// down for every broker, and a balancer that takes all of them out answers
@@ -93,7 +94,7 @@ pub(super) async fn live() -> HttpResponse {
     params(("strict" = Option<bool>, Query, description = "true: also 503 while the default backend is unusable")),
     responses(
         (status = 200, description = "Ready", body = ProbeJson),
-        (status = 503, description = "Starting, draining, or (strict) without its default backend", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = "Draining, or (strict) without its default backend", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn ready(

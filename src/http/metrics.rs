@@ -11,7 +11,7 @@ use prometheus::{
     TEXT_FORMAT, TextEncoder,
 };
 
-use super::broker_metrics::families;
+use super::broker_metrics::metric_family;
 use super::problem::{ApiError, ProblemJson};
 use super::{HttpState, VERSION};
 
@@ -93,7 +93,7 @@ pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiE
         return Err(ApiError::not_found());
     }
     let mut all = state.metrics.registry.gather();
-    all.extend(families(state.broker.families()));
+    all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&all, &mut text)

@@ -5,6 +5,7 @@
 //! `publish_body`); every error is made in `problem`.
 
 mod backend_choice;
+mod body_form;
 mod broker_metrics;
 mod config;
 mod cors;
@@ -23,20 +24,20 @@ mod server;
 mod sockets;
 mod stream;
 mod stream_query;
+#[cfg(test)]
+mod tests;
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpRequest, Resource, Responder};
 use runcast_actors::broker::Broker;
-use runcast_actors::protocol::LogLevel;
-use runcast_actors::settings::{DefaultBackend, LimitSettings};
 
 use backend_choice::Backends;
 use metrics::HttpMetrics;
 use problem::ApiError;
 
-pub(crate) use server::{HttpServer, ServerOptions};
+pub(crate) use server::HttpServer;
 
 /// Version of this build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -45,19 +46,9 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// is told as such and not as an unknown route.
 const RUN_ID_PATTERN: &str = "{run_id:[^/]*}";
 
-/// The settings that the routes read.
+/// The settings that the routes read beside the broker's own.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpSettings {
-    /// `streaming.default_backend`.
-    pub(crate) default_backend: DefaultBackend,
-    /// `streaming.log_level`.
-    pub(crate) log_level: LogLevel,
-    /// `kubectl.enabled`.
-    pub(crate) kubectl_enabled: bool,
-    /// `heartbeat.interval`.
-    pub(crate) heartbeat_interval: Duration,
-    /// `[limits]`.
-    pub(crate) limits: LimitSettings,
     /// `cors.allowed_origins`.
     pub(crate) allowed_origins: Vec<String>,
     /// `metrics.enabled`.
@@ -65,7 +56,6 @@ pub(crate) struct HttpSettings {
 }
 
 /// What every handler shares.
-#[derive(Debug)]
 struct HttpState {
     broker: Broker,
     settings: HttpSettings,
@@ -84,9 +74,11 @@ impl HttpState {
     }
 
     fn backends(&self) -> Backends {
+        let settings = self.broker.settings();
         Backends {
-            default: self.settings.default_backend,
-            kubectl_enabled: self.settings.kubectl_enabled,
+            default: settings.streaming.default_backend,
+            store: settings.backend(),
+            kubectl_enabled: settings.kubectl.enabled,
         }
     }
 }

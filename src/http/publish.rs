@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::{self, HeaderMap};
+use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
@@ -12,8 +12,9 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::HttpState;
+use super::body_form::BodyForm;
 use super::problem::{ApiError, ProblemJson};
-use super::publish_body::{BodyForm, BodyLimits};
+use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
 use super::run_path::RunPath;
 
@@ -95,10 +96,11 @@ pub(super) async fn publish(
 ) -> Result<HttpResponse, ApiError> {
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
-    let form = body_form(request.headers())?;
-    let limits = &state.settings.limits;
+    let form = BodyForm::of(request.headers())?;
+    let limits = &state.broker.settings().limits;
     let body = read_body(&request, payload, limits.max_body_bytes.as_u64()).await?;
-    let events = form.read(
+    let events = read_events(
+        form,
         &body,
         &query,
         BodyLimits {
@@ -108,26 +110,6 @@ pub(super) async fn publish(
     )?;
     let results = publish_all(&state, run_id, events, restart).await?;
     answer(results)
-}
-
-fn body_form(headers: &HeaderMap) -> Result<BodyForm, ApiError> {
-    if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        let detail =
-            format!("content encoding {encoding:?} is not supported; send the body as it is");
-        return Err(Problem::new(
-            415,
-            "unsupported-media-type",
-            "Unsupported media type",
-            detail,
-        )
-        .into());
-    }
-    match headers.get(header::CONTENT_TYPE) {
-        None => BodyForm::of(None),
-        Some(value) => BodyForm::of(Some(value.to_str().unwrap_or_default())),
-    }
 }
 
 async fn read_body(request: &HttpRequest, payload: Payload, limit: u64) -> Result<Bytes, ApiError> {
@@ -168,7 +150,7 @@ async fn publish_all(
     events: Vec<NewEvent>,
     restart: bool,
 ) -> Result<Vec<PublishResult>, ApiError> {
-    let limit = state.settings.limits.max_event_bytes.as_u64();
+    let limit = state.broker.settings().limits.max_event_bytes.as_u64();
     let fits: Vec<bool> = events
         .iter()
         .map(|event| event.payload.len() as u64 <= limit)

@@ -11,22 +11,12 @@ use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
 
+use super::body_form::BodyForm;
 use super::problem::ApiError;
 use super::query::Pairs;
 
 /// Source of an event that names none.
 const DEFAULT_SOURCE: &str = "stdout";
-
-/// The forms a body can have.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyForm {
-    /// `application/json`: one event.
-    Json,
-    /// `application/x-ndjson`: an event a line.
-    JsonLines,
-    /// `text/plain`: a string a line.
-    Text,
-}
 
 /// What one body may hold.
 #[derive(Debug, Clone, Copy)]
@@ -37,80 +27,32 @@ pub(super) struct BodyLimits {
     pub(super) source_bytes: usize,
 }
 
-impl BodyForm {
-    /// Reads a `Content-Type`; a body without one is taken for JSON.
-    ///
-    /// # Errors
-    /// 415 for any other type, and for a charset other than UTF-8.
-    pub(super) fn of(content_type: Option<&str>) -> Result<Self, ApiError> {
-        let content_type = content_type.unwrap_or("application/json");
-        let mut parts = content_type.split(';').map(str::trim);
-        let form = match parts
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-            .as_str()
-        {
-            "application/json" => Self::Json,
-            "application/x-ndjson" | "application/ndjson" | "application/jsonl" => Self::JsonLines,
-            "text/plain" => Self::Text,
-            _ => return Err(unsupported(content_type)),
-        };
-        let foreign_charset = parts
-            .filter_map(|parameter| parameter.split_once('='))
-            .filter(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))
-            .map(|(_, charset)| charset.trim().trim_matches('"'))
-            .any(|charset| {
-                !["utf-8", "utf8", "us-ascii"]
-                    .iter()
-                    .any(|c| c.eq_ignore_ascii_case(charset))
-            });
-        if foreign_charset {
-            return Err(unsupported(content_type));
-        }
-        Ok(form)
+/// Reads a body; `query` gives kind and source of the lines of a text.
+///
+/// All or nothing: one malformed line refuses the whole body.
+///
+/// # Errors
+/// 400 for what is no JSON, with line and column; 422 for JSON that is no
+/// event; 413 for too many events.
+pub(super) fn read_events(
+    form: BodyForm,
+    body: &[u8],
+    query: &Pairs,
+    limits: BodyLimits,
+) -> Result<Vec<NewEvent>, ApiError> {
+    let events = match form {
+        BodyForm::Json => vec![json_event(body, limits).map_err(|fault| fault.at(None))?],
+        BodyForm::JsonLines => json_lines(body, limits)?,
+        BodyForm::Text => text_lines(body, query, limits)?,
+    };
+    if events.is_empty() {
+        return Err(unprocessable(
+            "no-events",
+            "No events",
+            "the body holds no event",
+        ));
     }
-
-    /// Reads a body; `query` gives kind and source of the lines of a text.
-    ///
-    /// All or nothing: one malformed line refuses the whole body.
-    ///
-    /// # Errors
-    /// 400 for what is no JSON, with line and column; 422 for JSON that is no
-    /// event; 413 for too many events.
-    pub(super) fn read(
-        self,
-        body: &[u8],
-        query: &Pairs,
-        limits: BodyLimits,
-    ) -> Result<Vec<NewEvent>, ApiError> {
-        let events = match self {
-            Self::Json => vec![json_event(body, limits).map_err(|fault| fault.at(None))?],
-            Self::JsonLines => json_lines(body, limits)?,
-            Self::Text => text_lines(body, query, limits)?,
-        };
-        if events.is_empty() {
-            return Err(unprocessable(
-                "no-events",
-                "No events",
-                "the body holds no event",
-            ));
-        }
-        Ok(events)
-    }
-}
-
-fn unsupported(content_type: &str) -> ApiError {
-    let detail = format!(
-        "{content_type:?} is not supported; send application/json (one event), application/x-ndjson (one a line) or text/plain (UTF-8)"
-    );
-    Problem::new(
-        415,
-        "unsupported-media-type",
-        "Unsupported media type",
-        detail,
-    )
-    .into()
+    Ok(events)
 }
 
 fn unprocessable(slug: &'static str, title: &'static str, detail: impl Into<String>) -> ApiError {
@@ -352,7 +294,7 @@ mod tests {
         body: &[u8],
         query: &str,
     ) -> Result<Vec<(String, String, String)>, String> {
-        let events = form.read(body, &Pairs::parse(query), LIMITS);
+        let events = read_events(form, body, &Pairs::parse(query), LIMITS);
         let shown = |event: NewEvent| {
             let payload = String::from_utf8_lossy(&event.payload).into_owned();
             (event.kind.to_string(), event.source, payload)
@@ -537,29 +479,5 @@ mod tests {
         let error =
             read(Json, b"{\"kind\":\"output\",\"data\":\"\xff\"}", "").expect_err("not UTF-8");
         assert!(error.starts_with("bad-json"), "{error}");
-    }
-
-    #[test]
-    fn the_form_is_that_of_the_content_type() {
-        for (content_type, expected) in [
-            (None, Some(BodyForm::Json)),
-            (Some("application/json"), Some(BodyForm::Json)),
-            (
-                Some("Application/JSON; charset=UTF-8"),
-                Some(BodyForm::Json),
-            ),
-            (Some("application/x-ndjson"), Some(BodyForm::JsonLines)),
-            (Some("text/plain;charset=\"utf-8\""), Some(BodyForm::Text)),
-            (Some("text/plain; charset=latin1"), None),
-            (Some("text/html"), None),
-            (Some("application/x-www-form-urlencoded"), None),
-            (Some(""), None),
-        ] {
-            assert_eq!(
-                BodyForm::of(content_type).ok(),
-                expected,
-                "{content_type:?}"
-            );
-        }
     }
 }

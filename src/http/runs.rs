@@ -13,12 +13,16 @@ use super::problem::{ApiError, ProblemJson, json_answer};
 use super::query::Pairs;
 use super::run_path::RunPath;
 
+/// Most runs of a page, and their number unless the query says otherwise.
+const RUNS_MAX: usize = 1000;
+const RUNS_DEFAULT: usize = 100;
+
 /// Runs this broker knows.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunsJson {
-    /// In the order of their run ids.
+    /// By run id.
     runs: Vec<RunJson>,
-    /// Cursor of the next page; `null` on the last one.
+    /// What `after` is for the next page; `null` on the last one.
     next: Option<String>,
 }
 
@@ -66,21 +70,17 @@ pub(super) struct EventCountsJson {
     log: u64,
 }
 
-/// Most runs on one page, and how many if nothing is asked.
-const PAGE_MAX: usize = 1000;
-const PAGE_DEFAULT: usize = 100;
-
-/// Lists the runs this broker knows, by run id, a page at a time.
+/// Lists the runs this broker knows, by run id.
 #[utoipa::path(
     get,
     path = "/api/v1/runs",
     tag = "runs",
     params(
-        ("after" = Option<String>, Query, description = "The `next` of the page before"),
-        ("limit" = Option<usize>, Query, description = "Most runs on the page, 1 to 1000; 100 if absent"),
+        ("after" = Option<String>, Query, description = "The run id that the page begins after: next of the page before"),
+        ("limit" = Option<usize>, Query, description = "Most runs of the page: 1 to 1000, default 100"),
     ),
     responses(
-        (status = 200, description = "The runs", body = RunsJson),
+        (status = 200, description = "A page of runs", body = RunsJson),
         (status = 400, description = "Bad query value", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
@@ -88,21 +88,31 @@ pub(super) async fn runs(
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
-    let query = Pairs::parse(request.query_string());
-    let after = query.get("after").map(|text| {
-        RunId::parse(text).map_err(|_| ApiError::bad_query("after", text, "the next of a page"))
+    let (after, limit) = page_of(&Pairs::parse(request.query_string()))?;
+    let (runs, more) = state.broker.runs(after.as_ref(), limit).await;
+    let next = runs
+        .last()
+        .filter(|_| more)
+        .map(|run| run.run_id.to_string());
+    let runs = runs.into_iter().map(RunJson::from).collect();
+    Ok(json_answer(&RunsJson { runs, next }))
+}
+
+fn page_of(query: &Pairs) -> Result<(Option<RunId>, usize), ApiError> {
+    let after = query
+        .get("after")
+        .map(|text| RunId::parse(text).map_err(|_| ApiError::bad_query("after", text, "a run id")));
+    let limit = query.get("limit").map(|text| {
+        let number = text
+            .parse()
+            .ok()
+            .filter(|limit| (1..=RUNS_MAX).contains(limit));
+        number.ok_or_else(|| ApiError::bad_query("limit", text, "a number from 1 to 1000"))
     });
-    let limit = query.get("limit").map(|text| match text.parse() {
-        Ok(limit @ 1..=PAGE_MAX) => Ok(limit),
-        _ => Err(ApiError::bad_query("limit", text, "1 to 1000")),
-    });
-    let limit = limit.transpose()?.unwrap_or(PAGE_DEFAULT);
-    let (runs, more) = state.broker.runs(after.transpose()?.as_ref(), limit).await;
-    let last = runs.last().map(|run| run.run_id.to_string());
-    Ok(json_answer(&RunsJson {
-        next: last.filter(|_| more),
-        runs: runs.into_iter().map(RunJson::from).collect(),
-    }))
+    Ok((
+        after.transpose()?,
+        limit.transpose()?.unwrap_or(RUNS_DEFAULT),
+    ))
 }
 
 /// Tells what is known of one run; also of a run never seen.
@@ -190,6 +200,19 @@ mod tests {
     use runcast_actors::protocol::Timestamp;
 
     use super::*;
+
+    #[test]
+    fn a_page_has_a_beginning_and_a_bound() {
+        let page = |query| page_of(&Pairs::parse(query)).map_err(|error| error.to_string());
+        assert_eq!(page(""), Ok((None, 100)));
+        assert_eq!(
+            page("after=42&limit=1000"),
+            Ok((RunId::parse("42").ok(), 1000))
+        );
+        for query in ["after=..", "limit=0", "limit=1001", "limit=x", "limit=-1"] {
+            assert!(page(query).is_err(), "{query}");
+        }
+    }
 
     #[test]
     fn a_run_is_told_in_the_shape_of_the_contract() {

@@ -16,6 +16,7 @@ use super::cors::cors;
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_log::log_request;
 use super::{HttpSettings, HttpState, configure, sockets};
+use crate::settings::ServerSettings;
 
 /// A request's head must be here in this time; a slow one is a client that
 /// holds connections open, and gets 408.
@@ -28,21 +29,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(75);
 
 /// Part of the grace that open streams have; the rest is for closing sockets.
 const DRAIN_SHARE: f64 = 0.8;
-
-/// How to listen.
-#[derive(Debug, Clone)]
-pub(crate) struct ServerOptions {
-    /// Address and port; port 0 takes a free one.
-    pub(crate) bind: SocketAddr,
-    /// Threads that serve.
-    pub(crate) workers: usize,
-    /// Connections open at once on each; past it new ones wait.
-    pub(crate) max_connections_per_worker: usize,
-    /// Connections the kernel holds for us before they are accepted.
-    pub(crate) backlog: u32,
-    /// How long the end may take.
-    pub(crate) shutdown_grace: Duration,
-}
 
 /// A bound server that is yet to run.
 pub(crate) struct HttpServer {
@@ -59,11 +45,11 @@ impl HttpServer {
     /// # Errors
     /// The address cannot be bound.
     pub(crate) fn bind(
-        options: &ServerOptions,
+        options: &ServerSettings,
         settings: HttpSettings,
         broker: Broker,
     ) -> anyhow::Result<Self> {
-        let write_timeout = settings.limits.write_timeout;
+        let write_timeout = broker.settings().limits.write_timeout;
         let state = Data::new(HttpState::new(broker.clone(), settings)?);
         let factory = move || {
             // Outermost last: the log sees every answer, errors carry the CORS
@@ -78,8 +64,8 @@ impl HttpServer {
                 .wrap(from_fn(log_request))
         };
         let server = ActixServer::new(factory)
-            .workers(options.workers)
-            .max_connections(options.max_connections_per_worker)
+            .workers(options.worker_count())
+            .max_connections(options.max_connections_per_worker())
             .backlog(options.backlog)
             .tcp_nodelay(true)
             .keep_alive(KEEP_ALIVE)
@@ -130,17 +116,16 @@ impl HttpServer {
             grace_seconds = self.shutdown_grace.as_secs_f64(),
             "draining"
         );
-        let drain_time = self.shutdown_grace.mul_f64(DRAIN_SHARE);
-        let open = self.broker.drain(drain_time).await;
-        if open > 0 {
-            tracing::warn!(
-                dropped = open,
-                "some streams did not end in time; closing them"
-            );
+        let streams_left = self
+            .broker
+            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE))
+            .await;
+        if streams_left > 0 {
+            tracing::warn!(streams_left, "some streams did not end in time");
         }
         let left = self.shutdown_grace.saturating_sub(started.elapsed());
         if tokio::time::timeout(left, handle.stop(true)).await.is_err() {
-            tracing::warn!("some connections did not end in time; leaving them");
+            tracing::warn!("some connections did not end in time");
         }
         self.broker.stop().await;
         tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "stopped");

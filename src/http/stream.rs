@@ -103,7 +103,7 @@ fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, 
     StreamQuery::parse(
         request.query_string(),
         last_event_id.map(|value| value.as_bytes()),
-        state.settings.log_level,
+        state.broker.settings().streaming.log_level,
     )
 }
 

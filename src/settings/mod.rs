@@ -15,7 +15,6 @@ mod tests;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use runcast_actors::broker::BrokerSettings;
 use runcast_actors::settings::{
     HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings, LimitSettings, RedisSettings,
     RetrySettings, RunSettings, StreamingSettings,
@@ -56,23 +55,6 @@ pub(crate) struct Settings {
     pub(crate) metrics: MetricsSettings,
     /// Our own log.
     pub(crate) log: LogSettings,
-}
-
-impl Settings {
-    /// Returns the sections that the actors read.
-    pub(crate) fn broker(&self) -> BrokerSettings {
-        BrokerSettings {
-            streaming: self.streaming.clone(),
-            redis: self.redis.clone(),
-            history: self.history.clone(),
-            hub: self.hub.clone(),
-            heartbeat: self.heartbeat.clone(),
-            retry: self.retry,
-            runs: self.runs.clone(),
-            kubectl: self.kubectl.clone(),
-            limits: self.limits.clone(),
-        }
-    }
 }
 
 /// `[server]`: the listening socket and the process.
