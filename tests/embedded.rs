@@ -180,6 +180,7 @@ async fn resume_is_exact_at_every_position() {
 #[tokio::test]
 async fn history_behind_the_ring_is_replayed_whole() {
     let broker = Broker::embedded()
+        .set("limits.max_event_bytes", "4KiB")
         .set("hub.ring_bytes", "16KiB")
         .start_ready()
         .await;
@@ -215,6 +216,7 @@ async fn history_behind_the_ring_is_replayed_whole() {
 async fn trimmed_history_is_counted_exactly() {
     let broker = Broker::embedded()
         .set("history.max_events", 50)
+        .set("limits.max_event_bytes", "4KiB")
         .set("hub.ring_bytes", "4KiB")
         .start_ready()
         .await;

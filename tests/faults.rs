@@ -88,6 +88,7 @@ async fn a_33_mib_message_costs_a_gap_and_less_than_a_second() {
         let (reason, _) = client.gap().await;
         assert_eq!(reason, "disconnected");
     }
+    broker.wait_ready().await;
     assert!(
         cut_at.elapsed() < Duration::from_secs(1),
         "{:?}",
@@ -119,6 +120,7 @@ async fn a_cut_subscription_is_told_and_resumed() {
         for client in &mut clients {
             assert_eq!(client.gap().await.0, "disconnected");
         }
+        broker.wait_ready().await;
         for (run, client) in clients.iter_mut().enumerate() {
             publisher
                 .publish(format!("run:run-{run}:status"), round.to_string())
@@ -269,6 +271,7 @@ async fn a_cursor_survives_a_cut_link() {
         .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
         .await;
     assert_eq!(client.gap().await.0, "disconnected");
+    broker.wait_ready().await;
     publisher.publish("run:42:output:stdout", "3").await;
     let after = client.run_event().await;
     let mut back = broker.resume("42/stream", events[0].id()).await;
