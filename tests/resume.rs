@@ -298,12 +298,14 @@ async fn what_fell_off_the_ring_is_counted() {
         assert_eq!(&new.run_event().await, frame);
     }
 
+    // Another worker may keep a segment more or less.
     let mut back = broker.resume("42/stream", events[10].id()).await;
     assert_eq!(back.preamble().await.hello["resume"], "gap");
     let (reason, gap) = back.gap().await;
     assert_eq!(reason, "trimmed");
     assert_eq!(gap["after"], events[10].id());
-    assert_eq!(gap["before"], events[position].id());
+    let position = events.iter().position(|frame| gap["before"] == frame.id());
+    let position = position.expect("one of those sent");
     assert_eq!(gap["missed"], position - 11);
     for frame in &events[position..] {
         assert_eq!(&back.run_event().await, frame);
