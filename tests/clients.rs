@@ -76,20 +76,12 @@ async fn run_client(command: Command, broker: &Broker, redis: &Redis) -> Vec<Val
         .await;
     publisher.publish("run:42:status", "completed").await;
     let status = process.exit(Duration::from_secs(30)).await;
-    let printed = process.log();
+    let printed = process.whole_log();
     assert!(status.success(), "{status}: {printed:#?}");
-    let mut events = Vec::new();
-    eventually("all that was printed is read", SOON, || {
-        events = process
-            .log()
-            .iter()
-            .map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|_| panic!("{line}")))
-            .collect();
-        let whole = events.last().is_some_and(|event| event["event"] == "end");
-        async move { whole }
-    })
-    .await;
-    events
+    printed
+        .iter()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}")))
+        .collect()
 }
 
 /// Starts `command` for a run and compares what the client saw with what our
@@ -175,16 +167,13 @@ async fn npm_eventsource_comes_back_where_it_was() {
     let mut process = Process::spawn(command);
     crate::metrics::wait_sessions(&first, 1).await;
     let before = first.publish("42", json!("before")).await;
-    let printed = |text: &str| {
-        let wanted = format!("\"id\":\"{text}\"");
-        process
-            .log()
-            .iter()
-            .filter(|line| line.contains(&wanted))
-            .count()
+    let outputs = |process: &Process, id: &str| {
+        let begin = format!("{{\"event\":\"output\",\"id\":\"{id}\"");
+        let log = process.log();
+        log.iter().filter(|line| line.starts_with(&begin)).count()
     };
     eventually("the client has the event", SOON, async || {
-        printed(&before) == 1
+        outputs(&process, &before) == 1
     })
     .await;
     first.terminate();
@@ -193,10 +182,11 @@ async fn npm_eventsource_comes_back_where_it_was() {
 
     let second = settings.start_ready().await;
     let after = second.publish("42", json!("after")).await;
-    eventually("it came back", SOON, async || printed(&after) == 1).await;
+    eventually("it came back", SOON, async || {
+        outputs(&process, &after) == 1
+    })
+    .await;
     second.publish_status("42", json!("completed")).await;
     assert!(process.exit(SOON).await.success());
-    let log = process.log();
-    let once = |id: &str| log.iter().filter(|line| line.contains(id)).count();
-    assert_eq!(once(&format!("\"id\":\"{before}\"")), 1, "{log:#?}");
+    assert_eq!(outputs(&process, &before), 1, "{:#?}", process.log());
 }

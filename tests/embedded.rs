@@ -180,6 +180,7 @@ async fn resume_is_exact_at_every_position() {
 #[tokio::test]
 async fn history_behind_the_ring_is_replayed_whole() {
     let broker = Broker::embedded()
+        .set("limits.max_event_bytes", "4KiB")
         .set("hub.ring_bytes", "16KiB")
         .start_ready()
         .await;
@@ -211,10 +212,30 @@ async fn history_behind_the_ring_is_replayed_whole() {
     }
 }
 
+/// Where the hub is the only history, it outlives the idle time of hubs.
+#[tokio::test]
+async fn history_stays_when_nobody_watches() {
+    let broker = Broker::embedded()
+        .set("hub.idle_ttl", "1s")
+        .start_ready()
+        .await;
+    let ids = [
+        broker.publish("42", json!(1)).await,
+        broker.publish("42", json!(2)).await,
+    ];
+    drop(broker.follow("42/stream").await);
+    // That nothing happens cannot be awaited.
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    let mut back = broker.resume("42/stream", &ids[0]).await;
+    back.preamble().await;
+    assert_eq!(back.run_event().await.id(), ids[1]);
+}
+
 #[tokio::test]
 async fn trimmed_history_is_counted_exactly() {
     let broker = Broker::embedded()
         .set("history.max_events", 50)
+        .set("limits.max_event_bytes", "4KiB")
         .set("hub.ring_bytes", "4KiB")
         .start_ready()
         .await;

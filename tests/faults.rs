@@ -15,12 +15,19 @@ async fn gaps_before(client: &mut SseClient, payload: &str) -> Vec<String> {
     let mut reasons = Vec::new();
     loop {
         let frame = client.event().await;
-        if frame.event == "gap" {
-            reasons.push(gap_of(&frame).0);
-        } else if frame.payload() == payload {
-            return reasons;
+        match frame.event.as_str() {
+            "gap" => reasons.push(gap_of(&frame).0),
+            "problem" => check_outage(&frame),
+            _ if frame.payload() == payload => return reasons,
+            _ => {}
         }
     }
+}
+
+/// While Redis is away a stream may be told so.
+fn check_outage(frame: &Frame) {
+    check_problem(&frame.json());
+    assert_eq!(frame.json()["retryable"], true, "{frame:?}");
 }
 
 async fn redis_status(broker: &Broker) -> String {
@@ -228,6 +235,7 @@ async fn a_redis_that_dies_for_three_seconds_leaves_sessions_open() {
     while killed_at.elapsed() < Duration::from_secs(3) {
         match client.next_within(Duration::from_millis(100)).await {
             Next::Frame(frame) if frame.event == "heartbeat" => beats += 1,
+            Next::Frame(frame) if frame.event == "problem" => check_outage(&frame),
             Next::Frame(frame) => assert_eq!(frame.event, "gap", "{frame:?}"),
             Next::Silence => {}
             other => panic!("{other:?}: the session is to stay open"),
@@ -242,6 +250,7 @@ async fn a_redis_that_dies_for_three_seconds_leaves_sessions_open() {
         let frame = client.event().await;
         match frame.event.as_str() {
             "gap" => assert_eq!(gap_of(&frame).0, "disconnected"),
+            "problem" => check_outage(&frame),
             _ => {
                 assert_eq!(frame.payload(), "2");
                 break;

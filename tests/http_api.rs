@@ -134,11 +134,7 @@ async fn a_run_is_described() {
     let epoch = first.split('-').next().expect("an epoch");
     assert_eq!(run["epoch"].to_string(), epoch);
     assert_eq!(run["gaps"], json!([]));
-    assert!(
-        run["quiet_because"]
-            .as_str()
-            .is_some_and(|why| !why.is_empty())
-    );
+    assert!(run["quiet_because"].is_string());
 
     let runs = broker.json("/api/v1/runs").await;
     assert_eq!(keys(&runs), ["next", "runs"]);

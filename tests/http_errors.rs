@@ -140,6 +140,7 @@ async fn an_unknown_kind_is_422() {
 #[tokio::test]
 async fn a_body_over_the_limit_is_413() {
     let broker = Broker::embedded()
+        .set("limits.max_event_bytes", "16KiB")
         .set("limits.max_body_bytes", "64KiB")
         .start_ready()
         .await;

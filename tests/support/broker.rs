@@ -54,7 +54,7 @@ impl BrokerSettings {
         let mut addr = None;
         eventually("the broker says where it listens", SOON, || {
             let ended = process.ended();
-            assert!(ended.is_none(), "{ended:?}: {:#?}", process.log());
+            assert!(ended.is_none(), "{ended:?}: {:#?}", process.whole_log());
             addr = listening_addr(&process.log());
             let found = addr.is_some();
             async move { found }

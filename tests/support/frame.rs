@@ -159,8 +159,14 @@ pub(crate) struct Envelope {
     pub(crate) source: String,
     pub(crate) ts: String,
     pub(crate) backend: String,
+    #[serde(default, deserialize_with = "present")]
     pub(crate) data: Option<Box<RawValue>>,
     pub(crate) data_base64: Option<String>,
+}
+
+/// `null` is a payload, not the lack of one.
+fn present<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    serde::Deserialize::deserialize(value).map(Some)
 }
 
 impl Envelope {

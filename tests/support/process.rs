@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal};
@@ -14,6 +15,7 @@ use super::wait::eventually;
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl Process {
@@ -28,9 +30,15 @@ impl Process {
             .spawn()
             .unwrap_or_else(|error| panic!("{program:?} does not start: {error}"));
         let log = Arc::default();
-        collect(child.stdout.take().expect("piped"), &log);
-        collect(child.stderr.take().expect("piped"), &log);
-        Self { child, log }
+        let readers = vec![
+            collect(child.stdout.take().expect("piped"), &log),
+            collect(child.stderr.take().expect("piped"), &log),
+        ];
+        Self {
+            child,
+            log,
+            readers,
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -40,6 +48,14 @@ impl Process {
     /// Returns the lines written so far.
     pub(crate) fn log(&self) -> Vec<String> {
         self.log.lock().expect("no writer panics").clone()
+    }
+
+    /// Returns all lines of a program that has ended and left no child.
+    pub(crate) fn whole_log(&mut self) -> Vec<String> {
+        for reader in self.readers.drain(..) {
+            reader.join().expect("a reader does not panic");
+        }
+        self.log()
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -112,7 +128,7 @@ impl Drop for Process {
 }
 
 /// Reads `pipe` to its end, so that the child never blocks on a full one.
-fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) {
+fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) -> JoinHandle<()> {
     let log = Arc::clone(log);
     std::thread::spawn(move || {
         let mut reader = BufReader::new(pipe);
@@ -122,7 +138,7 @@ fn collect(pipe: impl Read + Send + 'static, log: &Arc<Mutex<Vec<String>>>) {
             log.lock().expect("no reader panics").push(text);
             line.clear();
         }
-    });
+    })
 }
 
 /// Fails with what to do when `program` is not installed. A missing tool is
