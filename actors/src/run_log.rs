@@ -280,7 +280,6 @@ impl RunLog {
         };
         match join {
             Ok(position) => {
-                // A client that has seen `end` is not told it again.
                 let position = match cursor.end {
                     true => self.after_end(position),
                     false => position,
@@ -307,11 +306,18 @@ impl RunLog {
         }
     }
 
+    /// Skips the end that follows `position` before any other event: a client
+    /// that has seen it is not told it again, and goes on into the next epoch.
     fn after_end(&self, position: LogPosition) -> LogPosition {
-        match self.segment(position.segment_no) {
-            Some(segment) if segment.classes().meets(FrameClass::END) => {
-                LogPosition::at_segment(position.segment_no + 1)
-            }
+        let class_of = |segment: &Segment, index: usize| segment.frames()[index].class();
+        let next = self
+            .frames_from(position)
+            .find(|(segment, index)| class_of(segment, *index) != FrameClass::CONTROL);
+        match next {
+            Some((segment, index)) if class_of(segment, index) == FrameClass::END => LogPosition {
+                segment_no: segment.no(),
+                frame: index as u32 + 1,
+            },
             _ => position,
         }
     }
