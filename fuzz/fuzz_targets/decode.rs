@@ -2,7 +2,7 @@
 //! first byte 0xff, which no channel of ours holds.
 #![no_main]
 
-#[path = "../../actors/tests/oracle/mod.rs"]
+#[path = "../../actors/tests/properties/oracle.rs"]
 #[allow(dead_code, reason = "each target uses the checks it needs")]
 mod oracle;
 

@@ -6,7 +6,7 @@
 //! payload.
 #![no_main]
 
-#[path = "../../actors/tests/oracle/mod.rs"]
+#[path = "../../actors/tests/properties/oracle.rs"]
 #[allow(dead_code, reason = "each target uses the checks it needs")]
 mod oracle;
 

@@ -97,7 +97,7 @@ impl Subscribers {
         for index in 0..threads {
             let range = count * index / threads..count * (index + 1) / threads;
             let (target, progress) = (Arc::clone(target), Arc::clone(progress));
-            let (send_id, thread_id) = mpsc::channel();
+            let (send_id, thread_id) = mpsc::sync_channel(1);
             let handle = std::thread::Builder::new()
                 .name(format!("subscribers-{index}"))
                 .spawn(move || {

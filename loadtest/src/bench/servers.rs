@@ -136,7 +136,8 @@ impl Server {
 /// Reads a JSON log until the line that says `listening`; goes on reading, so
 /// that the server never waits for a full pipe.
 fn listening_addr(log: ChildStderr) -> Result<SocketAddr> {
-    let (found, addr) = mpsc::channel();
+    // Full, it makes the reader wait for us; once we are gone it refuses at once.
+    let (found, addr) = mpsc::sync_channel(64);
     std::thread::spawn(move || {
         for line in BufReader::new(log).lines().map_while(Result::ok) {
             // Nobody asks any more once the address is known.

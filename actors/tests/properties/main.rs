@@ -1,0 +1,9 @@
+//! Properties of the protocol, its encoding and the run log that hold for every
+//! input, not only for the examples of the unit tests. A failing case is
+//! shrunk, printed with its seed and kept in `proptest-regressions`.
+
+mod encoding;
+mod inputs;
+mod oracle;
+mod protocol;
+mod run_log;
