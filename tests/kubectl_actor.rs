@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler};
 use runcast_actors::kubectl::{
-    FailureReason, FollowPermits, KubectlCounters, KubectlFollow, KubectlLine, KubectlLogActor,
-    KubectlUpdate, Stop,
+    FollowPermits, KubectlCounters, KubectlFollow, KubectlLine, KubectlLogActor, KubectlUpdate,
+    Stop,
 };
 use runcast_actors::protocol::{EventKind, KubectlPosition, Problem, RunId};
 use runcast_actors::settings::KubectlSettings;
@@ -42,6 +42,19 @@ impl Handler<KubectlUpdate> for Recorder {
             // A test that is over listens no more.
             let _ = updates.send(update);
         })
+    }
+}
+
+/// Ends the recorder, as an idle hub ends itself.
+#[derive(actix::Message)]
+#[rtype(result = "()")]
+struct Leave;
+
+impl Handler<Leave> for Recorder {
+    type Result = ();
+
+    fn handle(&mut self, _: Leave, ctx: &mut Self::Context) {
+        actix::ActorContext::stop(ctx);
     }
 }
 
@@ -412,11 +425,8 @@ async fn a_log_cut_again_and_again_comes_whole_and_once() {
             .iter()
             .any(|it| it.contains("sinceTime="))
     );
-    let interrupted = run
-        .counters
-        .failures()
-        .find(|(reason, _)| *reason == FailureReason::Interrupted);
-    assert!(interrupted.expect("counted").1 >= 5);
+    let failures: u64 = run.counters.failures().map(|(_, times)| times).sum();
+    assert!(failures >= 5, "{:?}", run.counters);
 }
 
 #[actix::test]
@@ -813,14 +823,8 @@ async fn the_actor_goes_with_its_hub() {
     run.ready().await;
     run.texts(&["one"]).await;
     let marker = marker(&api);
-    let Followed {
-        actor,
-        hub,
-        updates,
-        ..
-    } = run;
-    drop((hub, updates));
-    until("the actor is gone", || !actor.connected()).await;
+    run.hub.do_send(Leave);
+    run.gone().await;
     until("no child runs", || processes(&marker).is_empty()).await;
 }
 
