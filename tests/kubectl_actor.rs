@@ -2,7 +2,7 @@
 //! `KubectlLogActor`, against the stand-in API server. Only where kubectl
 //! itself is the fault, a script stands in for it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -21,10 +21,13 @@ use crate::support::kube_api::{Ask, Fault, KubeApi};
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Updates a test may leave unread; past that the recorder waits.
+const UPDATES_MAX: usize = 10_000;
+
 /// Stands where the hub would: passes every update on to the test. It takes
 /// one only when the test lets it, if it was told to wait.
 struct Recorder {
-    updates: mpsc::UnboundedSender<KubectlUpdate>,
+    updates: mpsc::Sender<KubectlUpdate>,
     turns: Arc<Semaphore>,
 }
 
@@ -40,7 +43,7 @@ impl Handler<KubectlUpdate> for Recorder {
         Box::pin(async move {
             turns.acquire().await.expect("never closed").forget();
             // A test that is over listens no more.
-            let _ = updates.send(update);
+            let _ = updates.send(update).await;
         })
     }
 }
@@ -62,7 +65,7 @@ impl Handler<Leave> for Recorder {
 struct Followed {
     actor: Addr<KubectlLogActor>,
     hub: Addr<Recorder>,
-    updates: mpsc::UnboundedReceiver<KubectlUpdate>,
+    updates: mpsc::Receiver<KubectlUpdate>,
     turns: Arc<Semaphore>,
     counters: Arc<KubectlCounters>,
     /// Lines received but not asked for yet.
@@ -93,10 +96,15 @@ impl Setup {
         }
     }
 
-    /// Uses a script of this shell text as kubectl.
+    /// Uses a script of this shell text as kubectl. The shell is given the
+    /// file to read: executing one that was just written fails when another
+    /// test forks at that moment.
     fn with_script(mut self, api: &KubeApi, text: &str) -> Self {
-        let path = script(api.directory(), text);
-        self.settings.command = path.display().to_string();
+        let path = api.directory().join("kubectl");
+        std::fs::write(&path, text).expect("written");
+        self.settings.command = "sh".to_owned();
+        let path = path.display().to_string();
+        self.settings.extra_args.insert(0, path);
         self
     }
 
@@ -106,7 +114,7 @@ impl Setup {
     }
 
     fn follow(self, run: &str) -> Followed {
-        let (updates_in, updates) = mpsc::unbounded_channel();
+        let (updates_in, updates) = mpsc::channel(UPDATES_MAX);
         let turns = Arc::new(Semaphore::new(self.turns));
         let counters = Arc::new(KubectlCounters::default());
         let hub = Recorder {
@@ -132,15 +140,6 @@ impl Setup {
             lines: std::collections::VecDeque::new(),
         }
     }
-}
-
-fn script(directory: &Path, text: &str) -> PathBuf {
-    use std::os::unix::fs::PermissionsExt as _;
-
-    let path = directory.join("kubectl");
-    std::fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("written");
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).expect("set");
-    path
 }
 
 impl Followed {
@@ -785,7 +784,7 @@ async fn an_arbiter_that_stops_leaves_no_child() {
     api.log("pod-1", "main", 1, "one");
     let setup = Setup::of(&api);
     let arbiter = actix::Arbiter::new();
-    let (updates_in, mut updates) = mpsc::unbounded_channel();
+    let (updates_in, mut updates) = mpsc::channel(UPDATES_MAX);
     let hub = Recorder {
         updates: updates_in,
         turns: Arc::new(Semaphore::new(100)),
@@ -823,7 +822,7 @@ async fn the_actor_goes_with_its_hub() {
     run.ready().await;
     run.texts(&["one"]).await;
     let marker = marker(&api);
-    run.hub.do_send(Leave);
+    run.hub.try_send(Leave).expect("it has room");
     run.gone().await;
     until("no child runs", || processes(&marker).is_empty()).await;
 }

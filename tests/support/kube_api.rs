@@ -338,7 +338,7 @@ impl Drop for KubeApi {
 
 /// Serves on a thread of its own, so that a test that blocks does not.
 fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (ServerHandle, SocketAddr) {
-    let (started, starting) = mpsc::channel();
+    let (started, starting) = mpsc::sync_channel(1);
     let shared = web::Data::from(Arc::clone(shared));
     std::thread::spawn(move || {
         actix_web::rt::System::new().block_on(async move {
