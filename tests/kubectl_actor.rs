@@ -16,7 +16,7 @@ use runcast_actors::settings::KubectlSettings;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use crate::support::kube_api::{Ask, Fault, KubeApi};
+use crate::support::kube_api::{Ask, Fault, KubeApi, processes};
 
 /// Longest wait for anything that must happen.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -232,25 +232,9 @@ async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Returns the processes that have `marker` in their command line.
-fn processes(marker: &str) -> Vec<u32> {
-    let pids = std::fs::read_dir("/proc").expect("Linux").flatten();
-    pids.filter_map(|entry| {
-        let pid = entry.file_name().to_str()?.parse().ok()?;
-        let line = std::fs::read(entry.path().join("cmdline")).ok()?;
-        let found = String::from_utf8_lossy(&line).contains(marker);
-        found.then_some(pid)
-    })
-    .collect()
-}
-
 /// Whether the process is gone: not even a zombie is left.
 fn is_gone(pid: u32) -> bool {
     !Path::new(&format!("/proc/{pid}")).exists()
-}
-
-fn marker(api: &KubeApi) -> String {
-    api.kubeconfig().display().to_string()
 }
 
 #[actix::test]
@@ -733,9 +717,8 @@ async fn a_killed_child_is_replaced_without_loss() {
     let mut run = Setup::of(&api).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
-    let marker = marker(&api);
     let followers = || {
-        let mut pids = processes(&marker);
+        let mut pids = api.kubectl_processes();
         pids.retain(|pid| {
             let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
             String::from_utf8_lossy(&line).contains("\0logs\0")
@@ -766,7 +749,7 @@ async fn stop_kills_and_reaps_every_child() {
     let mut run = Setup::of(&api).follow("42");
     run.ready().await;
     run.texts(&["one", "one"]).await;
-    let children = processes(&marker(&api));
+    let children = api.kubectl_processes();
     assert!(children.len() >= 2, "{children:?}");
     run.actor.send(Stop).await.expect("answered");
     for pid in children {
@@ -806,11 +789,11 @@ async fn an_arbiter_that_stops_leaves_no_child() {
             break;
         }
     }
-    let children = processes(&marker(&api));
+    let children = api.kubectl_processes();
     assert!(!children.is_empty());
     arbiter.stop();
     arbiter.join().expect("it ends");
-    until("no child runs", || processes(&marker(&api)).is_empty()).await;
+    until("no child runs", || api.kubectl_processes().is_empty()).await;
 }
 
 #[actix::test]
@@ -821,10 +804,9 @@ async fn the_actor_goes_with_its_hub() {
     let mut run = Setup::of(&api).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
-    let marker = marker(&api);
     run.hub.try_send(Leave).expect("it has room");
     run.gone().await;
-    until("no child runs", || processes(&marker).is_empty()).await;
+    until("no child runs", || api.kubectl_processes().is_empty()).await;
 }
 
 #[actix::test]

@@ -319,6 +319,11 @@ impl KubeApi {
         self.shared.lock().requests.clone()
     }
 
+    /// Returns the kubectl processes of this test that run now.
+    pub(crate) fn kubectl_processes(&self) -> Vec<u32> {
+        processes(&self.kubeconfig().display().to_string())
+    }
+
     /// Returns the requests for logs so far.
     pub(crate) fn log_requests(&self) -> Vec<String> {
         let mut requests = self.requests();
@@ -334,6 +339,20 @@ impl Drop for KubeApi {
             drop(server.stop(false));
         }
     }
+}
+
+/// Returns the processes that have `marker` in their command line, this one
+/// and zombies aside.
+pub(crate) fn processes(marker: &str) -> Vec<u32> {
+    let entries = std::fs::read_dir("/proc").expect("Linux").flatten();
+    entries
+        .filter_map(|entry| {
+            let pid = entry.file_name().to_str()?.parse().ok()?;
+            let line = std::fs::read(entry.path().join("cmdline")).ok()?;
+            let found = String::from_utf8_lossy(&line).contains(marker);
+            found.then_some(pid)
+        })
+        .collect()
 }
 
 /// Serves on a thread of its own, so that a test that blocks does not.
