@@ -301,11 +301,42 @@ async fn a_flood_of_lines_comes_whole_and_in_order() {
     for n in 0..20_000 {
         api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
     }
-    let broker = settings(&api).set("hub.ring_bytes", "16MiB").start().await;
+    let broker = settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     for (n, (text, _)) in lines(&mut client, 20_000).await.iter().enumerate() {
         assert_eq!(text.split(' ').next(), Some(&*n.to_string()));
     }
+}
+
+#[tokio::test]
+async fn a_client_that_comes_back_after_what_is_kept_is_told() {
+    let api = KubeApi::start();
+    api.add_running_pod("42", "pod-1", &["main"]);
+    let broker = settings(&api)
+        .set("limits.max_event_bytes", "16KiB")
+        .set("history.max_bytes_per_run", "64KiB")
+        .start()
+        .await;
+    let mut client = broker.follow("42/stream/kubectl").await;
+    let mut seen = Vec::new();
+    for n in 0..500 {
+        let line = format!("{n} {}", "x".repeat(1000));
+        api.log("pod-1", "main", n * 1000, line);
+        // One at a time, so that this client never falls behind.
+        seen.extend(lines(&mut client, 1).await);
+    }
+    // What is kept begins somewhere in the last 64 KiB.
+    let mut late = broker.resume("42/stream/kubectl", &seen[10].1).await;
+    let preamble = late.preamble().await;
+    assert_eq!(preamble.hello["resume"], "gap");
+    let (reason, gap) = late.gap().await;
+    assert_eq!(reason, "trimmed");
+    assert_eq!(gap["after"], seen[10].1.as_str());
+    let first = &lines(&mut late, 1).await[0];
+    assert_eq!(gap["before"], first.1.as_str());
+    let mut known = broker.resume("42/stream/kubectl", &seen[498].1).await;
+    assert_eq!(known.preamble().await.hello["resume"], "replay");
+    assert_eq!(lines(&mut known, 1).await[0], seen[499]);
 }
 
 #[tokio::test]
