@@ -136,17 +136,27 @@ impl WorkerRun {
                 return true;
             }
             RunMessage::Reset(from) => self.reset_log(from),
-            RunMessage::Notice(frame) => self.each_member(|seat| {
-                if seat.state.get() == SeatState::Live {
-                    seat.send(frame.clone());
+            RunMessage::Notice(frame) => self.notify(&frame),
+            RunMessage::StandingNotice(frame) => {
+                if let Some(frame) = &frame {
+                    self.notify(frame);
                 }
-            }),
-            RunMessage::StandingNotice(frame) => *self.standing_notice.borrow_mut() = frame,
+                *self.standing_notice.borrow_mut() = frame;
+            }
             RunMessage::Failed(problem) => self.failed(&problem),
             RunMessage::Close(reason) => self.say_goodbye(reason),
             RunMessage::Lost => self.lost(),
         }
         false
+    }
+
+    /// Sends a frame to all who have had their `hello`.
+    fn notify(&self, frame: &Bytes) {
+        self.each_member(|seat| {
+            if seat.state.get() == SeatState::Live {
+                seat.send(frame.clone());
+            }
+        });
     }
 
     /// Appends segments. What the log holds past its bound goes at the first
