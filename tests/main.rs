@@ -14,6 +14,8 @@ mod hostile;
 mod hostile_payloads;
 mod http_api;
 mod http_errors;
+mod kubectl_actor;
+mod kubectl_stream;
 mod limits;
 mod metrics;
 mod proxies;

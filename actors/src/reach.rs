@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use redis::{AsyncConnectionConfig, Client, RedisError};
+use tokio::sync::watch;
 
 use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
 use crate::protocol::{Problem, RunId};
@@ -41,10 +42,12 @@ pub async fn kubectl(settings: &KubectlSettings) -> Result<Duration, Problem> {
     let begin = Instant::now();
     let run_id = RunId::parse("runcast-check").expect("it is a run id");
     let selector = settings.selector_of(&run_id);
+    let never = watch::Sender::new(false);
     let kubectl = Kubectl {
         settings: Arc::new(settings.clone()),
         counters: Arc::new(KubectlCounters::default()),
         permits: Arc::new(FollowPermits::new(1)),
+        stop: never.subscribe(),
     };
     let namespace = settings.namespace.as_str();
     let args = [

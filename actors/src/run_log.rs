@@ -439,9 +439,28 @@ impl RunLog {
             // skips what its cursor covers, container by container.
             None => Join {
                 covered: Some(position.clone()),
-                ..Join::at(self.front(), Some(text))
+                ..self.join_front_after(text, position)
             },
         }
+    }
+
+    /// At the oldest line kept. Lines before it are gone, and the client knows
+    /// them all for sure only if it knows that one, too.
+    fn join_front_after(&self, cursor: String, position: &KubectlPosition) -> Join {
+        let front = self.front();
+        let first = self.id_after(front).filter(|_| front.segment_no > 0);
+        let first_known = first
+            .and_then(|id| id.parse().ok())
+            .is_none_or(|first: KubectlPosition| position.covers_all(&first));
+        if first_known {
+            return Join::at(front, Some(cursor));
+        }
+        let gap = Gap {
+            after: Some(cursor),
+            before: first.map(str::to_owned),
+            ..Gap::unknown(GapReason::Trimmed)
+        };
+        Join::told(front, gap)
     }
 }
 

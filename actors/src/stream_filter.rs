@@ -1,7 +1,7 @@
 //! [`FrameFilter`]: a client's wishes, compiled to tests on encoded frames.
 
 use crate::broker::StreamFilter;
-use crate::protocol::{KubectlPosition, write_json_string};
+use crate::protocol::{Cursor, EventId, KubectlPosition, write_json_string};
 use crate::sse::{FrameClass, Segment};
 
 /// Which frames a client wants; tested without decoding any of them.
@@ -32,6 +32,30 @@ impl FrameFilter {
     /// Hides the lines that `position` covers, too.
     pub fn set_covered(&mut self, position: Option<KubectlPosition>) {
         self.covered = position;
+    }
+
+    /// Whether lines are hidden because the client has seen them: then ids
+    /// have to be those of [`Self::resumed_id`].
+    pub fn is_resuming(&self) -> bool {
+        self.covered.is_some()
+    }
+
+    /// Returns the id that frame `index` has for this client, and whether the
+    /// client has caught up with it. The logs are read again in an order of
+    /// their own; with the frame's id as its cursor, a client would come back
+    /// behind what it has seen of other containers.
+    pub fn resumed_id(&self, segment: &Segment, index: usize) -> Option<(String, bool)> {
+        let covered = self.covered.as_ref()?;
+        let cursor: Cursor = segment.id_of(index)?.parse().ok()?;
+        let EventId::Kubectl(position) = cursor.id else {
+            return None;
+        };
+        let caught_up = position.covers_all(covered);
+        let resumed = Cursor {
+            id: EventId::Kubectl(covered.after_line(&position)),
+            ..cursor
+        };
+        Some((resumed.to_string(), caught_up))
     }
 
     /// Whether every frame of `segment` passes: the common case, one test.

@@ -3,6 +3,7 @@
 pub(crate) mod broker;
 pub(crate) mod frame;
 pub(crate) mod http;
+pub(crate) mod kube_api;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod redis;

@@ -95,9 +95,6 @@ impl RunHub {
             .as_ref()
             .map(|problem| Bytes::from(problem_frame(problem)));
         source.problem = problem;
-        if let Some(frame) = &frame {
-            self.tell_all(|| RunMessage::Notice(frame.clone()));
-        }
         self.tell_all(|| RunMessage::StandingNotice(frame.clone()));
     }
 

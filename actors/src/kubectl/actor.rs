@@ -78,11 +78,17 @@ impl Actor for KubectlLogActor {
                 settings: follow.settings,
                 counters,
                 permits: follow.permits,
+                stop: stop.clone(),
             },
             stop,
             max_event_bytes: follow.max_event_bytes,
         };
-        let controller = Controller::new(follow.run_id, follow.end_grace, shared);
+        let controller = Controller::new(
+            follow.run_id,
+            follow.end_grace,
+            shared,
+            Arc::clone(&self.stop),
+        );
         let life = Box::pin(controller.run()).into_actor(self);
         ctx.spawn(life.map(|(), _, ctx| ctx.stop()));
     }

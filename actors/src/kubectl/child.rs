@@ -9,6 +9,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::counters::{FollowPermits, KubectlCounters};
@@ -21,9 +22,9 @@ const STDERR_BYTES_MAX: usize = 8 * 1024;
 /// Most bytes of the answer to a short call; a thousand pods have about 10 MB.
 const ANSWER_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// How long a child may take to exit, and its stderr to end, once its stdout
-/// has ended.
-const EXIT_WAIT: Duration = Duration::from_secs(1);
+/// How long a child may take to exit once its stdout has ended, and its stderr
+/// to end once it has exited.
+const EXIT_WAIT: Duration = Duration::from_secs(5);
 
 /// What kubectl needs to find its configuration, also inside a cluster.
 const ENVIRONMENT: [&str; 5] = [
@@ -40,6 +41,7 @@ pub(crate) struct Kubectl {
     pub(crate) settings: Arc<KubectlSettings>,
     pub(crate) counters: Arc<KubectlCounters>,
     pub(crate) permits: Arc<FollowPermits>,
+    pub(crate) stop: watch::Receiver<bool>,
 }
 
 impl Kubectl {
@@ -68,7 +70,9 @@ impl Kubectl {
             tracing::error!(command = %self.settings.command, %error, "kubectl cannot be started");
             match error.kind() {
                 io::ErrorKind::NotFound => FailureReason::Missing.into(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::OutOfMemory => {
+                io::ErrorKind::WouldBlock
+                | io::ErrorKind::OutOfMemory
+                | io::ErrorKind::ExecutableFileBusy => {
                     Failure::about(FailureReason::Failed, "no process could be started")
                 }
                 _ => FailureReason::NotExecutable.into(),
@@ -89,26 +93,35 @@ impl Kubectl {
     ///
     /// # Errors
     /// Whatever kubectl says on stderr; [`FailureReason::Timeout`] after
-    /// `kubectl.timeout`, when it is killed.
+    /// `kubectl.timeout`, and [`FailureReason::Killed`] when the actor is told
+    /// to stop; the child is killed and reaped by then.
     pub(crate) async fn query<S: AsRef<str>>(&self, args: &[S]) -> Result<Vec<u8>, Failure> {
-        let _turn = self.permits.query().await;
+        let mut stop = self.stop.clone();
+        let Ok(_turn) = timeout(self.settings.timeout, self.permits.query()).await else {
+            return Err(FailureReason::Timeout.into());
+        };
         let mut child = self.spawn(args)?;
         let answer = async {
             let mut answer = Vec::new();
             let mut limited = (&mut child.stdout).take(ANSWER_BYTES_MAX as u64 + 1);
-            limited.read_to_end(&mut answer).await.map(|_| answer)
+            let read = limited.read_to_end(&mut answer).await;
+            match read {
+                Ok(bytes) if bytes <= ANSWER_BYTES_MAX => Ok(answer),
+                _ => Err(FailureReason::Failed),
+            }
         };
-        match timeout(self.settings.timeout, answer).await {
-            Ok(Ok(answer)) if answer.len() <= ANSWER_BYTES_MAX => {
-                child.ended().await.map(|()| answer)
+        let answer = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => Err(FailureReason::Killed),
+            answer = timeout(self.settings.timeout, answer) => {
+                answer.unwrap_or(Err(FailureReason::Timeout))
             }
-            Ok(_) => {
+        };
+        match answer {
+            Ok(answer) => child.ended().await.map(|()| answer),
+            Err(reason) => {
                 child.kill().await;
-                Err(FailureReason::Failed.into())
-            }
-            Err(_) => {
-                child.kill().await;
-                Err(FailureReason::Timeout.into())
+                Err(reason.into())
             }
         }
     }

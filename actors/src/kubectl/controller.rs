@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -48,7 +49,8 @@ pub(crate) struct Controller {
     run_id: RunId,
     end_grace: Duration,
     shared: Rc<Shared>,
-    stop: watch::Receiver<bool>,
+    /// Set when the loop ends, so that every follow ends too.
+    stop: Arc<watch::Sender<bool>>,
     /// Aborted, and their children killed, when this is dropped.
     follows: JoinSet<(Key, Result<FollowEnd, Closed>)>,
     tracked: BTreeMap<Key, Tracked>,
@@ -64,12 +66,17 @@ pub(crate) struct Controller {
 }
 
 impl Controller {
-    pub(crate) fn new(run_id: RunId, end_grace: Duration, shared: Shared) -> Self {
+    pub(crate) fn new(
+        run_id: RunId,
+        end_grace: Duration,
+        shared: Shared,
+        stop: Arc<watch::Sender<bool>>,
+    ) -> Self {
         Self {
             run_id,
             end_grace,
-            stop: shared.stop.clone(),
             shared: Rc::new(shared),
+            stop,
             follows: JoinSet::new(),
             tracked: BTreeMap::new(),
             pods: BTreeMap::new(),
@@ -82,41 +89,31 @@ impl Controller {
     }
 
     /// Runs until the run is over, nothing can be done, or nobody listens.
-    /// Every child is reaped when this returns.
+    /// Every child is killed and reaped when this returns.
     pub(crate) async fn run(mut self) {
-        let mut stop = self.stop.clone();
-        loop {
-            let look = tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => Err(Over::Closed),
-                look = self.look() => look,
-            };
-            let wait = match look {
-                Ok(wait) if !self.shared.outlet.is_closed() => wait,
-                _ => break,
-            };
-            tokio::select! {
-                biased;
-                _ = stop.wait_for(|stop| *stop) => break,
-                Some(ended) = self.follows.join_next() => {
-                    if self.note_end(ended).is_err() {
-                        break;
-                    }
-                }
-                () = sleep(wait) => {}
-            }
-            while let Some(ended) = self.follows.try_join_next() {
-                if self.note_end(ended).is_err() {
-                    break;
-                }
-            }
-        }
+        while let Ok(wait) = self.look().await
+            && self.rest(wait).await.is_ok()
+            && !self.shared.outlet.is_closed()
+        {}
         tracing::debug!(run_id = %self.run_id, "kubectl follows end");
-        if *self.stop.borrow() {
-            // Each sees the same mark, kills its child and waits for it.
-            while self.follows.join_next().await.is_some() {}
+        self.stop.send_replace(true);
+        // Each sees the mark, kills its child and waits for it.
+        while self.follows.join_next().await.is_some() {}
+    }
+
+    /// Waits for `wait` to pass, a follow to end, or the stop.
+    async fn rest(&mut self, wait: Duration) -> Result<(), Over> {
+        let mut stop = self.shared.stop.clone();
+        tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return Err(Over::Closed),
+            Some(ended) = self.follows.join_next() => self.note_end(ended)?,
+            () = sleep(wait) => {}
         }
-        self.follows.shutdown().await;
+        while let Some(ended) = self.follows.try_join_next() {
+            self.note_end(ended)?;
+        }
+        Ok(())
     }
 
     /// Lists the pods, starts what is due, tells what changed; returns when
@@ -124,6 +121,7 @@ impl Controller {
     async fn look(&mut self) -> Result<Duration, Over> {
         match self.list().await {
             Ok(pods) => self.digest(pods).await,
+            Err(_) if *self.stop.borrow() => Err(Over::Closed),
             Err(failure) => {
                 self.count(&failure);
                 if !self.ready || failure.reason.is_permanent() {

@@ -100,17 +100,27 @@ impl FailureReason {
     }
 
     /// Whether following again at once usually cures it, so that clients are
-    /// told only when it does not.
+    /// told only when it does not. An API that is down shows in the next look
+    /// for pods; a follow alone may only have met a closing connection.
     pub(crate) fn is_passing(self) -> bool {
         matches!(
             self,
-            Self::NotFound | Self::NotStarted | Self::Interrupted | Self::Killed | Self::Stalled
+            Self::NotFound
+                | Self::NotStarted
+                | Self::Interrupted
+                | Self::Killed
+                | Self::Stalled
+                | Self::Unreachable
         )
     }
 
     /// Whether it says something about one log, and nothing about the API.
     pub(crate) fn is_about_the_log(self) -> bool {
-        self.is_passing() || matches!(self, Self::LogUnavailable | Self::ApiError | Self::Failed)
+        match self {
+            Self::LogUnavailable | Self::ApiError | Self::Failed => true,
+            Self::Unreachable => false,
+            _ => self.is_passing(),
+        }
     }
 
     fn told(self) -> Told {

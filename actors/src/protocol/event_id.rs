@@ -193,6 +193,27 @@ impl KubectlPosition {
         own.is_some_and(|own| self.covers(own.key, own.ns, own.n))
     }
 
+    /// Whether every line at or before `other` lies at or before this position.
+    pub fn covers_all(&self, other: &Self) -> bool {
+        let mut entries = other.entries.iter();
+        entries.all(|entry| self.covers(entry.key, entry.ns, entry.n))
+    }
+
+    /// Returns the position of a client at this one that was then sent the
+    /// line that has `id`: the farther of both in every container.
+    pub fn after_line(&self, id: &Self) -> Self {
+        let mut merged = self.clone();
+        for entry in &id.entries {
+            if !merged.covers(entry.key, entry.ns, entry.n) {
+                merged.set(entry.key, entry.ns, entry.n);
+            }
+        }
+        if let Some(Ok(own)) = id.entries.get(id.own).map(|own| merged.find(own.key)) {
+            merged.own = own;
+        }
+        merged
+    }
+
     /// Returns whether no container has a position yet.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
@@ -387,5 +408,25 @@ mod tests {
         assert!(position.covers(a, 100, 1) && position.covers(a, 99, 7));
         assert!(!position.covers(a, 100, 2) && !position.covers(b, 51, 0));
         assert!(!position.covers(7, 1, 0));
+    }
+
+    #[test]
+    fn a_resumed_position_never_steps_back() {
+        let position = |entries: &[(u64, u64)]| {
+            let mut position = KubectlPosition::default();
+            for (key, ns) in entries {
+                position.set(*key, *ns, 0);
+            }
+            position
+        };
+        // The client has read container 1 to 90; the logs are read again, and
+        // container 2 happens to come first.
+        let cursor = position(&[(1, 90), (3, 5)]);
+        let line = position(&[(1, 10), (2, 20)]);
+        assert!(!cursor.covers_line(&line) && !line.covers_all(&cursor));
+        let merged = cursor.after_line(&line);
+        assert_eq!(merged, position(&[(1, 90), (3, 5), (2, 20)]));
+        assert!(merged.covers_all(&cursor) && merged.covers_all(&line));
+        assert!(merged.covers_line(&line));
     }
 }

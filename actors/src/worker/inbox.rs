@@ -55,7 +55,9 @@ pub enum RunMessage {
     Reset(LogStart),
     /// A frame for all who watch now, kept by nobody.
     Notice(Bytes),
-    /// What those who come later are told after `hello`; `None` takes it back.
+    /// A frame for all who watch now and, after `hello`, for those who come
+    /// later, in one message, so that nobody who comes at this moment misses
+    /// it; `None` takes it back.
     StandingNotice(Option<Bytes>),
     /// The run cannot be served: `problem` and `goodbye` to all.
     Failed(Problem),

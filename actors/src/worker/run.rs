@@ -136,17 +136,27 @@ impl WorkerRun {
                 return true;
             }
             RunMessage::Reset(from) => self.reset_log(from),
-            RunMessage::Notice(frame) => self.each_member(|seat| {
-                if seat.state.get() == SeatState::Live {
-                    seat.send(frame.clone());
+            RunMessage::Notice(frame) => self.notify(&frame),
+            RunMessage::StandingNotice(frame) => {
+                if let Some(frame) = &frame {
+                    self.notify(frame);
                 }
-            }),
-            RunMessage::StandingNotice(frame) => *self.standing_notice.borrow_mut() = frame,
+                *self.standing_notice.borrow_mut() = frame;
+            }
             RunMessage::Failed(problem) => self.failed(&problem),
             RunMessage::Close(reason) => self.say_goodbye(reason),
             RunMessage::Lost => self.lost(),
         }
         false
+    }
+
+    /// Sends a frame to all who have had their `hello`.
+    fn notify(&self, frame: &Bytes) {
+        self.each_member(|seat| {
+            if seat.state.get() == SeatState::Live {
+                seat.send(frame.clone());
+            }
+        });
     }
 
     /// Appends segments. What the log holds past its bound goes at the first
@@ -322,6 +332,9 @@ impl WorkerRun {
         segment: &Segment,
         position: LogPosition,
     ) -> Option<Bytes> {
+        if seat.filter.borrow().is_resuming() {
+            return self.resumed_frames(seat, segment, position);
+        }
         let filter = seat.filter.borrow();
         let count = segment.frames().len();
         let mut first = position.frame as usize;
@@ -363,6 +376,59 @@ impl WorkerRun {
         self.counters
             .delivered(passed, chunk.len(), || segment.received_at().elapsed());
         Some(chunk)
+    }
+
+    /// Returns what of the rest of `segment` a client has not seen that resumes
+    /// a kubectl stream whose logs are read again, with ids of its own, and
+    /// moves the seat behind it. Once it has caught up it reads like the others.
+    fn resumed_frames(
+        &self,
+        seat: &Seat,
+        segment: &Segment,
+        position: LogPosition,
+    ) -> Option<Bytes> {
+        let mut chunk = Vec::new();
+        let mut hidden = None;
+        let mut sent = None;
+        let mut caught_up = false;
+        let mut filter = seat.filter.borrow_mut();
+        for index in position.frame as usize..segment.frames().len() {
+            let id = filter.resumed_id(segment, index);
+            caught_up = id.as_ref().map_or(caught_up, |(_, caught_up)| *caught_up);
+            if !filter.passes(segment, index) {
+                hidden = id.map(|(id, _)| Bytes::from(id));
+                continue;
+            }
+            let frame = segment.slice(index..index + 1);
+            match (id, segment.id_of(index)) {
+                (Some((id, _)), Some(old)) => {
+                    // `id` is the frame's last line; two line feeds follow.
+                    chunk.extend_from_slice(&frame[..frame.len() - old.len() - 2]);
+                    chunk.extend_from_slice(id.as_bytes());
+                    chunk.extend_from_slice(b"\n\n");
+                }
+                _ => chunk.extend_from_slice(&frame),
+            }
+            (sent, hidden) = (Some(index), None);
+        }
+        if caught_up {
+            filter.set_covered(None);
+        }
+        seat.position
+            .set(LogPosition::at_segment(position.segment_no + 1));
+        let events = segment.events_through();
+        let passed = events.saturating_sub(seat.events_seen.replace(events));
+        if let Some(last) = sent {
+            seat.note_sent(segment, last);
+        }
+        seat.note_hidden(hidden);
+        sent?;
+        if segment.classes().meets(FrameClass::END) {
+            seat.state.set(SeatState::Closing(CloseReason::End));
+        }
+        self.counters
+            .delivered(passed, chunk.len(), || segment.received_at().elapsed());
+        Some(Bytes::from(chunk))
     }
 
     /// The seat's place is not kept any more: tells the gap, moves it to the
