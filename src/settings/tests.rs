@@ -324,7 +324,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("heartbeat.interval", "2h", "at most 1h"),
         ("retry.min", "4s", "retry.max (3s)"),
         ("hub.ring_bytes", "513MiB", "hub.total_ring_bytes"),
-        ("hub.ring_bytes", "255KiB", "limits.max_event_bytes"),
+        ("hub.inbox_bytes", "255KiB", "limits.max_event_bytes"),
         ("limits.max_event_bytes", "17MiB", "16MiB"),
         ("limits.max_event_bytes", "0", "1 byte"),
         ("limits.max_streams", "0", "1 or more"),
@@ -357,12 +357,12 @@ fn values_that_do_not_go_together_are_refused() {
 
 #[test]
 fn a_fault_of_a_default_names_it_as_such() {
-    let errors = from_set("limits.max_event_bytes", "2MiB").expect_err("the ring is too small");
+    let errors = from_set("limits.max_event_bytes", "5MiB").expect_err("the body is too small");
     assert_eq!(
         errors,
         [
-            "hub.ring_bytes = \"1.0 MiB\" (default): must hold one event: at least \
-          limits.max_event_bytes (2.0 MiB)"
+            "limits.max_body_bytes = \"4.0 MiB\" (default): must hold one event: at least \
+          limits.max_event_bytes (5.0 MiB)"
         ]
     );
 }

@@ -105,6 +105,6 @@ pub struct HasSeenEnd(pub Cursor);
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Retire {
-    /// It was taken out of the registry to make room.
-    pub evict: bool,
+    /// It was taken out of the registry to make room: this many bytes.
+    pub evicted_bytes: Option<u64>,
 }

@@ -185,10 +185,14 @@ impl RunHub {
         let limit = shared.settings.hub.total_ring_bytes.as_u64();
         let total = &shared.metrics.ring_bytes;
         self.count_bytes();
-        if total.get() > limit {
-            shared.registry.evict_idle(total.get() - limit);
+        let over = || {
+            let going = shared.registry.evicting_bytes();
+            total.get().saturating_sub(going).saturating_sub(limit)
+        };
+        if over() > 0 {
+            shared.registry.evict_idle(over());
         }
-        while total.get() > limit && self.log.pop_front() {
+        while over() > 0 && self.log.pop_front() {
             self.count_bytes();
         }
     }
@@ -350,7 +354,8 @@ impl Handler<Retire> for RunHub {
         // Senders touch the stats and send under the registry's lock, and the
         // entry goes under it: nothing can be on its way to a hub that ends.
         let idle_ttl = self.shared.settings.idle_ttl(self.backend);
-        let gone = retire.evict
+        let evict = retire.evicted_bytes.is_some();
+        let gone = evict
             || self.is_idle()
                 && self.shared.registry.remove_idle(
                     self.backend,
@@ -361,11 +366,14 @@ impl Handler<Retire> for RunHub {
         if gone {
             self.retired = true;
             let metrics = &self.shared.metrics;
-            match retire.evict {
+            match evict {
                 true => metrics.hubs_evicted.inc(),
                 false => metrics.hubs_retired.inc(),
             }
-            debug!(run_id = %self.run_id, backend = %self.backend, reason = if retire.evict { "evicted" } else { "idle" }, "hub ended");
+            debug!(run_id = %self.run_id, backend = %self.backend, reason = if evict { "evicted" } else { "idle" }, "hub ended");
+            self.shared
+                .registry
+                .evicted(retire.evicted_bytes.unwrap_or(0));
             ctx.stop();
         }
     }

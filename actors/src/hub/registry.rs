@@ -8,6 +8,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
 use super::{HubStats, Overflowed, Retire, RunHub};
+use crate::metrics::Gauge;
 use crate::protocol::{BackendKind, RunId};
 
 /// A hub as others reach it.
@@ -28,6 +29,8 @@ pub struct HubEntry {
 pub struct Registry {
     hubs: [DashMap<RunId, HubEntry>; 3],
     hubs_max: usize,
+    /// Bytes of hubs that were taken out to make room and have not ended yet.
+    evicting_bytes: Gauge,
 }
 
 impl Registry {
@@ -36,6 +39,7 @@ impl Registry {
         Self {
             hubs: std::array::from_fn(|_| DashMap::new()),
             hubs_max,
+            evicting_bytes: Gauge::default(),
         }
     }
 
@@ -170,6 +174,16 @@ impl Registry {
         oldest.is_some_and(|hub| self.evict(&hub))
     }
 
+    /// Bytes that hubs on their way out will free.
+    pub(super) fn evicting_bytes(&self) -> u64 {
+        self.evicting_bytes.get()
+    }
+
+    /// Takes back what [`Registry::evicting_bytes`] counted for a hub.
+    pub(super) fn evicted(&self, bytes: u64) {
+        self.evicting_bytes.sub(bytes);
+    }
+
     fn idle_hubs(&self) -> Vec<IdleHub> {
         let mut idle = Vec::new();
         for backend in BackendKind::ALL {
@@ -192,11 +206,15 @@ impl Registry {
         let stats = &hub.entry.stats;
         let gone = self.remove_idle(hub.backend, &hub.run_id, stats, Duration::ZERO);
         if gone {
+            let bytes = stats.ring_bytes();
+            self.evicting_bytes.add(bytes);
             #[expect(
                 clippy::disallowed_methods,
                 reason = "one per hub, and it must not be refused"
             )]
-            hub.entry.hub.do_send(Retire { evict: true });
+            hub.entry.hub.do_send(Retire {
+                evicted_bytes: Some(bytes),
+            });
         }
         gone
     }
@@ -211,7 +229,9 @@ struct IdleHub {
 }
 
 fn retire(entry: &HubEntry) {
-    let asked = Retire { evict: false };
+    let asked = Retire {
+        evicted_bytes: None,
+    };
     if entry.stats.begin_retiring() && entry.hub.try_send(asked).is_err() {
         entry.stats.stop_retiring();
     }
