@@ -15,6 +15,8 @@ mod hostile_payloads;
 mod http_api;
 mod http_errors;
 mod kubectl_actor;
+mod kubectl_chaos;
+mod kubectl_faults;
 mod kubectl_stream;
 mod limits;
 mod metrics;

@@ -1,6 +1,7 @@
 //! What the tests stand on: real processes, real sockets, real conditions.
 
 pub(crate) mod broker;
+pub(crate) mod followed;
 pub(crate) mod frame;
 pub(crate) mod http;
 pub(crate) mod kube_api;

@@ -1,0 +1,140 @@
+//! Random faults on the way of a run's logs: whatever happens, every line is
+//! delivered once, in its container's order. The seed is printed; set
+//! `KUBECTL_SEED` to repeat a failure.
+
+use std::collections::BTreeMap;
+
+use runcast_actors::kubectl::{KubectlLine, KubectlUpdate};
+use runcast_actors::protocol::{EventKind, KubectlPosition};
+
+use crate::support::followed::{Followed, Setup, kill, text};
+use crate::support::kube_api::{Ask, Fault, KubeApi};
+
+const CONTAINERS: [(&str, &str); 3] = [("a", "main"), ("a", "side"), ("b", "main")];
+
+const ROUNDS: usize = 40;
+
+/// A container as the test writes it.
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    ns: u64,
+    restarted: bool,
+}
+
+impl Written {
+    /// Writes some lines: often several of one time, sometimes a pause of more
+    /// than the second that `--since-time` is floored to.
+    fn write(&mut self, api: &KubeApi, (pod, container): (&str, &str), random: &mut fastrand::Rng) {
+        for _ in 0..random.usize(0..30) {
+            self.ns += match random.u8(0..10) {
+                0..5 => 0,
+                5..9 => random.u64(1..50_000_000),
+                _ => random.u64(1..1_500_000_000),
+            };
+            let line = format!("{pod}/{container} {}", self.lines.len());
+            api.log(pod, container, self.ns, &line);
+            self.lines.push(line);
+        }
+    }
+}
+
+fn strike(api: &KubeApi, written: &mut [Written], random: &mut fastrand::Rng) {
+    match random.u8(0..10) {
+        0 | 1 => api.cut_logs(),
+        2 => api.end_logs(),
+        3 | 4 => api.fail(Ask::Log, Fault::CutAfter(random.usize(0..3000)), 1),
+        5 => api.fail(Ask::Log, Fault::Status(500, "InternalError"), 1),
+        6 => api.fail(Ask::Pods, Fault::Status(503, "ServiceUnavailable"), 1),
+        7 => {
+            let children = api.kubectl_processes();
+            if let Some(pid) = random.choice(children) {
+                kill(pid);
+            }
+        }
+        8 => {
+            let which = random.usize(0..CONTAINERS.len());
+            // What a container wrote before its last restart but one is gone
+            // for any reader that was away so long.
+            if !written[which].restarted && !written[which].lines.is_empty() {
+                written[which].restarted = true;
+                written[which].ns += 1;
+                api.restart(CONTAINERS[which].0, CONTAINERS[which].1, 1);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// Reads to the end of the run.
+async fn read_all(run: &mut Followed) -> Vec<KubectlLine> {
+    let mut lines = Vec::new();
+    loop {
+        match run.next().await {
+            KubectlUpdate::Lines(more) => lines.extend(more),
+            KubectlUpdate::Ended { .. } => return lines,
+            KubectlUpdate::TooLarge { .. } | KubectlUpdate::Failed(_) => panic!("{lines:?}"),
+            KubectlUpdate::Ready | KubectlUpdate::Problem(_) | KubectlUpdate::Resolved => {}
+        }
+    }
+}
+
+/// Checks that every line stands once and in order, and that no position
+/// steps back; returns the lines by container.
+fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(String, u64, u32)>> {
+    let mut by_container = BTreeMap::new();
+    for (index, (pod, container)) in CONTAINERS.into_iter().enumerate() {
+        let key = KubectlPosition::container_key(pod, container);
+        let of_this = |line: &&KubectlLine| *line.source == *format!("{pod}/{container}");
+        let own: Vec<_> = lines.iter().filter(of_this).collect();
+        let output = own.iter().filter(|line| line.kind == EventKind::Output);
+        let texts: Vec<_> = output.map(|line| text(line)).collect();
+        assert_eq!(texts, written[index].lines, "{pod}/{container}");
+        let restarts = own.iter().filter(|line| line.kind == EventKind::Log);
+        assert_eq!(restarts.count(), usize::from(written[index].restarted));
+        let positions: Vec<_> = own
+            .iter()
+            .map(|line| {
+                let (ns, n) = line.position.get(key).expect("its own position");
+                (text(line), ns, n)
+            })
+            .collect();
+        assert!(positions.is_sorted_by(|a, b| (a.1, a.2) < (b.1, b.2)));
+        by_container.insert(index, positions);
+    }
+    by_container
+}
+
+#[actix::test]
+async fn random_faults_lose_and_double_nothing() {
+    let seed = std::env::var("KUBECTL_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().expect("a number"),
+    );
+    println!("KUBECTL_SEED={seed}");
+    let mut random = fastrand::Rng::with_seed(seed);
+    let api = KubeApi::start();
+    api.add_running_pod("42", "a", &["main", "side"]);
+    api.add_running_pod("42", "b", &["main"]);
+    let mut run = Setup::of(&api).follow("42");
+    run.ready().await;
+    let mut written: Vec<Written> = Vec::new();
+    written.resize_with(CONTAINERS.len(), Written::default);
+    for _ in 0..ROUNDS {
+        for (container, written) in CONTAINERS.into_iter().zip(&mut written) {
+            written.write(&api, container, &mut random);
+        }
+        strike(&api, &mut written, &mut random);
+        // Faults strike at any point of what is being read, idle or not.
+        tokio::time::sleep(std::time::Duration::from_millis(random.u64(0..150))).await;
+    }
+    api.heal();
+    api.finish("a", 0);
+    api.finish("b", 0);
+    let first = check(&read_all(&mut run).await, &written);
+
+    // One who reads it all later, undisturbed, finds every line in its place.
+    let mut late = Setup::of(&api).follow("42");
+    let second = check(&read_all(&mut late).await, &written);
+    assert_eq!(first, second);
+}
