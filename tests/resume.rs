@@ -1,6 +1,7 @@
 //! Coming back: cursors, where they may stand, and what is told when they
 //! lead nowhere.
 
+use futures_util::future::{join, join_all};
 use serde_json::Value;
 
 use crate::support::http::Request;
@@ -312,37 +313,66 @@ async fn what_fell_off_the_ring_is_counted() {
     }
 }
 
-/// Clients that drop and come back all the time, while events flow.
+/// Clients that drop and come back all the time while events flow.
 #[tokio::test]
 async fn coming_and_going_under_load_loses_and_doubles_nothing() {
+    const COUNT: u64 = 5000;
     let redis = Redis::start().await;
-    let broker = Broker::redis(&redis).start_ready().await;
-    let mut clients = Vec::new();
-    for _ in 0..8 {
-        clients.push(broker.follow("42/stream").await);
-    }
+    let broker = Broker::redis(&redis)
+        .set("hub.ring_bytes", "16MiB")
+        .start_ready()
+        .await;
     let mut publisher = redis.publisher().await;
-    const COUNT: u64 = 2000;
-    let publishing = tokio::spawn(async move {
+    let publishing = async {
         for n in 0..COUNT {
             publisher
                 .publish("run:42:output:stdout", n.to_string())
                 .await;
         }
-    });
-    let mut random = fastrand::Rng::with_seed(7);
-    for client in &mut clients {
-        let mut due = 0;
-        while due < COUNT {
-            let frame = client.run_event().await;
-            assert_eq!(frame.payload(), due.to_string());
-            due += 1;
-            if random.u32(..200) == 0 {
-                let id = frame.id().to_owned();
-                *client = broker.resume("42/stream", &id).await;
-                client.preamble().await;
+    };
+    let clients = (0..8).map(|seed| {
+        let broker = &broker;
+        async move {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut client = broker.follow("42/stream").await;
+            for due in 0..COUNT {
+                let frame = client.run_event().await;
+                assert_eq!(frame.payload(), due.to_string(), "seed {seed}");
+                if random.u32(..50) == 0 {
+                    client = broker.resume("42/stream", frame.id()).await;
+                    client.preamble().await;
+                }
             }
         }
+    });
+    join(publishing, join_all(clients)).await;
+}
+
+/// Each client comes back the moment it has the newest event, most likely on
+/// another worker, to which that event may still be on its way.
+#[tokio::test]
+async fn coming_back_at_once_finds_each_worker_up_to_date() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("server.workers", 4)
+        .start_ready()
+        .await;
+    let mut publisher = redis.publisher().await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(broker.follow("42/stream").await);
     }
-    publishing.await.expect("publishing goes through");
+    for n in 0..200 {
+        publisher
+            .publish("run:42:output:stdout", n.to_string())
+            .await;
+        let hops = clients.iter_mut().map(async |client| {
+            let frame = client.run_event().await;
+            assert_eq!(frame.payload(), n.to_string());
+            *client = broker.resume("42/stream", frame.id()).await;
+            let preamble = client.preamble().await;
+            assert_eq!(preamble.hello["resume"], "live", "after {n}");
+        });
+        join_all(hops).await;
+    }
 }
