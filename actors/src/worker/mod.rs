@@ -4,6 +4,7 @@
 //! Everything here but the [`Inbox`] lives on one thread, without locks.
 
 mod inbox;
+
 mod run;
 mod wheel;
 

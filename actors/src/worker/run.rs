@@ -1,5 +1,7 @@
 //! [`WorkerRun`]: one run on one worker, shared by its clients there.
 
+mod reading;
+
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -18,9 +20,7 @@ use crate::protocol::{BackendKind, Gap, GapReason, Problem, RunId, Timestamp};
 use crate::run_log::{HubIdentity, LogPosition, RunLog};
 use crate::session::{CloseReason, RunReady, Seat, SeatState, SseSession};
 use crate::settings::RetrySettings;
-use crate::sse::{
-    FrameClass, Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame,
-};
+use crate::sse::{Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame};
 
 /// A delay shorter than this is none: a timer's step is a millisecond.
 const FLUSH_DELAY_MIN: Duration = Duration::from_millis(1);
@@ -298,166 +298,6 @@ impl WorkerRun {
                 seat.wake();
             }
         });
-    }
-
-    // ---- what bodies read --------------------------------------------------
-
-    /// Returns the next bytes for `seat` and moves it on; `None` when it has
-    /// all there is.
-    pub(crate) fn next_chunk(&self, seat: &Seat) -> Option<Bytes> {
-        if let Some(worker) = self.worker.upgrade() {
-            seat.polled_tick.set(worker.tick());
-        }
-        let log = self.log.borrow();
-        loop {
-            let position = seat.position.get();
-            if position.segment_no >= self.flushed_no.get() {
-                return None;
-            }
-            let Some(segment) = log.segment(position.segment_no) else {
-                return Some(self.fallen_behind(seat, &log));
-            };
-            let chunk = self.passing_frames(seat, segment, position);
-            if chunk.is_some() {
-                return chunk;
-            }
-        }
-    }
-
-    /// Returns the next frames of `segment` that pass the filter, in one piece,
-    /// and moves the seat behind them; `None` if none is left in it.
-    fn passing_frames(
-        &self,
-        seat: &Seat,
-        segment: &Segment,
-        position: LogPosition,
-    ) -> Option<Bytes> {
-        if seat.filter.borrow().is_resuming() {
-            return self.resumed_frames(seat, segment, position);
-        }
-        let filter = seat.filter.borrow();
-        let count = segment.frames().len();
-        let mut first = position.frame as usize;
-        let mut hidden = None;
-        let mut last = count;
-        if !filter.passes_all(segment) {
-            while first < count && !filter.passes(segment, first) {
-                hidden = Some(first);
-                first += 1;
-            }
-            last = first;
-            while last < count && filter.passes(segment, last) {
-                last += 1;
-            }
-        }
-        let next = match last == count {
-            true => LogPosition::at_segment(position.segment_no + 1),
-            false => LogPosition {
-                frame: last as u32,
-                ..position
-            },
-        };
-        seat.position.set(next);
-        let events = match last == count {
-            true => segment.events_through(),
-            false => segment.events_before_frame(last),
-        };
-        let passed = events.saturating_sub(seat.events_seen.replace(events));
-        if first >= last {
-            let id = hidden.and_then(|index| segment.id_of(index));
-            seat.note_hidden(id.map(|id| Bytes::copy_from_slice(id.as_bytes())));
-            return None;
-        }
-        seat.note_sent(segment, last - 1);
-        if segment.classes().meets(FrameClass::END) {
-            seat.state.set(SeatState::Closing(CloseReason::End));
-        }
-        let chunk = segment.slice(first..last);
-        self.counters
-            .delivered(passed, chunk.len(), || segment.received_at().elapsed());
-        Some(chunk)
-    }
-
-    /// Returns what of the rest of `segment` a client has not seen that resumes
-    /// a kubectl stream whose logs are read again, with ids of its own, and
-    /// moves the seat behind it. Once it has caught up it reads like the others.
-    fn resumed_frames(
-        &self,
-        seat: &Seat,
-        segment: &Segment,
-        position: LogPosition,
-    ) -> Option<Bytes> {
-        let mut chunk = Vec::new();
-        let mut hidden = None;
-        let mut sent = None;
-        let mut caught_up = false;
-        let mut filter = seat.filter.borrow_mut();
-        for index in position.frame as usize..segment.frames().len() {
-            let id = filter.resumed_id(segment, index);
-            caught_up = id.as_ref().map_or(caught_up, |(_, caught_up)| *caught_up);
-            if !filter.passes(segment, index) {
-                hidden = id.map(|(id, _)| Bytes::from(id));
-                continue;
-            }
-            let frame = segment.slice(index..index + 1);
-            match (id, segment.id_of(index)) {
-                (Some((id, _)), Some(old)) => {
-                    // `id` is the frame's last line; two line feeds follow.
-                    chunk.extend_from_slice(&frame[..frame.len() - old.len() - 2]);
-                    chunk.extend_from_slice(id.as_bytes());
-                    chunk.extend_from_slice(b"\n\n");
-                }
-                _ => chunk.extend_from_slice(&frame),
-            }
-            (sent, hidden) = (Some(index), None);
-        }
-        if caught_up {
-            filter.set_covered(None);
-        }
-        seat.position
-            .set(LogPosition::at_segment(position.segment_no + 1));
-        let events = segment.events_through();
-        let passed = events.saturating_sub(seat.events_seen.replace(events));
-        if let Some(last) = sent {
-            seat.note_sent(segment, last);
-        }
-        seat.note_hidden(hidden);
-        sent?;
-        if segment.classes().meets(FrameClass::END) {
-            seat.state.set(SeatState::Closing(CloseReason::End));
-        }
-        self.counters
-            .delivered(passed, chunk.len(), || segment.received_at().elapsed());
-        Some(Bytes::from(chunk))
-    }
-
-    /// The seat's place is not kept any more: tells the gap, moves it to the
-    /// oldest segment that is.
-    fn fallen_behind(&self, seat: &Seat, log: &RunLog) -> Bytes {
-        let front = log.front();
-        let reason = match seat.position.get().segment_no < self.overflowed_no.get() {
-            true => GapReason::Overflow,
-            false => GapReason::SlowClient,
-        };
-        let events = log.events_before(front);
-        let gap = Gap {
-            after: seat.last_id(),
-            before: log.id_after(front).map(str::to_owned),
-            missed: Some(events.saturating_sub(seat.events_seen.get())),
-            reason,
-        };
-        seat.position.set(front);
-        seat.events_seen.set(events);
-        seat.note_hidden(None);
-        self.worker().shared.metrics.gaps.of(reason).inc();
-        warn!(
-            run_id = %self.run_id,
-            session_id = %seat.id,
-            reason = reason.as_str(),
-            dropped = gap.missed,
-            "client fell off the ring"
-        );
-        Bytes::from(gap_frame(&gap))
     }
 
     // ---- clients -----------------------------------------------------------

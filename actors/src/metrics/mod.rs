@@ -1,0 +1,231 @@
+//! Counters of everything the actors do, and their form for a scrape.
+//!
+//! Hot-path counters live per worker ([`WorkerCounters`]) and are added up at
+//! scrape; the rest is shared. Names and help texts stand here only; turning
+//! them into Prometheus text is HTTP's work.
+
+mod counters;
+mod families;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use counters::{Counter, Gauge, Histogram, Member, PerMember};
+pub use families::{Families, Family, Labels, Samples};
+
+use crate::protocol::EventKind;
+
+/// What became of a message that arrived for a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventResult {
+    /// Written to its hub's log.
+    Accepted,
+    /// Delivered before under the same id.
+    Duplicate,
+    /// Over a size limit.
+    TooLarge,
+    /// The run is over.
+    Closed,
+    /// Nobody watches the run, and unwatched runs are not retained.
+    Unwatched,
+    /// The hub's mailbox was full, or hubs are at their limit.
+    Refused,
+}
+
+impl EventResult {
+    /// All results, in the order used for counters.
+    pub const ALL: [Self; 6] = [
+        Self::Accepted,
+        Self::Duplicate,
+        Self::TooLarge,
+        Self::Closed,
+        Self::Unwatched,
+        Self::Refused,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Duplicate => "duplicate",
+            Self::TooLarge => "too_large",
+            Self::Closed => "closed",
+            Self::Unwatched => "unwatched",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// Why a Redis message belongs to no run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RejectReason {
+    /// The channel is none of ours.
+    ForeignChannel,
+    /// The channel is not UTF-8.
+    ChannelNotUtf8,
+    /// The channel's run id is none.
+    BadRunId,
+    /// The channel names no kind.
+    UnknownKind,
+    /// A message on a framed channel that the function did not write.
+    BadFrame,
+}
+
+impl RejectReason {
+    /// All reasons, in the order used for counters.
+    pub const ALL: [Self; 5] = [
+        Self::ForeignChannel,
+        Self::ChannelNotUtf8,
+        Self::BadRunId,
+        Self::UnknownKind,
+        Self::BadFrame,
+    ];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::ForeignChannel => "foreign_channel",
+            Self::ChannelNotUtf8 => "channel_not_utf8",
+            Self::BadRunId => "bad_run_id",
+            Self::UnknownKind => "unknown_kind",
+            Self::BadFrame => "bad_frame",
+        }
+    }
+}
+
+const LAG_BOUNDS: [f64; 12] = [
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
+];
+const CHUNK_BOUNDS: [f64; 7] = [256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 65536.0];
+
+/// What one worker delivers. Written by that worker only.
+#[derive(Debug)]
+pub struct WorkerCounters {
+    /// Events handed to sockets.
+    pub deliveries: Counter,
+    /// Bytes of chunks handed to sockets, control frames included.
+    pub bytes: Counter,
+    /// `heartbeat` events handed to sockets.
+    pub heartbeats: Counter,
+    chunk_bytes: Histogram<7>,
+    lag_seconds: Histogram<12>,
+    chunks: Counter,
+}
+
+impl Default for WorkerCounters {
+    fn default() -> Self {
+        Self {
+            deliveries: Counter::default(),
+            bytes: Counter::default(),
+            heartbeats: Counter::default(),
+            chunk_bytes: Histogram::new(&CHUNK_BOUNDS),
+            lag_seconds: Histogram::new(&LAG_BOUNDS),
+            chunks: Counter::default(),
+        }
+    }
+}
+
+impl WorkerCounters {
+    /// One chunk in 8 has its lag measured: reading the clock for each would
+    /// be dear beside the rest of a delivery.
+    const LAG_SAMPLE: u64 = 8;
+
+    /// Counts a chunk of log frames handed to a socket.
+    pub(crate) fn delivered(&self, events: u64, bytes: usize, lag: impl FnOnce() -> Duration) {
+        self.deliveries.add_local(events);
+        self.bytes.add_local(bytes as u64);
+        self.chunk_bytes.observe(bytes as f64);
+        if self.chunks.get().is_multiple_of(Self::LAG_SAMPLE) {
+            self.lag_seconds.observe(lag().as_secs_f64());
+        }
+        self.chunks.add_local(1);
+    }
+
+    /// Counts a chunk of control frames handed to a socket.
+    pub(crate) fn sent_control(&self, bytes: usize) {
+        self.bytes.add_local(bytes as u64);
+    }
+}
+
+/// What the Redis side counts.
+#[derive(Debug, Default)]
+pub struct RedisCounters {
+    /// 1 while the subscription is confirmed.
+    pub up: Gauge,
+    /// Subscriptions confirmed.
+    pub subscribes: Counter,
+    /// Subscriptions lost.
+    pub disconnects: Counter,
+    /// Probes sent.
+    pub probes: Counter,
+    /// Probes not echoed in time.
+    pub probe_misses: Counter,
+    /// Messages read from the subscription.
+    pub messages: Counter,
+    /// Payload bytes read from the subscription.
+    pub bytes: Counter,
+    /// Messages that wait to be routed.
+    pub queue_messages: Gauge,
+    /// Payload bytes that wait to be routed.
+    pub queue_bytes: Gauge,
+    /// Messages dropped because that queue was full.
+    pub queue_overflows: Counter,
+    /// Calls of `runcast_publish` by whether they were answered.
+    pub publishes: Counter,
+    /// Calls of `runcast_publish` that failed.
+    pub publish_failures: Counter,
+    /// Messages that belong to no run.
+    pub rejected: PerMember<Counter, 5>,
+}
+
+/// Everything counted in one broker.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Streams open now, by backend.
+    pub sessions_open: PerMember<Gauge, 3>,
+    /// Streams opened, by backend.
+    pub sessions_opened: PerMember<Counter, 3>,
+    /// Streams closed, by reason.
+    pub sessions_closed: PerMember<Counter, 8>,
+    /// Stream requests answered with `problem` and `goodbye`, by reason.
+    pub sessions_refused: PerMember<Counter, 8>,
+    /// Hubs now, by backend.
+    pub hubs: PerMember<Gauge, 3>,
+    /// Idle hubs ended by their time.
+    pub hubs_retired: Counter,
+    /// Idle hubs ended to make room.
+    pub hubs_evicted: Counter,
+    /// Messages for runs by kind and result.
+    pub events_in: PerMember<PerMember<Counter, 6>, 3>,
+    /// Gaps told, by reason.
+    pub gaps: PerMember<Counter, 10>,
+    /// Bytes in all rings.
+    pub ring_bytes: Gauge,
+    /// Batches a full hub mailbox refused.
+    pub mailbox_refusals: Counter,
+    /// Batches a full worker inbox refused.
+    pub inbox_refusals: Counter,
+    /// Reads of stored history.
+    pub store_reads: Counter,
+    /// Actors that ended by a panic and were replaced.
+    pub actor_restarts: Counter,
+    /// The Redis side.
+    pub redis: RedisCounters,
+    workers: Mutex<Vec<Arc<WorkerCounters>>>,
+}
+
+impl Metrics {
+    /// Adds a worker whose counters count in the totals from now on.
+    pub(crate) fn add_worker(&self) -> Arc<WorkerCounters> {
+        let counters = Arc::new(WorkerCounters::default());
+        self.lock_workers().push(Arc::clone(&counters));
+        counters
+    }
+
+    fn lock_workers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<WorkerCounters>>> {
+        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts an event that arrived for a run.
+    pub fn event_in(&self, kind: EventKind, result: EventResult) {
+        self.events_in.of(kind).of(result).inc();
+    }
+}

@@ -1,0 +1,224 @@
+//! [`RunLog`]: the ring of a run's newest segments, and where a client joins
+//! it ([`Join`]). Pure; the hub keeps one, and each worker one of the runs it serves.
+
+mod join;
+
+use std::collections::VecDeque;
+
+pub use join::{HubIdentity, Join};
+
+use crate::sse::Segment;
+
+/// A place in a log: the next frame to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LogPosition {
+    /// Number of the segment.
+    pub segment_no: u64,
+    /// Index of the frame in it.
+    pub frame: u32,
+}
+
+impl LogPosition {
+    /// The place before the first frame of segment `segment_no`.
+    pub fn at_segment(segment_no: u64) -> Self {
+        Self {
+            segment_no,
+            frame: 0,
+        }
+    }
+}
+
+/// The newest segments of a run, bounded by bytes and events, oldest out.
+/// At least one segment stays, however large.
+#[derive(Debug)]
+pub struct RunLog {
+    segments: VecDeque<Segment>,
+    /// Number of the segment that comes next.
+    end_no: u64,
+    /// How many events of the run lie before that one.
+    events_through: u64,
+    bytes: usize,
+    bytes_max: usize,
+    events_max: u64,
+}
+
+impl RunLog {
+    /// Makes an empty log that keeps at most `bytes_max` bytes and, but for
+    /// whole segments, `events_max` events.
+    pub fn new(bytes_max: usize, events_max: u64) -> Self {
+        Self {
+            segments: VecDeque::new(),
+            end_no: 0,
+            events_through: 0,
+            bytes: 0,
+            bytes_max,
+            events_max,
+        }
+    }
+
+    /// Appends the next segment. One that does not follow on (segments were
+    /// missed) empties the log first: a log has no holes.
+    pub fn push(&mut self, segment: Segment) {
+        self.push_untrimmed(segment);
+        self.trim_before(self.end_no);
+    }
+
+    /// Appends the next segment and keeps all others, over the bounds if need
+    /// be, until [`RunLog::trim_before`].
+    pub fn push_untrimmed(&mut self, segment: Segment) {
+        if segment.no() != self.end_no {
+            self.clear();
+        }
+        self.end_no = segment.no() + 1;
+        self.events_through = segment.events_through();
+        self.bytes += segment.weight();
+        self.segments.push_back(segment);
+    }
+
+    /// Drops the oldest segments until the log is inside its bounds, but none
+    /// from `no` on.
+    pub fn trim_before(&mut self, no: u64) {
+        while self.front_no() < no && self.is_over() && self.pop_front() {}
+    }
+
+    /// Bytes of the segments from `no` on.
+    pub fn bytes_from(&self, no: u64) -> usize {
+        let from = self.segments.iter().rev();
+        from.take_while(|segment| segment.no() >= no)
+            .map(Segment::weight)
+            .sum()
+    }
+
+    /// The bound in bytes.
+    pub fn bytes_max(&self) -> usize {
+        self.bytes_max
+    }
+
+    fn is_over(&self) -> bool {
+        let (Some(first), Some(second), Some(last)) = (
+            self.segments.front(),
+            self.segments.get(1),
+            self.segments.back(),
+        ) else {
+            return false;
+        };
+        debug_assert!(first.no() < last.no());
+        // Whole segments go, and only if what stays still has `events_max`.
+        self.bytes > self.bytes_max
+            || last.events_through() - second.events_before() >= self.events_max
+    }
+
+    /// Drops the oldest segment; `false` if that would leave none.
+    pub fn pop_front(&mut self) -> bool {
+        if self.segments.len() <= 1 {
+            return false;
+        }
+        if let Some(segment) = self.segments.pop_front() {
+            self.bytes -= segment.weight();
+        }
+        true
+    }
+
+    /// Drops all segments; the next one has number `end_no`, and
+    /// `events_through` events of the run lie before it.
+    pub fn reset(&mut self, end_no: u64, events_through: u64) {
+        self.clear();
+        self.end_no = end_no;
+        self.events_through = events_through;
+    }
+
+    /// Drops all segments; numbering goes on.
+    pub fn clear(&mut self) {
+        self.segments.clear();
+        self.bytes = 0;
+    }
+
+    /// Bytes of all segments kept, their overhead included.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Number of the oldest segment kept; that of the next one if none is.
+    pub fn front_no(&self) -> u64 {
+        self.segments.front().map_or(self.end_no, Segment::no)
+    }
+
+    /// Number of the segment that comes next.
+    pub fn end_no(&self) -> u64 {
+        self.end_no
+    }
+
+    /// How many events of the run lie before the place after the last frame.
+    pub fn events_through(&self) -> u64 {
+        self.events_through
+    }
+
+    /// The place after the last frame.
+    pub fn end(&self) -> LogPosition {
+        LogPosition::at_segment(self.end_no)
+    }
+
+    /// Returns segment `no`, if it is kept.
+    pub fn segment(&self, no: u64) -> Option<&Segment> {
+        let index = no.checked_sub(self.front_no())?;
+        self.segments.get(usize::try_from(index).ok()?)
+    }
+
+    /// The segments kept, oldest first.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = &Segment> {
+        self.segments.iter()
+    }
+
+    /// Returns how many events of the run lie before `position`, which must
+    /// not lie before what is kept.
+    pub fn events_before(&self, position: LogPosition) -> u64 {
+        match self.segment(position.segment_no) {
+            Some(segment) => segment.events_before_frame(position.frame as usize),
+            None => self.events_through,
+        }
+    }
+
+    /// Returns the id of the last frame before `position` that has one.
+    pub fn id_before(&self, position: LogPosition) -> Option<&str> {
+        let last = self.segment(position.segment_no);
+        let in_last = last.into_iter().flat_map(|segment| {
+            (0..position.frame as usize)
+                .rev()
+                .map(move |index| (segment, index))
+        });
+        let before = self
+            .segments
+            .iter()
+            .rev()
+            .filter(|segment| segment.no() < position.segment_no)
+            .flat_map(|segment| (0..segment.frames().len()).rev().map(move |i| (segment, i)));
+        in_last
+            .chain(before)
+            .find_map(|(segment, index)| segment.id_of(index))
+    }
+
+    /// Returns the id of the first frame at or after `position` that has one.
+    pub fn id_after(&self, position: LogPosition) -> Option<&str> {
+        self.frames_from(position)
+            .find_map(|(segment, index)| segment.id_of(index))
+    }
+
+    fn frames_from(&self, position: LogPosition) -> impl Iterator<Item = (&Segment, usize)> {
+        let skip = position.segment_no.saturating_sub(self.front_no());
+        self.segments
+            .iter()
+            .skip(usize::try_from(skip).unwrap_or(usize::MAX))
+            .flat_map(move |segment| {
+                let first = match segment.no() == position.segment_no {
+                    true => position.frame as usize,
+                    false => 0,
+                };
+                (first..segment.frames().len()).map(move |index| (segment, index))
+            })
+    }
+
+    /// The place before the oldest frame kept.
+    pub fn front(&self) -> LogPosition {
+        LogPosition::at_segment(self.front_no())
+    }
+}
