@@ -168,3 +168,73 @@ fn bytes(value: Value) -> Option<Bytes> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::{FutureExt as _, StreamExt as _};
+
+    use super::*;
+
+    fn message(payload: &str) -> PushInfo {
+        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
+        PushInfo {
+            kind: PushKind::PMessage,
+            data: vec![bulk("run:*"), bulk("run:1:status"), bulk(payload)],
+        }
+    }
+
+    /// What the next turn brings: payloads, and `!n` where n were dropped.
+    fn turn(turns: &mut (impl Stream<Item = Turn> + Unpin)) -> Option<Vec<String>> {
+        let turn = turns.next().now_or_never()??;
+        let shown = turn.pushes.into_iter().map(|push| match push {
+            Push::Message { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
+            Push::Disconnected => "disconnected".to_owned(),
+            Push::Overflow(count) => format!("!{count}"),
+        });
+        Some(shown.collect())
+    }
+
+    #[test]
+    fn past_its_bound_messages_are_dropped_and_counted() {
+        let queue = PushQueue::new(2, 1000);
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
+        for payload in ["a", "b", "c", "d"] {
+            queue.push(message(payload));
+        }
+        assert_eq!(
+            turn(&mut turns),
+            Some(vec!["a".into(), "b".into(), "!2".into()])
+        );
+        queue.push(message("e"));
+        assert_eq!(turn(&mut turns), Some(vec!["e".into()]));
+        assert_eq!(turn(&mut turns), None, "nothing waits");
+    }
+
+    #[test]
+    fn bytes_are_bounded_but_one_message_always_fits() {
+        let queue = PushQueue::new(100, 50);
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
+        let large = "x".repeat(500);
+        queue.push(message(&large));
+        queue.push(message("b"));
+        assert_eq!(turn(&mut turns), Some(vec![large, "!1".into()]));
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_told_whatever_waits_and_a_closed_queue_ends() {
+        let queue = PushQueue::new(1, 50);
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
+        queue.push(message("a"));
+        queue.push(PushInfo {
+            kind: PushKind::Disconnection,
+            data: Vec::new(),
+        });
+        assert_eq!(
+            turn(&mut turns),
+            Some(vec!["a".into(), "disconnected".into()])
+        );
+        queue.close();
+        queue.push(message("late"));
+        assert!(turns.next().now_or_never().expect("ready").is_none());
+    }
+}

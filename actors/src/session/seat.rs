@@ -62,8 +62,6 @@ pub(crate) struct Seat {
     /// The segment and frame sent last; pins at most one segment.
     last_sent: RefCell<Option<(Segment, usize)>>,
     waker: RefCell<Option<Waker>>,
-    /// The worker's tick from which on it beats.
-    pub(crate) first_beat: Cell<u64>,
     /// The worker's tick at which the body last asked for more.
     pub(crate) polled_tick: Cell<u64>,
     /// Has all there is: the next flush wakes it.
@@ -87,7 +85,6 @@ impl Seat {
             hidden_id: RefCell::default(),
             last_sent: RefCell::default(),
             waker: RefCell::default(),
-            first_beat: Cell::new(0),
             polled_tick: Cell::new(0),
             parked: Cell::new(false),
         })

@@ -177,3 +177,53 @@ impl Inbox {
         Some(std::mem::take(&mut queue.messages))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::sse::{FrameClass, SegmentBuilder};
+
+    fn segments(bytes: usize) -> Vec<Segment> {
+        let mut builder = SegmentBuilder::default();
+        let now = std::time::Instant::now();
+        builder.push_control(&"x".repeat(bytes), FrameClass::CONTROL, "", now);
+        builder.take(now)
+    }
+
+    fn drain(inbox: &Inbox) -> Option<usize> {
+        let messages = poll_fn(|cx| inbox.poll_drain(cx)).now_or_never();
+        messages.map(|messages| messages.len())
+    }
+
+    #[test]
+    fn a_full_inbox_refuses_segments_but_no_control_message() {
+        let inbox = Inbox::new(10_000);
+        let attach_id = AttachId::next();
+        assert!(
+            inbox.push_segments(attach_id, segments(50_000)),
+            "one batch always fits"
+        );
+        assert!(!inbox.push_segments(attach_id, segments(1)));
+        inbox.push(WorkerMessage::Drain);
+        assert_eq!(drain(&inbox), Some(2));
+        assert_eq!(inbox.bytes(), 0);
+        assert!(inbox.push_segments(attach_id, segments(1)));
+        assert_eq!(drain(&inbox), Some(1));
+        assert_eq!(drain(&inbox), None);
+    }
+
+    #[test]
+    fn a_worker_that_is_behind_gets_one_tick_only() {
+        let inbox = Inbox::new(1);
+        for _ in 0..5 {
+            inbox.push_tick();
+        }
+        assert_eq!(drain(&inbox), Some(1));
+        inbox.push_tick();
+        assert_eq!(drain(&inbox), Some(1));
+    }
+}

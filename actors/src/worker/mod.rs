@@ -36,7 +36,7 @@ pub(crate) struct Worker {
     inbox: Arc<Inbox>,
     by_run: RefCell<HashMap<(BackendKind, RunId), Rc<WorkerRun>>>,
     by_attach: RefCell<HashMap<AttachId, Rc<WorkerRun>>>,
-    wheel: RefCell<Wheel>,
+    wheel: RefCell<Wheel<(Rc<Seat>, Rc<WorkerRun>)>>,
     tick: Cell<u64>,
     /// Counts turns of the pump.
     pass: Cell<u64>,
@@ -163,7 +163,9 @@ impl Worker {
 
     /// Has `seat` beat once an interval from now on.
     fn schedule_beats(&self, seat: &Rc<Seat>, run: &Rc<WorkerRun>) -> WheelKey {
-        self.wheel.borrow_mut().add(self.tick.get(), seat, run)
+        self.wheel
+            .borrow_mut()
+            .add(self.tick.get(), (Rc::clone(seat), Rc::clone(run)))
     }
 
     fn stop_beats(&self, key: WheelKey) {
@@ -174,7 +176,7 @@ impl Worker {
         let tick = self.tick.get() + 1;
         self.tick.set(tick);
         let now = Timestamp::now();
-        self.wheel.borrow().turn(tick, |seat, run| {
+        self.wheel.borrow().turn(tick, |(seat, run)| {
             seat.beat(&run.heartbeat(tick, now));
             self.counters.heartbeats.add_local(1);
         });
