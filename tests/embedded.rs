@@ -1,5 +1,6 @@
 //! The embedded backend: `POST …/events`, ids, history, resume.
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 use crate::support::Broker;
@@ -297,21 +298,6 @@ async fn cursors_of_other_histories_are_told_apart() {
 }
 
 #[tokio::test]
-async fn an_idempotency_key_accepts_a_post_once() {
-    let broker = Broker::embedded().start_ready().await;
-    let mut client = broker.follow("42/stream").await;
-    let body = json!({"kind": "output", "source": "s", "data": "once"}).to_string();
-    let request =
-        Request::post(EVENTS, "application/json", body).header("Idempotency-Key", "\"retry-1\"");
-    let first = accepted_ids(&request.send(broker.addr).await);
-    let second = accepted_ids(&request.send(broker.addr).await);
-    assert_eq!(first, second);
-    broker.publish("42", json!("next")).await;
-    assert_eq!(client.run_event().await.payload(), "\"once\"");
-    assert_eq!(client.run_event().await.payload(), "\"next\"");
-}
-
-#[tokio::test]
 async fn the_redis_stream_of_an_embedded_broker_is_the_embedded_one() {
     let broker = Broker::embedded().start_ready().await;
     let mut client = broker.stream("42/stream/redis").await;
@@ -378,5 +364,28 @@ async fn racing_publishers_share_one_sequence() {
         let publisher = data[0].as_u64().expect("a number") as usize;
         assert_eq!(data[1], next_of[publisher], "a publisher's own order");
         next_of[publisher] += 1;
+    }
+}
+
+/// As they do on Redis: each client comes back the moment it has the newest
+/// event, most likely on another worker.
+#[tokio::test]
+async fn coming_back_at_once_finds_each_worker_up_to_date() {
+    let broker = Broker::embedded()
+        .set("server.workers", 4)
+        .start_ready()
+        .await;
+    let mut clients = Vec::new();
+    for _ in 0..12 {
+        clients.push(broker.follow("42/stream").await);
+    }
+    for n in 0..100 {
+        let id = broker.publish("42", json!(n)).await;
+        let hops = clients.iter_mut().map(async |client| {
+            assert_eq!(client.run_event().await.id(), id);
+            *client = broker.resume("42/stream", &id).await;
+            assert_eq!(client.preamble().await.hello["resume"], "live", "{n}");
+        });
+        join_all(hops).await;
     }
 }

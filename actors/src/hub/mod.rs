@@ -128,6 +128,7 @@ impl RunHub {
         }
         self.keep_total_bounded();
         let end_no = self.log.end_no();
+        self.stats.set_log_end_no(end_no);
         let mut behind = false;
         for (attach_id, attachment) in &mut self.attachments {
             if attachment.waits {

@@ -1,7 +1,10 @@
 //! [`HubStats`]: what others may read of a hub without asking it.
 
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU64,
+    Ordering::{Acquire, Relaxed, Release},
+};
 use std::time::{Duration, Instant};
 
 static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -14,6 +17,7 @@ pub struct HubStats {
     touched_us: AtomicU64,
     refused: AtomicU64,
     ring_bytes: AtomicU64,
+    log_end_no: AtomicU64,
     /// A `Retire` is on its way.
     retiring: AtomicBool,
 }
@@ -62,6 +66,17 @@ impl HubStats {
 
     pub(crate) fn set_ring_bytes(&self, bytes: u64) {
         self.ring_bytes.store(bytes, Relaxed);
+    }
+
+    /// Notes where the hub's log ends, before any worker can know.
+    pub(crate) fn set_log_end_no(&self, segment_no: u64) {
+        self.log_end_no.store(segment_no, Release);
+    }
+
+    /// Number of the segment the hub's log will have next. A worker whose log
+    /// ends before it has segments on their way.
+    pub(crate) fn log_end_no(&self) -> u64 {
+        self.log_end_no.load(Acquire)
     }
 
     /// Bytes of the hub's log.

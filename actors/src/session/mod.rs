@@ -24,8 +24,8 @@ use crate::worker::WorkerRun;
 
 /// The actor of one client, on the worker that serves its socket.
 ///
-/// Takes [`RunReady`] from its worker, [`BodyDropped`] from its body. Its
-/// mailbox holds at most these two; it sends to nobody.
+/// Takes [`RunReady`] from its worker until it has joined, [`BodyDropped`] from
+/// its body. Its mailbox holds at most these two; it sends to nobody.
 pub struct SseSession {
     seat: Rc<Seat>,
     run: Rc<WorkerRun>,
@@ -97,7 +97,8 @@ impl Actor for SseSession {
     }
 }
 
-/// The run's log has arrived on this worker: the session may join it.
+/// The run's log, or more of it, has arrived on this worker: the session may
+/// join it.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub(crate) struct RunReady;
@@ -105,9 +106,9 @@ pub(crate) struct RunReady;
 impl Handler<RunReady> for SseSession {
     type Result = ();
 
-    fn handle(&mut self, _: RunReady, _: &mut Self::Context) {
+    fn handle(&mut self, _: RunReady, ctx: &mut Self::Context) {
         if self.seat.state.get() == SeatState::Waiting {
-            self.run.seat_joins(&self.seat, &self.start);
+            self.run.seat_joins(&self.seat, &self.start, &ctx.address());
         }
     }
 }

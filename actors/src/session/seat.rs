@@ -49,6 +49,8 @@ pub(crate) struct Seat {
     pub(crate) id: SessionId,
     pub(crate) state: Cell<SeatState>,
     pub(crate) position: Cell<LogPosition>,
+    /// Where the worker's log must end before a gap at the start is believed.
+    pub(crate) wanted_no: Cell<Option<u64>>,
     /// Events of the run that lie before `position`.
     pub(crate) events_seen: Cell<u64>,
     pub(crate) filter: RefCell<FrameFilter>,
@@ -78,6 +80,7 @@ impl Seat {
             id: SessionId::next(),
             state: Cell::new(SeatState::Waiting),
             position: Cell::new(LogPosition::at_segment(0)),
+            wanted_no: Cell::new(None),
             events_seen: Cell::new(0),
             filter: RefCell::new(filter),
             control: RefCell::default(),

@@ -133,6 +133,7 @@ impl WorkerRun {
             } => self.attached(hub, segments, from),
             RunMessage::Segments(segments) => {
                 self.append(segments);
+                self.wake_waiting();
                 return true;
             }
             RunMessage::Reset(from) => self.reset_log(from),
@@ -186,10 +187,18 @@ impl WorkerRun {
         self.reset_log(from);
         self.append(segments);
         self.identity.set(Some(hub));
+        self.wake_waiting();
+        self.flush();
+    }
+
+    /// Has those join who came before the log, or before what they have seen.
+    fn wake_waiting(&self) {
+        if self.identity.get().is_none() {
+            return;
+        }
         for session in self.waiting.take() {
             tell_ready(&session);
         }
-        self.flush();
     }
 
     fn failed(&self, problem: &Problem) {
@@ -224,6 +233,7 @@ impl WorkerRun {
             Err(problem) => return self.failed(&problem),
         }
         self.each_member(|seat| {
+            seat.wanted_no.set(None);
             if seat.state.get() == SeatState::Live {
                 let gap = Gap {
                     after: self
@@ -319,12 +329,30 @@ impl WorkerRun {
     }
 
     /// Finds the place of a client and says `hello`.
-    pub(crate) fn seat_joins(&self, seat: &Rc<Seat>, start: &StreamStart) {
+    ///
+    /// A client may have seen on another worker what is still on its way to
+    /// this one: before it is told of a gap, all that the hub had when it came
+    /// must be here. `session` is told again whenever more has arrived.
+    pub(crate) fn seat_joins(
+        &self,
+        seat: &Rc<Seat>,
+        start: &StreamStart,
+        session: &Addr<SseSession>,
+    ) {
         let Some(hub) = self.identity.get() else {
             return;
         };
         let log = self.log.borrow();
         let join = log.join(start, &seat.filter.borrow(), hub);
+        if join.gap.is_some() {
+            let hub_end_no = || self.stats.borrow().log_end_no();
+            let wanted_no = seat.wanted_no.get().unwrap_or_else(hub_end_no);
+            seat.wanted_no.set(Some(wanted_no));
+            if log.end_no() < wanted_no {
+                self.waiting.borrow_mut().push(session.clone());
+                return;
+            }
+        }
         let resume = match &join.gap {
             Some(_) => "gap",
             None if join.position < log.end() => "replay",
