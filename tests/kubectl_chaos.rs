@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use runcast_actors::kubectl::{KubectlLine, KubectlUpdate};
 use runcast_actors::protocol::{EventKind, KubectlPosition};
 
+use crate::kubectl_stream::kubectl_settings;
 use crate::support::followed::{Followed, Setup, kill, text};
 use crate::support::kube_api::{Ask, Fault, KubeApi};
 
 const CONTAINERS: [(&str, &str); 3] = [("a", "main"), ("a", "side"), ("b", "main")];
 
 const ROUNDS: usize = 40;
+
+const HOPS: usize = 20;
 
 /// A container as the test writes it.
 #[derive(Default)]
@@ -37,6 +40,16 @@ impl Written {
             self.lines.push(line);
         }
     }
+}
+
+/// Returns the generator of this run, and prints its seed.
+fn seeded() -> fastrand::Rng {
+    let seed = std::env::var("KUBECTL_SEED").map_or_else(
+        |_| fastrand::u64(..),
+        |seed| seed.parse().expect("a number"),
+    );
+    println!("KUBECTL_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }
 
 fn strike(api: &KubeApi, written: &mut [Written], random: &mut fastrand::Rng) {
@@ -89,7 +102,10 @@ fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(Str
         let own: Vec<_> = lines.iter().filter(of_this).collect();
         let output = own.iter().filter(|line| line.kind == EventKind::Output);
         let texts: Vec<_> = output.map(|line| text(line)).collect();
-        assert_eq!(texts, written[index].lines, "{pod}/{container}");
+        for (got, expected) in texts.iter().zip(&written[index].lines) {
+            assert_eq!(got, expected, "{pod}/{container}");
+        }
+        assert_eq!(texts.len(), written[index].lines.len(), "{pod}/{container}");
         let restarts = own.iter().filter(|line| line.kind == EventKind::Log);
         assert_eq!(restarts.count(), usize::from(written[index].restarted));
         let positions: Vec<_> = own
@@ -107,12 +123,7 @@ fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(Str
 
 #[actix::test]
 async fn random_faults_lose_and_double_nothing() {
-    let seed = std::env::var("KUBECTL_SEED").map_or_else(
-        |_| fastrand::u64(..),
-        |seed| seed.parse().expect("a number"),
-    );
-    println!("KUBECTL_SEED={seed}");
-    let mut random = fastrand::Rng::with_seed(seed);
+    let mut random = seeded();
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
@@ -137,4 +148,52 @@ async fn random_faults_lose_and_double_nothing() {
     let mut late = Setup::of(&api).follow("42");
     let second = check(&read_all(&mut late).await, &written);
     assert_eq!(first, second);
+}
+
+/// Three brokers read the same logs, each in an order of its own; a client
+/// goes from one to another with nothing but its last id.
+#[tokio::test]
+async fn a_client_that_hops_between_brokers_sees_every_line_once() {
+    let mut random = seeded();
+    let api = KubeApi::start();
+    api.add_running_pod("42", "a", &["main", "side"]);
+    api.add_running_pod("42", "b", &["main"]);
+    let mut brokers = Vec::new();
+    for _ in 0..3 {
+        brokers.push(kubectl_settings(&api).start().await);
+    }
+    let mut written: Vec<Written> = Vec::new();
+    written.resize_with(CONTAINERS.len(), Written::default);
+    let mut seen = vec![0; CONTAINERS.len()];
+    let mut cursor: Option<String> = None;
+    for hop in 0..HOPS {
+        for (container, written) in CONTAINERS.into_iter().zip(&mut written) {
+            written.write(&api, container, &mut random);
+        }
+        if random.bool() {
+            api.cut_logs();
+        }
+        let broker = random.choice(&brokers).expect("there are three");
+        let mut client = match &cursor {
+            None => broker.stream("42/stream/kubectl").await,
+            Some(id) => broker.resume("42/stream/kubectl", id).await,
+        };
+        client.preamble().await;
+        let total: usize = written.iter().map(|it| it.lines.len()).sum();
+        let left = total - seen.iter().sum::<usize>();
+        let last = hop == HOPS - 1;
+        let wanted = if last { left } else { random.usize(0..=left) };
+        for _ in 0..wanted {
+            let frame = client.run_event().await;
+            let line: String = serde_json::from_str(&frame.payload()).expect("text");
+            let (source, number) = line.split_once(' ').expect("source and number");
+            let of_this = |(pod, container): &(&str, &str)| format!("{pod}/{container}") == source;
+            let index = CONTAINERS.iter().position(of_this).expect("ours");
+            assert_eq!(number, seen[index].to_string(), "{source}, hop {hop}");
+            seen[index] += 1;
+            cursor = Some(frame.id().to_owned());
+        }
+    }
+    let lengths: Vec<_> = written.iter().map(|it| it.lines.len()).collect();
+    assert_eq!(seen, lengths);
 }

@@ -15,7 +15,7 @@ use crate::support::{Broker, Frame, SseClient, eventually};
 const LATER: Duration = Duration::from_secs(30);
 
 /// Settings of a broker whose kubectl asks `api`.
-fn settings(api: &KubeApi) -> BrokerSettings {
+pub(crate) fn kubectl_settings(api: &KubeApi) -> BrokerSettings {
     let argument = format!("--kubeconfig={}", api.kubeconfig().display());
     Broker::embedded()
         .set("kubectl.enabled", "true")
@@ -61,7 +61,7 @@ async fn a_runs_pod_is_streamed_from_its_start_to_its_end() {
         124_000_000,
         r#"{"type":"log","level":"warn","message":"hot"}"#,
     );
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut client = broker.stream("42/stream/kubectl").await;
     let backend = client.head().header("x-streaming-backend");
     assert_eq!(backend.as_deref(), Some("kubectl"));
@@ -115,7 +115,7 @@ async fn two_clients_share_one_follow_and_a_late_one_sees_all() {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut first = broker.follow("42/stream/kubectl").await;
     lines(&mut first, 1).await;
     let mut second = broker.follow("42/stream/kubectl").await;
@@ -138,7 +138,7 @@ async fn a_client_resumes_on_another_broker_without_loss_or_double() {
     let mut seen = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..4 {
-        let broker = settings(&api).start().await;
+        let broker = kubectl_settings(&api).start().await;
         let mut client = match &cursor {
             None => broker.stream("42/stream/kubectl").await,
             Some(id) => broker.resume("42/stream/kubectl", id).await,
@@ -165,7 +165,7 @@ async fn a_client_resumes_after_its_follow_ended_and_began_anew() {
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.log("pod-1", "main", 1, "two");
-    let broker = settings(&api)
+    let broker = kubectl_settings(&api)
         .set("kubectl.linger", "0s")
         .set("hub.idle_ttl", "1s")
         .start()
@@ -186,7 +186,7 @@ async fn a_client_resumes_after_its_follow_ended_and_began_anew() {
 #[tokio::test]
 async fn a_stream_waits_for_its_pod() {
     let api = KubeApi::start();
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     let problem = client.event().await;
     assert_eq!(problem.event, "problem");
@@ -221,7 +221,7 @@ async fn an_unusable_api_is_a_problem_and_goodbye_and_heals() {
     let mut api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     for (fault, slug) in [
         (
             Fault::Status(401, "Unauthorized"),
@@ -254,7 +254,7 @@ async fn an_unusable_api_is_a_problem_and_goodbye_and_heals() {
 #[tokio::test]
 async fn a_missing_kubectl_is_a_problem_and_goodbye() {
     let api = KubeApi::start();
-    let broker = settings(&api)
+    let broker = kubectl_settings(&api)
         .set("kubectl.command", "/nonexistent/kubectl")
         .start()
         .await;
@@ -266,7 +266,7 @@ async fn an_api_that_fails_in_mid_stream_is_told_and_the_stream_goes_on() {
     let mut api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     lines(&mut client, 1).await;
     api.refuse().await;
@@ -285,7 +285,7 @@ async fn a_line_over_the_limit_is_a_gap() {
     api.log("pod-1", "main", 1, "before");
     api.log("pod-1", "main", 2, "x".repeat(300_000));
     api.log("pod-1", "main", 3, "after");
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     lines(&mut client, 1).await;
     let (reason, gap) = client.gap().await;
@@ -301,7 +301,7 @@ async fn a_flood_of_lines_comes_whole_and_in_order() {
     for n in 0..20_000 {
         api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
     }
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     for (n, (text, _)) in lines(&mut client, 20_000).await.iter().enumerate() {
         assert_eq!(text.split(' ').next(), Some(&*n.to_string()));
@@ -312,7 +312,7 @@ async fn a_flood_of_lines_comes_whole_and_in_order() {
 async fn a_client_that_comes_back_after_what_is_kept_is_told() {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
-    let broker = settings(&api)
+    let broker = kubectl_settings(&api)
         .set("limits.max_event_bytes", "16KiB")
         .set("history.max_bytes_per_run", "64KiB")
         .start()
@@ -342,7 +342,7 @@ async fn a_client_that_comes_back_after_what_is_kept_is_told() {
 #[tokio::test]
 async fn a_run_id_that_is_no_label_value_never_reaches_kubectl() {
     let api = KubeApi::start();
-    let broker = settings(&api).start().await;
+    let broker = kubectl_settings(&api).start().await;
     for run_id in [
         "-oyaml",
         "..%2Fetc",
@@ -370,7 +370,7 @@ async fn no_kubectl_is_left_when_the_broker_ends() {
     api.add_running_pod("42", "pod-1", &["main", "side"]);
     api.log("pod-1", "main", 1, "one");
     api.log("pod-1", "side", 1, "one");
-    let mut broker = settings(&api).start().await;
+    let mut broker = kubectl_settings(&api).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     lines(&mut client, 2).await;
     let children = api.kubectl_processes();

@@ -42,6 +42,7 @@ pub(crate) struct Running {
 /// One container of the run.
 #[derive(Debug)]
 pub(crate) struct Tracked {
+    uid: String,
     pod: String,
     name: String,
     source: Source,
@@ -64,8 +65,9 @@ pub(crate) struct Tracked {
 }
 
 impl Tracked {
-    pub(crate) fn new(pod: &str, name: &str) -> Self {
+    pub(crate) fn new(uid: &str, pod: &str, name: &str) -> Self {
         Self {
+            uid: uid.to_owned(),
             pod: pod.to_owned(),
             name: name.to_owned(),
             source: source(pod, name),
@@ -83,18 +85,21 @@ impl Tracked {
     }
 
     /// Returns what to follow, if `status` shows a log that was not read to
-    /// its end, whether it is due already or not.
-    pub(crate) fn plan(&self, status: &Container) -> Option<FollowPlan> {
+    /// its end, whether it is due already or not; `pod_over` if its pod is
+    /// terminal.
+    pub(crate) fn plan(&self, status: &Container, pod_over: bool) -> Option<FollowPlan> {
         let unread = status.log != Log::None && self.read_out != Some(status.restarts);
         if !unread || self.running.is_some() {
             return None;
         }
         Some(FollowPlan {
+            uid: self.uid.clone(),
             pod: self.pod.clone(),
             container: self.name.clone(),
             source: self.source.clone(),
             restarts: status.restarts,
             ended: status.log == Log::Ended,
+            pod_over,
             restart: (status.restarts > self.restarts_told).then(|| Restart {
                 restarts: status.restarts,
                 started_ns: status.started_ns,
@@ -125,8 +130,8 @@ impl Tracked {
         (!passing).then_some(failure)
     }
 
-    /// Takes note of the end of its follow; `pod_over` if its pod is terminal.
-    pub(crate) fn ended(&mut self, end: FollowEnd, pod_over: bool, max_pause: Duration) {
+    /// Takes note of the end of its follow.
+    pub(crate) fn ended(&mut self, end: FollowEnd, max_pause: Duration) {
         self.running = None;
         if end.restart_told {
             self.restarts_told = end.plan.restarts;
@@ -153,7 +158,7 @@ impl Tracked {
                 self.wait(self.failures, max_pause, failure.reason.is_passing());
                 self.failures += 1;
                 self.failure = Some(failure);
-                if pod_over && about_the_log && self.failures >= GIVEN_UP_AFTER {
+                if end.plan.pod_over && about_the_log && self.failures >= GIVEN_UP_AFTER {
                     tracing::warn!(source = %self.source.name, "the log of a finished pod was given up");
                     self.read_out = Some(end.plan.restarts);
                     self.permit = None;
@@ -190,7 +195,9 @@ mod tests {
     }
 
     fn end(tracked: &mut Tracked, status: &Container, new_lines: u64, result: Result<(), Failure>) {
-        let plan = tracked.plan(status).expect("to be followed");
+        let plan = tracked
+            .plan(status, status.log == Log::Ended)
+            .expect("to be followed");
         let end = FollowEnd {
             restart_told: plan.restart.is_some(),
             plan,
@@ -198,13 +205,13 @@ mod tests {
             partial: None,
             result,
         };
-        tracked.ended(end, status.log == Log::Ended, MAX);
+        tracked.ended(end, MAX);
     }
 
     #[test]
     fn a_log_is_read_out_when_a_reading_after_its_end_finds_nothing_new() {
-        let mut tracked = Tracked::new("p", "c");
-        assert!(tracked.plan(&status(0, Log::None)).is_none());
+        let mut tracked = Tracked::new("u", "p", "c");
+        assert!(tracked.plan(&status(0, Log::None), false).is_none());
         end(&mut tracked, &status(0, Log::Growing), 5, Ok(()));
         let ended = status(0, Log::Ended);
         assert!(!tracked.is_read_out(&ended));
@@ -212,25 +219,33 @@ mod tests {
         assert!(!tracked.is_read_out(&ended));
         end(&mut tracked, &ended, 0, Ok(()));
         assert!(tracked.is_read_out(&ended));
-        assert!(tracked.plan(&ended).is_none());
+        assert!(tracked.plan(&ended, false).is_none());
     }
 
     #[test]
     fn a_restart_is_planned_once() {
-        let mut tracked = Tracked::new("p", "c");
-        let first = tracked.plan(&status(0, Log::Growing)).expect("a plan");
+        let mut tracked = Tracked::new("u", "p", "c");
+        let first = tracked
+            .plan(&status(0, Log::Growing), false)
+            .expect("a plan");
         assert!(first.restart.is_none());
         end(&mut tracked, &status(0, Log::Ended), 0, Ok(()));
         let restarted = status(1, Log::Growing);
-        let plan = tracked.plan(&restarted).expect("a plan");
+        let plan = tracked.plan(&restarted, false).expect("a plan");
         assert_eq!(plan.restart.expect("a restart").restarts, 1);
         end(&mut tracked, &restarted, 0, Ok(()));
-        assert!(tracked.plan(&restarted).expect("a plan").restart.is_none());
+        assert!(
+            tracked
+                .plan(&restarted, false)
+                .expect("a plan")
+                .restart
+                .is_none()
+        );
     }
 
     #[test]
     fn passing_failures_are_told_when_they_do_not_pass() {
-        let mut tracked = Tracked::new("p", "c");
+        let mut tracked = Tracked::new("u", "p", "c");
         let growing = status(0, Log::Growing);
         for _ in 0..2 {
             end(
@@ -270,7 +285,7 @@ mod tests {
             (FailureReason::LogUnavailable, true),
             (FailureReason::Forbidden, false),
         ] {
-            let mut tracked = Tracked::new("p", "c");
+            let mut tracked = Tracked::new("u", "p", "c");
             let ended = status(0, Log::Ended);
             for _ in 0..GIVEN_UP_AFTER {
                 end(&mut tracked, &ended, 0, Err(reason.into()));

@@ -200,7 +200,7 @@ impl Controller {
             for container in pod.containers.iter().filter(|it| it.log != Log::None) {
                 let key = (uid.clone(), container.name.clone());
                 if self.tracked.len() < CONTAINERS_MAX {
-                    let new = || Tracked::new(&pod.name, &container.name);
+                    let new = || Tracked::new(&uid, &pod.name, &container.name);
                     self.tracked.entry(key).or_insert_with(new);
                 }
             }
@@ -262,7 +262,8 @@ impl Controller {
     fn plans(&self) -> Vec<(Key, FollowPlan)> {
         self.containers()
             .filter_map(|(key, status)| {
-                let plan = self.tracked.get(&key)?.plan(status)?;
+                let pod_over = self.pods.get(&key.0).is_some_and(Pod::is_terminal);
+                let plan = self.tracked.get(&key)?.plan(status, pod_over)?;
                 Some((key, plan))
             })
             .collect()
@@ -302,10 +303,9 @@ impl Controller {
         if let Err(failure) = &end.result {
             self.count(failure);
         }
-        let pod_over = self.pods.get(&key.0).is_none_or(Pod::is_terminal);
         let max_pause = self.shared.kubectl.settings.max_backoff;
         if let Some(tracked) = self.tracked.get_mut(&key) {
-            tracked.ended(end, pod_over, max_pause);
+            tracked.ended(end, max_pause);
         }
         Ok(())
     }

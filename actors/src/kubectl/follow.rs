@@ -13,6 +13,7 @@ use super::child::{Kubectl, KubectlChild, read_some};
 use super::failure::{Failure, FailureReason};
 use super::line::{LineSplitter, Piece, Walk, kind_of, since_time, split_stamp};
 use super::outlet::{Closed, NewLine, Outlet, Restart, Source};
+use super::pods::parse_pod;
 
 /// Most lines, and about the most bytes, of one message to the hub.
 const BATCH_LINES_MAX: usize = 256;
@@ -38,6 +39,8 @@ pub(crate) struct Shared {
 /// What is to be followed, as the pod's status was when it was decided.
 #[derive(Debug, Clone)]
 pub(crate) struct FollowPlan {
+    /// Of the pod.
+    pub(crate) uid: String,
     pub(crate) pod: String,
     pub(crate) container: String,
     pub(crate) source: Source,
@@ -45,6 +48,8 @@ pub(crate) struct FollowPlan {
     pub(crate) restarts: u32,
     /// Whether that instance had ended already.
     pub(crate) ended: bool,
+    /// Whether the pod is over, so that no other instance can come.
+    pub(crate) pod_over: bool,
     /// The restart to tell, and to read the instance before it for.
     pub(crate) restart: Option<Restart>,
     /// The unfinished last line of the follow before.
@@ -82,6 +87,7 @@ pub(crate) async fn follow(
         walk: Walk::default(),
         new_lines: &new_lines,
         stray: false,
+        verified: plan.pod_over,
         partial: None,
     };
     let mut restart_told = false;
@@ -138,6 +144,8 @@ struct Reading<'a> {
     new_lines: &'a Cell<u64>,
     /// Whether a line came that is not the container's.
     stray: bool,
+    /// Whether the log is surely that of the plan's instance.
+    verified: bool,
     partial: Option<Bytes>,
 }
 
@@ -220,7 +228,7 @@ impl Reading<'_> {
             let mut pieces = Vec::new();
             splitter.feed(&buffer, |piece| pieces.push(piece));
             buffer.clear();
-            self.deliver(pieces).await?;
+            self.deliver(pieces, which).await?;
         }
     }
 
@@ -246,7 +254,7 @@ impl Reading<'_> {
     }
 
     /// Delivers what of `pieces` the hub does not have yet.
-    async fn deliver(&mut self, pieces: Vec<Piece>) -> Result<(), Closed> {
+    async fn deliver(&mut self, pieces: Vec<Piece>, which: Which) -> Result<(), ReadError> {
         let mut batch = Vec::new();
         let mut bytes = 0;
         for piece in pieces {
@@ -261,6 +269,10 @@ impl Reading<'_> {
             let at = self.walk.step(ns);
             if self.delivered.is_some_and(|delivered| at <= delivered) {
                 continue;
+            }
+            if !self.verified && which == Which::Present {
+                self.verify().await?;
+                self.verified = true;
             }
             self.new_lines.set(self.new_lines.get() + 1);
             let too_large = match size {
@@ -288,7 +300,29 @@ impl Reading<'_> {
                 bytes = 0;
             }
         }
-        self.flush(&mut batch).await
+        Ok(self.flush(&mut batch).await?)
+    }
+
+    /// Checks that the log that has begun to come is that of the instance the
+    /// plan was made for. Between the look at the pod and the connection the
+    /// container may have been restarted: were its new lines taken now, the
+    /// last ones of the instance before would lie behind the position.
+    async fn verify(&self) -> Result<(), ReadError> {
+        let (plan, kubectl) = (self.plan, &self.shared.kubectl);
+        let namespace = kubectl.settings.namespace.as_str();
+        let args = ["get", "pod", "-n", namespace, "-o", "json", "--", &plan.pod];
+        let answer = kubectl.query(&args).await?;
+        let pod = parse_pod(&answer).map_err(|error| {
+            tracing::warn!(%error, "kubectl's answer about a pod could not be read");
+            self.failure(FailureReason::Failed)
+        })?;
+        let mut containers = pod.containers.iter();
+        let same = pod.uid == plan.uid
+            && containers.any(|it| it.name == plan.container && it.restarts == plan.restarts);
+        match same {
+            true => Ok(()),
+            false => Err(self.failure(FailureReason::Interrupted).into()),
+        }
     }
 
     async fn flush(&self, batch: &mut Vec<NewLine>) -> Result<(), Closed> {
@@ -299,13 +333,13 @@ impl Reading<'_> {
     /// Takes what stood after the last line feed of a log that ended well. A
     /// kubelet that dies ends a log well, too, so it counts as a line only
     /// when a second reading, of an instance that had ended, finds the same.
-    async fn last_piece(&mut self, piece: Piece, which: Which) -> Result<(), Closed> {
+    async fn last_piece(&mut self, piece: Piece, which: Which) -> Result<(), ReadError> {
         let text = match &piece {
             Piece::Line(text) | Piece::TooLong { head: text, .. } => text.clone(),
         };
         let confirmed = self.plan.ended && self.plan.partial.as_ref() == Some(&text);
         if which == Which::Previous || confirmed {
-            return self.deliver(vec![piece]).await;
+            return self.deliver(vec![piece], which).await;
         }
         if let Some((ns, _)) = split_stamp(&text) {
             let at = self.walk.step(ns);

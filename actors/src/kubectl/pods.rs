@@ -75,6 +75,14 @@ pub(crate) fn parse_pods(json: &[u8]) -> Result<Vec<Pod>, serde_json::Error> {
     Ok(list.items.into_iter().map(Pod::from).collect())
 }
 
+/// Parses the answer of `kubectl get pod NAME -o json`.
+///
+/// # Errors
+/// When it is no JSON object of the shape of a pod.
+pub(crate) fn parse_pod(json: &[u8]) -> Result<Pod, serde_json::Error> {
+    serde_json::from_slice(json).map(|raw: RawPod| Pod::from(raw))
+}
+
 /// How a Job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Job {
