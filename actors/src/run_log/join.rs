@@ -5,7 +5,7 @@ use crate::broker::StreamStart;
 use crate::protocol::{
     BackendKind, Cursor, DurableId, EventId, Gap, GapReason, HubId, KubectlPosition, PlainId,
 };
-use crate::sse::FrameClass;
+use crate::sse::{FrameClass, Segment};
 use crate::stream_filter::FrameFilter;
 
 /// Whose log it is.
@@ -227,10 +227,7 @@ impl RunLog {
         let found = self.segments.get(at).and_then(|segment| {
             let index = (0..segment.frames().len())
                 .find(|index| segment.id_of(*index) == Some(id.to_string().as_str()))?;
-            Some(LogPosition {
-                segment_no: segment.no(),
-                frame: index as u32 + 1,
-            })
+            Some(after_frame(segment, index))
         });
         // Another entry stands at that place.
         found.ok_or_else(|| Lost::from_front(self, GapReason::Rewound, None))
@@ -254,10 +251,7 @@ impl RunLog {
         let found = self.segments.iter().rev().find_map(|segment| {
             let index = (0..segment.frames().len())
                 .find(|index| segment.id_of(*index) == Some(text.as_str()))?;
-            Some(LogPosition {
-                segment_no: segment.no(),
-                frame: index as u32 + 1,
-            })
+            Some(after_frame(segment, index))
         });
         match found {
             Some(found) => Join::at(found, Some(text)),
@@ -306,5 +300,17 @@ impl Lost {
             missed,
             known: None,
         }
+    }
+}
+
+/// The place after a frame; after a segment's last one that is the next
+/// segment, so that who has all there is stands at the end.
+fn after_frame(segment: &Segment, index: usize) -> LogPosition {
+    match index + 1 == segment.frames().len() {
+        true => LogPosition::at_segment(segment.no() + 1),
+        false => LogPosition {
+            segment_no: segment.no(),
+            frame: index as u32 + 1,
+        },
     }
 }
