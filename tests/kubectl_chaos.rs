@@ -1,6 +1,6 @@
 //! Random faults on the way of a run's logs: whatever happens, every line is
-//! delivered once, in its container's order. The seed is printed; set
-//! `KUBECTL_SEED` to repeat a failure.
+//! delivered once, in its container's order. A failure says its
+//! seed; `RUNCAST_TEST_SEED` repeats it.
 
 use std::collections::BTreeMap;
 
@@ -42,14 +42,27 @@ impl Written {
     }
 }
 
-/// Returns the generator of this run, and prints its seed.
-fn seeded() -> fastrand::Rng {
-    let seed = std::env::var("KUBECTL_SEED").map_or_else(
-        |_| fastrand::u64(..),
-        |seed| seed.parse().expect("a number"),
-    );
-    println!("KUBECTL_SEED={seed}");
-    fastrand::Rng::with_seed(seed)
+/// Says the seed of a test that fails.
+struct Seed(u64);
+
+impl Seed {
+    fn draw() -> Self {
+        let given = std::env::var("RUNCAST_TEST_SEED").ok();
+        let given = given.map(|seed| seed.parse().expect("a number"));
+        Self(given.unwrap_or_else(|| fastrand::u64(..)))
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Captured by the test harness, shown for a failed test only.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("RUNCAST_TEST_SEED={}", self.0);
+            }
+        }
+    }
 }
 
 fn strike(api: &KubeApi, written: &mut [Written], random: &mut fastrand::Rng) {
@@ -123,7 +136,8 @@ fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(Str
 
 #[actix::test]
 async fn random_faults_lose_and_double_nothing() {
-    let mut random = seeded();
+    let seed = Seed::draw();
+    let mut random = fastrand::Rng::with_seed(seed.0);
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
@@ -154,7 +168,8 @@ async fn random_faults_lose_and_double_nothing() {
 /// goes from one to another with nothing but its last id.
 #[tokio::test]
 async fn a_client_that_hops_between_brokers_sees_every_line_once() {
-    let mut random = seeded();
+    let seed = Seed::draw();
+    let mut random = fastrand::Rng::with_seed(seed.0);
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
