@@ -1,6 +1,6 @@
 //! Random faults on the way of a run's logs: whatever happens, every line is
-//! delivered once, in its container's order. The seed is printed; set
-//! `KUBECTL_SEED` to repeat a failure.
+//! delivered once, in its container's order. A failure says its
+//! seed; `RUNCAST_TEST_SEED` repeats it.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,10 @@ use runcast_actors::kubectl::{KubectlLine, KubectlUpdate};
 use runcast_actors::protocol::{EventKind, KubectlPosition};
 
 use crate::kubectl_stream::kubectl_settings;
-use crate::support::followed::{Followed, Setup, kill, text};
+use crate::support::followed::{Followed, PATIENCE, Setup, kill, text};
 use crate::support::kube_api::{Ask, Fault, KubeApi};
+use crate::support::sse::Next;
+use crate::support::{Frame, SseClient};
 
 const CONTAINERS: [(&str, &str); 3] = [("a", "main"), ("a", "side"), ("b", "main")];
 
@@ -42,14 +44,27 @@ impl Written {
     }
 }
 
-/// Returns the generator of this run, and prints its seed.
-fn seeded() -> fastrand::Rng {
-    let seed = std::env::var("KUBECTL_SEED").map_or_else(
-        |_| fastrand::u64(..),
-        |seed| seed.parse().expect("a number"),
-    );
-    println!("KUBECTL_SEED={seed}");
-    fastrand::Rng::with_seed(seed)
+/// Says the seed of a test that fails.
+struct Seed(u64);
+
+impl Seed {
+    fn draw() -> Self {
+        let given = std::env::var("RUNCAST_TEST_SEED").ok();
+        let given = given.map(|seed| seed.parse().expect("a number"));
+        Self(given.unwrap_or_else(|| fastrand::u64(..)))
+    }
+}
+
+impl Drop for Seed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Captured by the test harness, shown for a failed test only.
+            #[allow(clippy::print_stderr)]
+            {
+                eprintln!("RUNCAST_TEST_SEED={}", self.0);
+            }
+        }
+    }
 }
 
 fn strike(api: &KubeApi, written: &mut [Written], random: &mut fastrand::Rng) {
@@ -123,7 +138,8 @@ fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(Str
 
 #[actix::test]
 async fn random_faults_lose_and_double_nothing() {
-    let mut random = seeded();
+    let seed = Seed::draw();
+    let mut random = fastrand::Rng::with_seed(seed.0);
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
@@ -150,11 +166,26 @@ async fn random_faults_lose_and_double_nothing() {
     assert_eq!(first, second);
 }
 
+/// Waits for the next event of the run, past problems that pass.
+async fn next_line(client: &mut SseClient) -> Frame {
+    loop {
+        match client.next_within(PATIENCE).await {
+            Next::Frame(frame) if frame.is_run_event() => return frame,
+            Next::Frame(frame) => assert!(
+                matches!(frame.event.as_str(), "problem" | "heartbeat" | "cursor"),
+                "{frame:?}"
+            ),
+            other => panic!("{other:?} where a line was due"),
+        }
+    }
+}
+
 /// Three brokers read the same logs, each in an order of its own; a client
 /// goes from one to another with nothing but its last id.
 #[tokio::test]
 async fn a_client_that_hops_between_brokers_sees_every_line_once() {
-    let mut random = seeded();
+    let seed = Seed::draw();
+    let mut random = fastrand::Rng::with_seed(seed.0);
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
@@ -184,7 +215,7 @@ async fn a_client_that_hops_between_brokers_sees_every_line_once() {
         let last = hop == HOPS - 1;
         let wanted = if last { left } else { random.usize(0..=left) };
         for _ in 0..wanted {
-            let frame = client.run_event().await;
+            let frame = next_line(&mut client).await;
             let line: String = serde_json::from_str(&frame.payload()).expect("text");
             let (source, number) = line.split_once(' ').expect("source and number");
             let of_this = |(pod, container): &(&str, &str)| format!("{pod}/{container}") == source;

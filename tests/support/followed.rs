@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use super::kube_api::KubeApi;
 
 /// Longest wait for anything that must happen.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Updates a test may leave unread; past that the recorder waits.
 const UPDATES_MAX: usize = 10_000;
