@@ -14,6 +14,7 @@ mod hostile;
 mod hostile_payloads;
 mod http_api;
 mod http_errors;
+mod idempotency;
 mod kubectl_actor;
 mod kubectl_chaos;
 mod kubectl_faults;

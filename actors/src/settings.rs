@@ -279,6 +279,11 @@ pub struct LimitSettings {
     pub write_timeout: Duration,
     /// Most streams at once; past it clients get `problem` and `goodbye`.
     pub max_streams: usize,
+    /// Most `Idempotency-Key`s whose answer is remembered.
+    pub idempotency_keys: usize,
+    /// How long each is.
+    #[serde(with = "humantime_serde")]
+    pub idempotency_ttl: Duration,
 }
 
 impl Default for LimitSettings {
@@ -290,6 +295,8 @@ impl Default for LimitSettings {
             max_source_bytes: 16 * 1024,
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
+            idempotency_keys: 10_000,
+            idempotency_ttl: Duration::from_secs(600),
         }
     }
 }

@@ -7,8 +7,8 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Data;
 use prometheus::{
-    Encoder as _, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TEXT_FORMAT, TextEncoder,
+    Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TEXT_FORMAT, TextEncoder,
 };
 
 use super::broker_metrics::metric_family;
@@ -25,6 +25,9 @@ pub(super) struct HttpMetrics {
     registry: Registry,
     requests: IntCounterVec,
     durations: HistogramVec,
+    /// Posts answered with the answer of an earlier one.
+    pub(super) idempotent_replays: IntCounter,
+    idempotency_keys: IntGauge,
 }
 
 impl HttpMetrics {
@@ -46,6 +49,14 @@ impl HttpMetrics {
             .buckets(DURATION_BUCKETS.to_vec()),
             &["route"],
         )?;
+        let idempotent_replays = IntCounter::new(
+            "runcast_http_idempotent_replays_total",
+            "Posts whose Idempotency-Key had its answer already.",
+        )?;
+        let idempotency_keys = IntGauge::new(
+            "runcast_http_idempotency_keys",
+            "Idempotency keys whose answer is remembered.",
+        )?;
         let build_info = IntGaugeVec::new(
             Opts::new("runcast_build_info", "Always 1; its label is the version."),
             &["version"],
@@ -53,6 +64,8 @@ impl HttpMetrics {
         build_info.with_label_values(&[VERSION]).set(1);
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(durations.clone()))?;
+        registry.register(Box::new(idempotent_replays.clone()))?;
+        registry.register(Box::new(idempotency_keys.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(
@@ -62,6 +75,8 @@ impl HttpMetrics {
             registry,
             requests,
             durations,
+            idempotent_replays,
+            idempotency_keys,
         })
     }
 
@@ -92,6 +107,9 @@ pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiE
     if !state.settings.metrics_enabled {
         return Err(ApiError::not_found());
     }
+    let keys = state.idempotency.count().await;
+    let gauge = &state.metrics.idempotency_keys;
+    gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
     let mut all = state.metrics.registry.gather();
     all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();

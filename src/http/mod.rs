@@ -10,6 +10,7 @@ mod broker_metrics;
 mod config;
 mod cors;
 mod health;
+mod idempotency;
 mod metrics;
 mod openapi;
 mod page;
@@ -34,6 +35,7 @@ use actix_web::{Handler, HttpRequest, Resource, Responder};
 use runcast_actors::broker::Broker;
 
 use backend_choice::Backends;
+use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
 use problem::ApiError;
 
@@ -60,12 +62,15 @@ struct HttpState {
     broker: Broker,
     settings: HttpSettings,
     metrics: HttpMetrics,
+    idempotency: IdempotencyKeys,
     started: Instant,
 }
 
 impl HttpState {
     fn new(broker: Broker, settings: HttpSettings) -> Result<Self, prometheus::Error> {
+        let limits = &broker.settings().limits;
         Ok(Self {
+            idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             broker,
             settings,
             metrics: HttpMetrics::new()?,

@@ -98,6 +98,12 @@ impl ApiError {
         Self::of_status(StatusCode::INTERNAL_SERVER_ERROR, None)
     }
 
+    /// Whether the failure is on our side, so that the same request may pass
+    /// later.
+    pub(super) fn is_ours(&self) -> bool {
+        self.problem.status >= 500
+    }
+
     /// Adds why each event of a `POST` was refused.
     pub(super) fn with_event_errors(mut self, errors: Vec<EventErrorJson>) -> Self {
         self.errors = Some(errors);

@@ -13,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::HttpState;
 use super::body_form::BodyForm;
+use super::idempotency::{Fingerprint, IdempotencyKey};
 use super::problem::{ApiError, ProblemJson};
 use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
@@ -72,6 +73,7 @@ pub(super) struct EventErrorJson {
         ("restart" = Option<bool>, Query, description = "true begins a run anew that is over"),
         ("kind" = Option<String>, Query, description = "Of the lines of a text/plain body; default output"),
         ("source" = Option<String>, Query, description = "Of the lines of a text/plain body; default stdout"),
+        ("Idempotency-Key" = Option<String>, Header, description = "1–255 printable ASCII; the same post with the same key is published once", max_length = 255),
     ),
     request_body(content(
         (NewEventJson = "application/json"),
@@ -84,7 +86,7 @@ pub(super) struct EventErrorJson {
         (status = 409, description = "The run is over, or the producer was replaced", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 422, description = "JSON that is no event", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 422, description = "JSON that is no event, or an Idempotency-Key used for another post", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = "The store is unavailable", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
@@ -97,6 +99,7 @@ pub(super) async fn publish(
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
     let form = BodyForm::of(request.headers())?;
+    let key = IdempotencyKey::of(request.headers())?;
     let limits = &state.broker.settings().limits;
     let body = read_body(&request, payload, limits.max_body_bytes.as_u64()).await?;
     let events = read_events(
@@ -108,8 +111,44 @@ pub(super) async fn publish(
             source_bytes: limits.max_source_bytes,
         },
     )?;
-    let results = publish_all(&state, run_id, events, restart).await?;
-    answer(results)
+    let Some(key) = key else {
+        return answer(publish_all(&state, run_id, events, restart).await?);
+    };
+    let fingerprint = Fingerprint::of(form, request.query_string(), &body);
+    // A task of its own: a client that goes away in the middle is the one that
+    // comes back with its key, and what was published must be known by then.
+    actix_web::rt::spawn(publish_once(
+        state,
+        run_id,
+        key,
+        fingerprint,
+        events,
+        restart,
+    ))
+    .await
+    .map_err(|error| {
+        tracing::error!(%error, "publishing failed");
+        ApiError::internal()
+    })?
+}
+
+async fn publish_once(
+    state: Data<HttpState>,
+    run_id: RunId,
+    key: IdempotencyKey,
+    fingerprint: Fingerprint,
+    events: Vec<NewEvent>,
+    restart: bool,
+) -> Result<HttpResponse, ApiError> {
+    let publishing = async { answer(publish_all(&state, run_id.clone(), events, restart).await?) };
+    let once = state
+        .idempotency
+        .once(run_id.clone(), key, fingerprint, publishing)
+        .await?;
+    if once.replayed {
+        state.metrics.idempotent_replays.inc();
+    }
+    Ok(once.response)
 }
 
 async fn read_body(request: &HttpRequest, payload: Payload, limit: u64) -> Result<Bytes, ApiError> {

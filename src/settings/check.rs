@@ -54,6 +54,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
         ("limits.max_streams", limits.max_streams as u64),
+        ("limits.idempotency_keys", limits.idempotency_keys as u64),
     ] {
         require(faults, count >= 1, key, "must be 1 or more");
     }
@@ -160,12 +161,17 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
             "must be 10ms or more",
         );
     }
-    require(
-        faults,
-        history.ttl >= Duration::from_secs(1),
-        "history.ttl",
-        "must be 1s or more",
-    );
+    for (key, time) in [
+        ("history.ttl", history.ttl),
+        ("limits.idempotency_ttl", limits.idempotency_ttl),
+    ] {
+        require(
+            faults,
+            time >= Duration::from_secs(1),
+            key,
+            "must be 1s or more",
+        );
+    }
     for (key, time) in [
         ("hub.max_flush_delay", hub.max_flush_delay),
         ("hub.flush_delay_per_client", hub.flush_delay_per_client),

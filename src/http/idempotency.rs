@@ -1,0 +1,307 @@
+//! [`IdempotencyKeys`]: the answers to posts that carried an
+//! `Idempotency-Key`, so that a post sent again is not published again.
+//!
+//! Of this broker only, and for a while only: it covers the client that lost
+//! an answer on its way and asks once more.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::HttpResponse;
+use actix_web::body::MessageBody as _;
+use actix_web::http::StatusCode;
+use actix_web::http::header::{self, HeaderMap, HeaderValue};
+use bytes::Bytes;
+use moka::future::Cache;
+use moka::policy::EvictionPolicy;
+use runcast_actors::protocol::{Problem, RunId};
+use sha2::{Digest as _, Sha256};
+
+use super::body_form::BodyForm;
+use super::problem::ApiError;
+
+/// The request header.
+const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
+
+/// Longest key taken.
+const KEY_BYTES_MAX: usize = 255;
+
+/// Bytes of an answer that count as one key: a post of ten thousand events has
+/// an answer of half a megabyte, and the bound must hold for those, too.
+const BYTES_PER_KEY: usize = 1024;
+
+/// Value of an `Idempotency-Key` header, to the letter.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) struct IdempotencyKey(Box<str>);
+
+impl IdempotencyKey {
+    /// Reads the header, if there is one.
+    ///
+    /// # Errors
+    /// 400 for an empty or long one, bytes that are not printable ASCII, and
+    /// more than one.
+    pub(super) fn of(headers: &HeaderMap) -> Result<Option<Self>, ApiError> {
+        let mut values = headers.get_all(IDEMPOTENCY_KEY);
+        let Some(value) = values.next() else {
+            return Ok(None);
+        };
+        let is_good = (1..=KEY_BYTES_MAX).contains(&value.len())
+            && value
+                .as_bytes()
+                .iter()
+                .all(|byte| matches!(byte, b' '..=b'~'))
+            && values.next().is_none();
+        match value.to_str() {
+            Ok(text) if is_good => Ok(Some(Self(text.into()))),
+            _ => {
+                let detail = format!(
+                    "an Idempotency-Key is 1 to {KEY_BYTES_MAX} printable ASCII characters, and given once"
+                );
+                let (slug, title) = ("bad-idempotency-key", "Bad idempotency key");
+                Err(Problem::new(400, slug, title, detail).into())
+            }
+        }
+    }
+}
+
+/// What tells one post from another: a hash of what it asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Fingerprint([u8; 32]);
+
+impl Fingerprint {
+    /// Hashes a post's query string and body; `form` is what its body's bytes
+    /// mean.
+    pub(super) fn of(form: BodyForm, query: &str, body: &[u8]) -> Self {
+        let hash = Sha256::new()
+            .chain_update([form as u8])
+            .chain_update((query.len() as u64).to_be_bytes())
+            .chain_update(query)
+            .chain_update(body)
+            .finalize();
+        Self(hash.into())
+    }
+}
+
+/// An answer that stands for every post with its key.
+#[derive(Debug)]
+struct Remembered {
+    fingerprint: Fingerprint,
+    status: StatusCode,
+    content_type: Option<HeaderValue>,
+    body: Bytes,
+}
+
+impl Remembered {
+    fn new(fingerprint: Fingerprint, response: HttpResponse) -> Result<Self, ApiError> {
+        let (head, body) = response.into_parts();
+        Ok(Self {
+            fingerprint,
+            status: head.status(),
+            content_type: head.headers().get(header::CONTENT_TYPE).cloned(),
+            // All our answers are whole; one that is not is not remembered.
+            body: body.try_into_bytes().map_err(|_| ApiError::internal())?,
+        })
+    }
+
+    fn response(&self) -> HttpResponse {
+        let mut answer = HttpResponse::build(self.status);
+        answer.insert_header((header::CACHE_CONTROL, "no-store"));
+        if let Some(content_type) = &self.content_type {
+            answer.insert_header((header::CONTENT_TYPE, content_type.clone()));
+        }
+        answer.body(self.body.clone())
+    }
+
+    fn weight(&self) -> u32 {
+        u32::try_from(self.body.len().div_ceil(BYTES_PER_KEY).max(1)).unwrap_or(u32::MAX)
+    }
+}
+
+/// The answers by run and key. Bounded in number and bytes; when full the one
+/// used longest ago is forgotten, and its post would be published again.
+#[derive(Debug)]
+pub(super) struct IdempotencyKeys {
+    answers: Cache<(RunId, IdempotencyKey), Arc<Remembered>>,
+}
+
+/// What became of a post with a key.
+#[derive(Debug)]
+pub(super) struct Once {
+    /// The answer.
+    pub(super) response: HttpResponse,
+    /// Whether it is that of an earlier post.
+    pub(super) replayed: bool,
+}
+
+impl IdempotencyKeys {
+    /// Remembers `keys` answers for `ttl` each.
+    pub(super) fn new(keys: usize, ttl: Duration) -> Self {
+        let answers = Cache::builder()
+            .max_capacity(keys as u64)
+            .weigher(|_, answer: &Arc<Remembered>| answer.weight())
+            // The default policy may refuse a new key to keep one often used.
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_live(ttl)
+            .build();
+        Self { answers }
+    }
+
+    /// Returns the answer of the first post with this key, which is that of
+    /// `publish` if there was none. Posts with one key that come together
+    /// wait for the first of them.
+    ///
+    /// # Errors
+    /// 422 if the first post asked for something else. A failure on our side,
+    /// after which the same post may be tried again, is not remembered.
+    pub(super) async fn once(
+        &self,
+        run_id: RunId,
+        key: IdempotencyKey,
+        fingerprint: Fingerprint,
+        publish: impl Future<Output = Result<HttpResponse, ApiError>>,
+    ) -> Result<Once, ApiError> {
+        let answering = async {
+            let response = match publish.await {
+                Ok(response) => response,
+                Err(error) if error.is_ours() => return Err(error),
+                Err(error) => actix_web::ResponseError::error_response(&error),
+            };
+            Remembered::new(fingerprint, response).map(Arc::new)
+        };
+        let entry = self
+            .answers
+            .entry((run_id, key))
+            .or_try_insert_with(answering)
+            .await
+            .map_err(|error: Arc<ApiError>| ApiError::clone(&error))?;
+        if entry.value().fingerprint != fingerprint {
+            let detail = "this Idempotency-Key was used for another body, content type or query of this run; give every post its own";
+            let (slug, title) = ("idempotency-key-reused", "Idempotency key reused");
+            return Err(Problem::new(422, slug, title, detail).into());
+        }
+        Ok(Once {
+            response: entry.value().response(),
+            replayed: !entry.is_fresh(),
+        })
+    }
+
+    /// Returns how many answers are remembered, without those out of time.
+    pub(super) async fn count(&self) -> u64 {
+        self.answers.run_pending_tasks().await;
+        self.answers.entry_count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(60);
+
+    fn key(text: &str) -> Result<Option<IdempotencyKey>, ApiError> {
+        let mut headers = HeaderMap::new();
+        let value = HeaderValue::from_bytes(text.as_bytes()).expect("a header's value");
+        headers.insert(header::HeaderName::from_static("idempotency-key"), value);
+        IdempotencyKey::of(&headers)
+    }
+
+    fn good_key(text: &str) -> IdempotencyKey {
+        key(text).expect("good").expect("present")
+    }
+
+    fn run() -> RunId {
+        RunId::parse("42").expect("a run id")
+    }
+
+    fn fingerprint(body: &str) -> Fingerprint {
+        Fingerprint::of(BodyForm::Json, "", body.as_bytes())
+    }
+
+    async fn body_of(once: Once) -> (u16, String, bool) {
+        let status = once.response.status().as_u16();
+        let body = once.response.into_body().try_into_bytes().expect("whole");
+        let text = String::from_utf8(body.to_vec()).expect("text");
+        (status, text, once.replayed)
+    }
+
+    #[test]
+    fn a_key_is_short_printable_ascii() {
+        assert_eq!(
+            IdempotencyKey::of(&HeaderMap::new()).expect("none is fine"),
+            None
+        );
+        let longest = "k".repeat(255);
+        for text in ["k", "\"retry-1\"", "a b~", &longest] {
+            assert_eq!(&*good_key(text).0, text);
+        }
+        let too_long = "k".repeat(256);
+        for text in ["", "a\tb", "é", &too_long] {
+            let error = key(text).expect_err(text);
+            assert!(error.to_string().starts_with("bad-idempotency-key"));
+        }
+    }
+
+    #[test]
+    fn a_fingerprint_changes_with_each_part() {
+        let all = [
+            Fingerprint::of(BodyForm::Json, "a", b"b"),
+            Fingerprint::of(BodyForm::Text, "a", b"b"),
+            Fingerprint::of(BodyForm::Json, "ab", b""),
+            Fingerprint::of(BodyForm::Json, "", b"ab"),
+        ];
+        for (index, one) in all.iter().enumerate() {
+            assert!(all[index + 1..].iter().all(|other| other != one));
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_key_stands_for_its_first_answer() {
+        let keys = IdempotencyKeys::new(10, TTL);
+        let published = Cell::new(0);
+        let publish = || async {
+            published.set(published.get() + 1);
+            tokio::task::yield_now().await;
+            Ok(HttpResponse::Accepted().body(format!("answer {}", published.get())))
+        };
+        let once = |body, publish| keys.once(run(), good_key("k"), fingerprint(body), publish);
+        let (first, second) = tokio::join!(once("a", publish()), once("a", publish()));
+        let answers = [
+            body_of(first.expect("accepted")).await,
+            body_of(second.expect("accepted")).await,
+        ];
+        assert_eq!(answers[0], (202, "answer 1".to_owned(), false));
+        assert_eq!(answers[1], (202, "answer 1".to_owned(), true));
+        let error = once("b", publish()).await.expect_err("another body");
+        assert!(error.to_string().starts_with("idempotency-key-reused"));
+        assert_eq!((published.get(), keys.count().await), (1, 1));
+    }
+
+    #[actix_web::test]
+    async fn what_may_pass_is_not_remembered_and_what_stays_is() {
+        let keys = IdempotencyKeys::new(10, TTL);
+        let refused = |status| async move {
+            Err::<HttpResponse, _>(Problem::new(status, "slug", "Title", "detail").into())
+        };
+        let once = |publish| keys.once(run(), good_key("k"), fingerprint("a"), publish);
+        once(refused(503)).await.expect_err("not remembered");
+        let first = body_of(once(refused(409)).await.expect("remembered")).await;
+        let second = body_of(once(refused(503)).await.expect("replayed")).await;
+        assert_eq!((first.0, second.0), (409, 409));
+        assert_eq!((first.1, second.2), (second.1, true));
+    }
+
+    #[actix_web::test]
+    async fn long_answers_count_as_several_keys() {
+        let keys = IdempotencyKeys::new(10, TTL);
+        for n in 0..100 {
+            let answer = async { Ok(HttpResponse::Accepted().body("x".repeat(5 * BYTES_PER_KEY))) };
+            let key = good_key(&n.to_string());
+            let once = keys.once(run(), key, fingerprint("a"), answer).await;
+            once.expect("accepted");
+        }
+        assert_eq!(keys.count().await, 2);
+    }
+}

@@ -1,0 +1,110 @@
+//! `Idempotency-Key` on `POST …/events`, on both backends.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::broker::accepted_ids;
+use crate::support::http::{Request, Response, slug};
+use crate::support::{Broker, Redis};
+
+fn post(path: &str, key: &str, data: &str) -> Request {
+    let body = json!({"kind": "output", "source": "s", "data": data}).to_string();
+    Request::post(path, "application/json", body).header("Idempotency-Key", key)
+}
+
+fn is_same(a: &Response, b: &Response) -> bool {
+    let kind = |response: &Response| response.header("content-type");
+    (a.status(), &a.body, kind(a)) == (b.status(), &b.body, kind(b))
+}
+
+#[tokio::test]
+async fn a_post_sent_again_has_the_first_answer_on_redis_too() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let mut client = broker.follow("42/stream").await;
+    let events = "/api/v1/runs/42/events";
+    let first = post(events, "k", "once").send(broker.addr).await;
+    assert_eq!(first.status(), 202, "{}", first.text());
+    for _ in 0..3 {
+        let again = post(events, "k", "once").send(broker.addr).await;
+        assert!(is_same(&first, &again), "{}", again.text());
+    }
+    // The key belongs to its run, and to what was posted.
+    let other_run = post("/api/v1/runs/43/events", "k", "other");
+    assert_eq!(other_run.send(broker.addr).await.status(), 202);
+    for request in [
+        post(events, "k", "another"),
+        post(&format!("{events}?restart=true"), "k", "once"),
+    ] {
+        let problem = request.send(broker.addr).await.problem(422);
+        assert_eq!(slug(&problem), "idempotency-key-reused");
+    }
+    let ids = [
+        accepted_ids(&first),
+        accepted_ids(&post(events, "k2", "next").send(broker.addr).await),
+    ];
+    for (ids, data) in ids.iter().zip(["\"once\"", "\"next\""]) {
+        let frame = client.run_event().await;
+        assert_eq!(
+            (frame.id(), frame.payload().as_str()),
+            (ids[0].as_str(), data)
+        );
+    }
+    let replays = broker
+        .metric("runcast_http_idempotent_replays_total", &[])
+        .await;
+    let keys = broker.metric("runcast_http_idempotency_keys", &[]).await;
+    assert_eq!((replays, keys), (3.0, 3.0));
+}
+
+#[tokio::test]
+async fn posts_with_one_key_at_one_time_are_one_post() {
+    let broker = Broker::embedded()
+        .set("server.workers", 4)
+        .start_ready()
+        .await;
+    let request = post("/api/v1/runs/42/events", "k", "once");
+    let posts = (0..50).map(|_| request.send(broker.addr));
+    let answers = join_all(posts).await;
+    assert_eq!(answers[0].status(), 202);
+    assert!(answers.iter().all(|answer| is_same(answer, &answers[0])));
+    let run = broker.json("/api/v1/runs/42").await;
+    assert_eq!(run["events"]["output"], 1);
+}
+
+/// The refusal of a run that is over stands as well.
+#[tokio::test]
+async fn a_refusal_is_an_answer_like_others() {
+    let broker = Broker::embedded()
+        .set("runs.end_grace", "0s")
+        .start_ready()
+        .await;
+    let mut client = broker.follow("42/stream").await;
+    broker.publish_status("42", json!("completed")).await;
+    while client.frame().await.event != "end" {}
+    let events = "/api/v1/runs/42/events";
+    let first = post(events, "k", "late").send(broker.addr).await;
+    assert_eq!(slug(&first.problem(409)), "run-closed");
+    let restart = format!("{events}?restart=true");
+    let restarted = post(&restart, "k2", "new").send(broker.addr).await;
+    assert_eq!(restarted.status(), 202);
+    let again = post(events, "k", "late").send(broker.addr).await;
+    assert!(is_same(&first, &again), "{}", again.text());
+}
+
+/// A store that does not answer leaves it open; the key may be tried again.
+#[tokio::test]
+async fn a_post_that_failed_is_not_remembered() {
+    let mut redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("redis.command_timeout", "200ms")
+        .start_ready()
+        .await;
+    let request = post("/api/v1/runs/42/events", "k", "x");
+    redis.kill();
+    request.send(broker.addr).await.problem(503);
+    redis.restart().await;
+    broker.wait_ready().await;
+    let answer = request.send(broker.addr).await;
+    assert_eq!(answer.status(), 202, "{}", answer.text());
+}
