@@ -5,8 +5,8 @@
 //!
 //! | hop | type, in | bound | when full | metric `runcast_…` |
 //! |---|---|---|---|---|
-//! | read from Redis | `PushQueue`, [`redis`] | `redis.queue_messages`, `redis.queue_bytes` | dropped, all runs get `gap overflow` | `redis_queue_overflows_total` |
-//! | sorted by run | a turn of [`redis::RedisSubscriber`] | 512 messages | the next turn | `redis_messages_total` |
+//! | read from Redis | `PushQueue`, [`redis`](crate::redis) | `redis.queue_messages`, `redis.queue_bytes` | dropped, all runs get `gap overflow` | `redis_queue_overflows_total` |
+//! | sorted by run | a turn of [`RedisSubscriber`](crate::redis::RedisSubscriber) | 512 messages | the next turn | `redis_messages_total` |
 //! | sent to its hub | [`hub::Arrived`], [`hub::Registry`] | `hub.mailbox`, `hub.max_hubs` | refused, `gap overflow`; the longest idle hub goes | `mailbox_refusals_total`, `hubs_evicted_total` |
 //! | numbered, encoded once | `LogWriter`, [`sse::Segment`] | `limits.max_event_bytes`, 8 KiB a segment | `gap too_large`; the next segment | `events_in_total` |
 //! | kept | [`run_log::RunLog`] of [`hub::RunHub`] | `hub.ring_bytes`, `hub.total_ring_bytes` | the oldest go, idle runs first | `ring_bytes` |
