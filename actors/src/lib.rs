@@ -1,4 +1,24 @@
 //! The actors, protocol and fan-out of Runcast.
+//!
+//! What a message passes on its way from Redis to a client's socket.
+//! `docs/message-life.md` says more, and the same for posts and kubectl.
+//!
+//! | hop | type, in | bound | when full | metric `runcast_…` |
+//! |---|---|---|---|---|
+//! | read from Redis | `PushQueue`, [`redis`](crate::redis) | `redis.queue_messages`, `redis.queue_bytes` | dropped, all runs get `gap overflow` | `redis_queue_overflows_total` |
+//! | sorted by run | a turn of [`RedisSubscriber`](crate::redis::RedisSubscriber) | 512 messages | the next turn | `redis_messages_total` |
+//! | sent to its hub | [`hub::Arrived`], [`hub::Registry`] | `hub.mailbox`, `hub.max_hubs` | refused, `gap overflow`; the longest idle hub goes | `mailbox_refusals_total`, `hubs_evicted_total` |
+//! | numbered, encoded once | `LogWriter`, [`sse::Segment`] | `limits.max_event_bytes`, 8 KiB a segment | `gap too_large`; the next segment | `events_in_total` |
+//! | kept | [`run_log::RunLog`] of [`hub::RunHub`] | `hub.ring_bytes`, `hub.total_ring_bytes` | the oldest go, idle runs first | `ring_bytes` |
+//! | to each worker attached | [`worker::Inbox`] | `hub.inbox_bytes` | refused, caught up from the log | `inbox_refusals_total` |
+//! | to the worker's log | `WorkerRun`, [`worker`] | `hub.ring_bytes` | the oldest go, who stood there gets `gap slow_client` | `gaps_total` |
+//! | flushed | `WorkerRun`, [`worker`] | `hub.max_flush_delay`, half the log | flushed at once | `delivery_lag_seconds` |
+//! | read by each client | [`session::StreamBody`] | a place in the log | not asked until the socket has room | `deliveries_total` |
+//! | written | actix, the socket | `limits.write_timeout` | the connection is closed | `sessions_closed_total` |
+//!
+//! Control goes by mailbox, bytes go by log: no event passes a queue of a
+//! client. Imports flow one way: everything may use [`protocol`], which uses
+//! nothing of ours, and [`sse`], which uses only that.
 
 pub mod broker;
 pub mod heartbeat;
