@@ -161,7 +161,6 @@ impl BrokerShared {
             error!("the subscriber died and is replaced");
             self.metrics.actor_restarts.inc();
             self.redis.set_down("the subscriber died".to_owned());
-            crate::redis::tell_disconnected(&self.registry);
             if let Err(error) = self.start_subscriber() {
                 error!(%error, "no new subscriber");
             }

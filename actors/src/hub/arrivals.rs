@@ -101,6 +101,14 @@ impl RunHub {
         if !self.follows(event.id, event.kind, ctx) {
             return;
         }
+        let limits = &self.shared.settings.limits;
+        let too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
+            || event.source.len() > limits.max_source_bytes;
+        if too_large {
+            // Its number is taken all the same: no hole is to be found later.
+            self.writer.last_durable = Some(event.id);
+            return self.too_large(event.kind);
+        }
         if event.lost > 0 {
             self.gap(Gap {
                 before: Some(event.id.to_string()),
@@ -127,8 +135,13 @@ impl RunHub {
     /// Compares a durable id with the last one: whether to deliver it, and
     /// what to tell before it.
     fn follows(&mut self, id: DurableId, kind: EventKind, ctx: &mut Context<Self>) -> bool {
+        let has_ended = matches!(self.end, EndState::Ended { .. });
         let Some(last) = self.writer.last_durable else {
-            return !self.refuses_late(kind);
+            if has_ended {
+                // Only a plain status ended it; for Redis it was never closed.
+                self.begin_epoch(Some(id.to_string()), ctx);
+            }
+            return true;
         };
         let gap = |missed, reason| Gap {
             before: Some(id.to_string()),
@@ -143,8 +156,10 @@ impl RunHub {
             self.shared.metrics.event_in(kind, EventResult::Duplicate);
             return false;
         }
-        if self.refuses_late(kind) {
-            return false;
+        if has_ended {
+            // Redis accepted it, so the run goes on: nothing accepted is lost.
+            self.begin_epoch(Some(id.to_string()), ctx);
+            return true;
         }
         if id.seq <= last.seq {
             self.gap(gap(None, GapReason::Rewound));

@@ -6,6 +6,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 
 use super::RunHub;
+use super::ending::EndState;
 use super::writer::{IdSource, NewFrame};
 use crate::kubectl::{KubectlLine, KubectlLogActor, KubectlUpdate, Stop};
 use crate::metrics::EventResult;
@@ -15,6 +16,9 @@ use crate::worker::{AttachId, RunMessage};
 
 /// How long `hello` waits for the first answer of kubectl.
 const START_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a hub looks whether its follow still lives.
+const FOLLOW_CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The follow of a hub's pods.
 pub(super) struct KubectlSource {
@@ -49,6 +53,7 @@ impl RunHub {
         let run_id = &self.run_id;
         let source = self.kubectl.get_or_insert_with(|| {
             ctx.run_later(START_PATIENCE, |hub, _| hub.kubectl_ready());
+            ctx.run_interval(FOLLOW_CHECK_INTERVAL, Self::check_follow);
             KubectlSource {
                 follow: shared.start_follow(run_id, ctx.address().recipient()),
                 ready: false,
@@ -58,6 +63,25 @@ impl RunHub {
         if source.ready {
             self.send_log(attach_id);
             self.send_standing(attach_id);
+        }
+    }
+
+    /// A follow that is gone before the run's end has panicked: nobody else
+    /// would tell those who watch.
+    fn check_follow(&mut self, ctx: &mut Context<Self>) {
+        let gone = self
+            .kubectl
+            .as_ref()
+            .is_some_and(|source| !source.follow.connected());
+        if gone && matches!(self.end, EndState::Open) {
+            self.shared.metrics.actor_restarts.inc();
+            let problem = Problem::new(
+                500,
+                "internal",
+                "Internal error",
+                "the follow of the run's pods died; the next stream starts another",
+            );
+            self.kubectl_failed(&problem.retryable(true), ctx);
         }
     }
 

@@ -32,7 +32,7 @@ impl Metrics {
             "Streams opened.",
             by_backend(&|backend| self.sessions_opened.of(backend).get()),
         );
-        let by_reason = |numbers: &PerMember<Counter, 8>| {
+        let by_reason = |numbers: &PerMember<Counter, { CloseReason::ALL.len() }>| {
             CloseReason::ALL
                 .map(|reason| (vec![("reason", reason.as_str())], numbers.of(reason).get()))
         };
@@ -106,11 +106,6 @@ impl Metrics {
                 "runcast_inbox_refusals_total",
                 "Batches a full worker inbox refused.",
                 &self.inbox_refusals,
-            ),
-            (
-                "runcast_store_reads_total",
-                "Reads of stored history.",
-                &self.store_reads,
             ),
             (
                 "runcast_actor_restarts_total",

@@ -13,7 +13,8 @@ use std::time::Duration;
 pub use counters::{Counter, Gauge, Histogram, Member, PerMember};
 pub use families::{Families, Family, Labels, Samples};
 
-use crate::protocol::EventKind;
+use crate::protocol::{BackendKind, EventKind, GapReason};
+use crate::session::CloseReason;
 
 /// What became of a message that arrived for a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,38 +174,37 @@ pub struct RedisCounters {
     /// Calls of `runcast_publish` that failed.
     pub publish_failures: Counter,
     /// Messages that belong to no run.
-    pub rejected: PerMember<Counter, 5>,
+    pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Streams open now, by backend.
-    pub sessions_open: PerMember<Gauge, 3>,
+    pub sessions_open: PerMember<Gauge, { BackendKind::ALL.len() }>,
     /// Streams opened, by backend.
-    pub sessions_opened: PerMember<Counter, 3>,
+    pub sessions_opened: PerMember<Counter, { BackendKind::ALL.len() }>,
     /// Streams closed, by reason.
-    pub sessions_closed: PerMember<Counter, 8>,
+    pub sessions_closed: PerMember<Counter, { CloseReason::ALL.len() }>,
     /// Stream requests answered with `problem` and `goodbye`, by reason.
-    pub sessions_refused: PerMember<Counter, 8>,
+    pub sessions_refused: PerMember<Counter, { CloseReason::ALL.len() }>,
     /// Hubs now, by backend.
-    pub hubs: PerMember<Gauge, 3>,
+    pub hubs: PerMember<Gauge, { BackendKind::ALL.len() }>,
     /// Idle hubs ended by their time.
     pub hubs_retired: Counter,
     /// Idle hubs ended to make room.
     pub hubs_evicted: Counter,
     /// Messages for runs by kind and result.
-    pub events_in: PerMember<PerMember<Counter, 6>, 3>,
+    pub events_in:
+        PerMember<PerMember<Counter, { EventResult::ALL.len() }>, { EventKind::ALL.len() }>,
     /// Gaps told, by reason.
-    pub gaps: PerMember<Counter, 10>,
+    pub gaps: PerMember<Counter, { GapReason::ALL.len() }>,
     /// Bytes in all rings.
     pub ring_bytes: Gauge,
     /// Batches a full hub mailbox refused.
     pub mailbox_refusals: Counter,
     /// Batches a full worker inbox refused.
     pub inbox_refusals: Counter,
-    /// Reads of stored history.
-    pub store_reads: Counter,
     /// Actors that ended by a panic and were replaced.
     pub actor_restarts: Counter,
     /// The Redis side.

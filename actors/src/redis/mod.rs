@@ -9,7 +9,6 @@ mod subscriber;
 pub use link::RedisLink;
 pub use publisher::RedisPublisher;
 pub use subscriber::RedisSubscriber;
-pub(crate) use subscriber::tell_disconnected;
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult};
 use std::time::Duration;

@@ -80,7 +80,8 @@ impl RedisPublisher {
     ) -> Vec<PublishResult> {
         let mut publisher = self.clone();
         if !self.shared.redis.is_up() {
-            let down = PublishError::Unavailable(self.shared.redis.problem().detail);
+            let since = self.shared.redis.health().since;
+            let down = PublishError::Unavailable(format!("Redis is down since {since}"));
             return events.iter().map(|_| Err(down.clone())).collect();
         }
         let mut results = publisher.call(run_id, events, restart).await;
@@ -137,7 +138,9 @@ impl RedisPublisher {
                 .arg("GRACE")
                 .arg(settings.runs.end_grace.as_millis() as u64)
                 .arg("MAXEVENT")
-                .arg(settings.limits.max_event_bytes.as_u64());
+                .arg(settings.limits.max_event_bytes.as_u64())
+                .arg("TERMINAL")
+                .arg(settings.runs.terminal_statuses.join(","));
             if restart && index == 0 {
                 pipe.arg("RESTART");
             }

@@ -44,7 +44,6 @@ pub(super) struct PushQueue {
 struct Inner {
     pushes: VecDeque<Push>,
     bytes: usize,
-    dropped: u64,
     closed: bool,
 }
 
@@ -82,8 +81,11 @@ impl PushQueue {
             let is_full = inner.pushes.len() >= self.messages_max
                 || (inner.bytes > 0 && inner.bytes + bytes > self.bytes_max);
             if is_full {
-                inner.dropped += 1;
-                return;
+                // Told at the very place where they are missing.
+                return match inner.pushes.back_mut() {
+                    Some(Push::Overflow(count)) => *count += 1,
+                    _ => inner.pushes.push_back(Push::Overflow(1)),
+                };
             }
             inner.bytes += bytes;
         }
@@ -110,7 +112,7 @@ impl PushQueue {
             return None;
         }
         let count = inner.pushes.len().min(TURN_MESSAGES_MAX);
-        let mut pushes: Vec<Push> = inner.pushes.drain(..count).collect();
+        let pushes: Vec<Push> = inner.pushes.drain(..count).collect();
         let taken: usize = pushes
             .iter()
             .map(|push| match push {
@@ -119,10 +121,6 @@ impl PushQueue {
             })
             .sum();
         inner.bytes -= taken;
-        // Messages are dropped at the tail; told once what came before is out.
-        if inner.pushes.is_empty() && inner.dropped > 0 {
-            pushes.push(Push::Overflow(std::mem::take(&mut inner.dropped)));
-        }
         Some(Turn {
             pushes,
             left: (inner.pushes.len() as u64, inner.bytes as u64),

@@ -6,7 +6,8 @@
 --
 --   FCALL runcast_publish 2 run:{42}:stream run:{42}:meta
 --         42 output stdout <payload>
---         [MAXLEN n] [MAXBYTES n] [TTL s] [GRACE ms] [MAXEVENT n] [RESTART]
+--         [MAXLEN n] [MAXBYTES n] [TTL s] [GRACE ms] [MAXEVENT n]
+--         [TERMINAL status,status…] [RESTART]
 --   -> ["OK", "<epoch>-<seq>-<us>"] | ["CLOSED", id] | ["TOO_LARGE", limit]
 --
 -- Keys share the run id as hash tag, so they lie in one cluster slot.
@@ -32,7 +33,7 @@ local TERMINAL = {
 local KINDS = { output = true, status = true, log = true }
 
 local function options(args)
-  local opts = { RESTART = false }
+  local opts = { RESTART = false, TERMINAL = TERMINAL }
   for name, value in pairs(DEFAULTS) do opts[name] = value end
   local i = 5
   while i <= #args do
@@ -40,6 +41,12 @@ local function options(args)
     if name == 'RESTART' then
       opts.RESTART = true
       i = i + 1
+    elseif name == 'TERMINAL' and args[i + 1] then
+      opts.TERMINAL = {}
+      for word in string.gmatch(args[i + 1], '[^,]+') do
+        opts.TERMINAL[string.lower(word)] = true
+      end
+      i = i + 2
     elseif DEFAULTS[name] then
       local value = tonumber(args[i + 1])
       if not value or value < 1 then return nil, 'bad value of ' .. name end
@@ -54,12 +61,12 @@ end
 
 -- Whether a status event's data ends the run: a word, as a JSON string, as
 -- plain text, or as field `status` of an object.
-local function is_terminal(kind, data)
+local function is_terminal(kind, data, statuses)
   if kind ~= 'status' or #data > 65536 then return false end
   local ok, value = pcall(cjson.decode, data)
   if not ok then value = data end
   if type(value) == 'table' then value = value.status end
-  return type(value) == 'string' and TERMINAL[string.lower(value)] == true
+  return type(value) == 'string' and statuses[string.lower(value)] == true
 end
 
 local function publish(keys, args)
@@ -101,7 +108,7 @@ local function publish(keys, args)
   local entry = string.format('%.0f-%.0f', seq, us)
   redis.call('XADD', stream, 'MAXLEN', '~', keep, entry, 'k', kind, 's', source, 'd', data)
   -- Only now is the number taken: a failed add burns none.
-  local terminal = is_terminal(kind, data)
+  local terminal = is_terminal(kind, data, opts.TERMINAL)
   if terminal and not closed then
     redis.call('HSET', meta, 'c', string.format('%.0f', us))
   end

@@ -24,6 +24,9 @@ const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
 /// How long an outage lasts before it is told while it lasts.
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
 
+/// What follows the channel prefix in the name of a probe's channel.
+const PROBE_PREFIX: &str = "_probe:";
+
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
 
@@ -32,9 +35,10 @@ const PROBE_MISSES_MAX: u32 = 2;
 ///
 /// Lives on the core arbiter beside the hubs, supervised. Reads at most 512
 /// messages a turn, sends one [`Arrived`] per hub and turn with `try_send`.
-/// When the connection ends or two probes are not echoed, every hub is told
-/// [`Disconnected`] at once, and it connects anew: after 20 ms, then twice as
-/// long each time up to `redis.reconnect_max_delay`, jittered.
+/// When the connection ends or two probes are not echoed it connects anew: at
+/// once, then after 20 ms, then twice as long each time up to
+/// `redis.reconnect_max_delay`, jittered. Every hub is told [`Disconnected`]
+/// when it is subscribed again, and once before if that takes long.
 pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
     link: Arc<RedisLink>,
@@ -69,7 +73,7 @@ impl RedisSubscriber {
     ) -> Self {
         // `run:*` delivers it, and `_probe` is no valid run id.
         let prefix = &shared.settings.redis.channel_prefix;
-        let channel = format!("{prefix}_probe:{:016x}", fastrand::u64(..));
+        let channel = format!("{prefix}{PROBE_PREFIX}{:016x}", fastrand::u64(..));
         Self {
             shared,
             link,
@@ -83,7 +87,9 @@ impl RedisSubscriber {
             },
             generation: 0,
             queue: None,
-            is_lost: false,
+            // Nothing is missed before the first subscription, but one may take
+            // the place of another that died.
+            is_lost: true,
             losses: 0,
         }
     }
@@ -284,11 +290,18 @@ impl RedisSubscriber {
         let metrics = &self.shared.metrics.redis;
         metrics.messages.inc();
         metrics.bytes.add(payload.len() as u64);
-        if channel == self.probe.channel.as_bytes() {
-            return self.probe_came_back();
-        }
         let limits = &self.shared.settings.limits;
         let prefix = &self.shared.settings.redis.channel_prefix;
+        if channel
+            .strip_prefix(prefix.as_bytes())
+            .is_some_and(|rest| rest.starts_with(PROBE_PREFIX.as_bytes()))
+        {
+            // Other brokers on this Redis probe, too.
+            if channel == self.probe.channel.as_bytes() {
+                self.probe_came_back();
+            }
+            return;
+        }
         let (run_id, message) = match Channel::parse(prefix, &channel) {
             Ok(Channel::Framed { run_id }) => (
                 channel.slice_ref(run_id.as_bytes()),
@@ -401,7 +414,7 @@ impl RedisSubscriber {
 }
 
 /// Tells every run that it misses what is published now.
-pub(crate) fn tell_disconnected(registry: &Registry) {
+fn tell_disconnected(registry: &Registry) {
     registry.each(BackendKind::Redis, |_, entry| {
         // Refused: the next message or sweep tells of a gap all the same.
         if entry.hub.try_send(Disconnected).is_err() {

@@ -74,8 +74,9 @@ impl FrameClass {
 #[derive(Debug, Clone, Copy)]
 pub struct FrameMeta {
     end: u32,
-    source_start: u32,
-    source_len: u16,
+    source_len: u32,
+    /// From the frame's start.
+    source_start: u16,
     id_len: u16,
     class: FrameClass,
 }
@@ -189,8 +190,8 @@ impl Segment {
     /// empty if it has none.
     pub fn source_of(&self, index: usize) -> &[u8] {
         let frame = &self.0.frames[index];
-        let start = frame.source_start as usize;
-        &self.0.bytes[start..start + usize::from(frame.source_len)]
+        let start = self.offset_of(index) + usize::from(frame.source_start);
+        &self.0.bytes[start..start + frame.source_len as usize]
     }
 
     /// Returns how many events of the run lie before frame `index`.
@@ -255,20 +256,9 @@ impl SegmentBuilder {
             let tail = self.bytes.split_off(start);
             self.seal(received_at);
             self.bytes = tail;
-            self.note(
-                spans.source.start - start,
-                spans.source.len(),
-                spans.id.len(),
-                class,
-            );
-        } else {
-            self.note(
-                spans.source.start,
-                spans.source.len(),
-                spans.id.len(),
-                class,
-            );
         }
+        let source_start = spans.source.start - start;
+        self.note(source_start, spans.source.len(), spans.id.len(), class);
         self.events += 1;
         self.durable = durable.or(self.durable);
         self.last_event_ts = Some(ts);
@@ -311,10 +301,10 @@ impl SegmentBuilder {
         self.classes.0 |= class.0;
         self.frames.push(FrameMeta {
             end: self.bytes.len() as u32,
-            source_start: source_start as u32,
-            // A source too long to note (its limit is far below) matches no
-            // filter; an id too long cannot be: see `KubectlPosition`.
-            source_len: u16::try_from(source_len).unwrap_or(0),
+            source_len: source_len as u32,
+            // What comes before is a run id and words of ours.
+            source_start: source_start as u16,
+            // Past 64 KiB only with a thousand containers; then no cursor.
             id_len: u16::try_from(id_len).unwrap_or(0),
             class,
         });
