@@ -6,6 +6,7 @@ mod support;
 mod browser;
 mod churn;
 mod clients;
+mod durable;
 mod embedded;
 mod embedded_end;
 mod faults;
