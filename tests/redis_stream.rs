@@ -209,6 +209,10 @@ async fn a_run_nobody_watches_is_kept_for_a_late_viewer() {
             .publish("run:42:output:stdout", n.to_string())
             .await;
     }
+    let accepted = [("kind", "output"), ("result", "accepted")];
+    broker
+        .wait_metric("runcast_events_in_total", &accepted, 10.0)
+        .await;
     let mut client = broker.stream("42/stream").await;
     let preamble = client.preamble().await;
     assert_eq!(preamble.hello["resume"], "replay");

@@ -1,6 +1,6 @@
 //! [`Process`]: a child of the test, its log and its end.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io::{BufRead as _, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -24,6 +24,7 @@ impl Process {
         let program = command.get_program().to_owned();
         require(&program);
         let mut child = command
+            .env("PATH", path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -148,12 +149,19 @@ pub(crate) fn require(program: impl AsRef<OsStr>) {
     let found = if program.components().count() > 1 {
         program.exists()
     } else {
-        let path = std::env::var_os("PATH").unwrap_or_default();
-        std::env::split_paths(&path).any(|dir| dir.join(program).exists())
+        std::env::split_paths(&path()).any(|dir| dir.join(program).exists())
     };
     assert!(
         found,
         "{} is missing; scripts/install-test-deps installs it",
         program.display()
     );
+}
+
+/// Where programs are looked for: Debian keeps nginx and HAProxy in places
+/// that are not on a user's `PATH`.
+fn path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
