@@ -139,7 +139,9 @@ pub(crate) fn check(book: &Book, kinds: &[&str], seen: &[Seen]) -> Result<Tally,
         book,
         kinds,
         next: 0,
-        gaps: Vec::new(),
+        is_told: false,
+        counts: Vec::new(),
+        last_id: None,
         is_fresh: true,
         life: None,
         came_back: false,
@@ -158,8 +160,11 @@ struct Walk<'a> {
     kinds: &'a [&'a str],
     /// The first event that is due and has not come.
     next: usize,
-    /// Counts stated since the last accepted event.
-    gaps: Vec<Option<u64>>,
+    /// A gap was told since the last accepted event.
+    is_told: bool,
+    /// Counts stated since then on one stream.
+    counts: Vec<Option<u64>>,
+    last_id: Option<String>,
     /// Has had nothing since it began without a cursor: events published
     /// before may come or not.
     is_fresh: bool,
@@ -185,7 +190,8 @@ impl Walk<'_> {
             Seen::Event { n, id } => self.event(*n, id),
             Seen::Gap { reason, missed } => {
                 *self.tally.gaps.entry(reason.clone()).or_default() += 1;
-                self.gaps.push(*missed);
+                self.is_told = true;
+                self.counts.push(*missed);
                 Ok(())
             }
             Seen::Silent => Err(Violation::SilentStream),
@@ -195,6 +201,10 @@ impl Walk<'_> {
     fn joined(&mut self, cursor: Option<&str>, due_from: usize, life: u32) {
         self.tally.streams += 1;
         let restarted = self.life.replace(life).is_some_and(|before| before != life);
+        // Who comes back to the place before a gap must be told again; a gap may
+        // also have moved the cursor behind itself.
+        self.is_told &= cursor != self.last_id.as_deref();
+        self.counts.clear();
         match cursor {
             None => (self.next, self.is_fresh) = (due_from, true),
             Some(cursor) => self.came_back |= restarted && !cursor.starts_with('~'),
@@ -209,6 +219,7 @@ impl Walk<'_> {
         if !self.ids.insert(id.to_owned()) || !self.numbers.insert(n) {
             return Err(Violation::Duplicate(n));
         }
+        self.last_id = Some(id.to_owned());
         match &published.outcome {
             Outcome::Refused => return Err(Violation::NeverAccepted(n)),
             // It stands at no certain place.
@@ -225,7 +236,8 @@ impl Walk<'_> {
         }
         self.hole(self.next.min(n)..n)?;
         (self.next, self.is_fresh) = (n + 1, false);
-        self.gaps.clear();
+        self.is_told = false;
+        self.counts.clear();
         self.came_back = false;
         Ok(())
     }
@@ -238,7 +250,7 @@ impl Walk<'_> {
             .clone()
             .filter(|n| missing(n) && self.kinds.contains(&events[*n].kind))
             .collect();
-        if self.gaps.is_empty() {
+        if !self.is_told {
             if due.is_empty() {
                 return Ok(());
             }
@@ -264,9 +276,9 @@ impl Walk<'_> {
         {
             return Ok(());
         }
-        let stated: u64 = self.gaps.iter().flatten().sum();
-        let all_stated = self.gaps.iter().all(Option::is_some);
-        let exact = all_stated && !self.book.had_outage;
+        let stated: u64 = self.counts.iter().flatten().sum();
+        let all_stated = self.counts.iter().all(Option::is_some);
+        let exact = all_stated && !self.counts.is_empty() && !self.book.had_outage;
         self.tally.counts_checked += u64::from(exact);
         if stated > missing + unsure || (exact && stated < missing) {
             return Err(Violation::WrongCount {
@@ -374,6 +386,22 @@ mod tests {
                 "{stated}"
             );
         }
+    }
+
+    #[test]
+    fn who_comes_back_before_a_gap_must_be_told_again() {
+        let back = Seen::Joined {
+            cursor: Some("~hub-2".to_owned()),
+            due_from: 9,
+            life: 0,
+        };
+        let mut seen = sound(9);
+        seen[4] = gap(Some(1));
+        seen.insert(5, back);
+        let found = check(&book(9), &ALL, &seen).err();
+        assert_eq!(found, Some(Violation::SilentLoss(vec![3])));
+        seen.insert(6, gap(Some(1)));
+        assert!(check(&book(9), &ALL, &seen).is_ok());
     }
 
     #[test]

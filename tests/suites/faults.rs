@@ -22,7 +22,7 @@ use super::publisher::{Mix, RunPublisher};
 use super::{number_from_env, report};
 use crate::support::eventually;
 
-const MIXES: [Mix; 4] = [Mix::Plain, Mix::Durable, Mix::Both, Mix::Plain];
+const MIXES: [Mix; 4] = [Mix::Plain, Mix::Durable, Mix::Both, Mix::Both];
 const CLIENTS: usize = 16;
 const ALL: &[&str] = &["output", "status", "log"];
 const FILTERED: [&[&str]; 3] = [&["output"], &["output", "log"], &["output", "status"]];

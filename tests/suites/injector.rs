@@ -84,7 +84,7 @@ impl World {
             .set("server.bind", self.trial.addr)
             .set("server.workers", 2)
             .set("server.shutdown_grace", "2s")
-            .set("hub.ring_bytes", "256KiB")
+            .set("hub.ring_bytes", "96KiB")
             .set("hub.idle_ttl", "2s")
             .set("heartbeat.interval", "1s")
             .set("retry.min", "100ms")

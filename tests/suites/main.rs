@@ -3,7 +3,11 @@
 //! time they are given.
 
 #[path = "../support/mod.rs"]
-#[allow(dead_code, unused_imports, reason = "the other test binary uses the rest of it")]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the other test binary uses the rest of it"
+)]
 mod support;
 
 mod checker;

@@ -20,7 +20,7 @@ use crate::support::http::Request;
 use crate::support::{Broker, Redis, eventually};
 
 const HUBS_MAX: f64 = 64.0;
-const RING_BYTES_MAX: f64 = (1024 * 1024) as f64;
+const RING_BYTES_MAX: f64 = (512 * 1024) as f64;
 /// Runs that are published at a time; more than there may be hubs.
 const RUNS: u64 = 100;
 const CLIENTS: u64 = 40;
@@ -93,7 +93,9 @@ impl Sample {
         let Self {
             hubs, ring_bytes, ..
         } = *self;
-        assert!(hubs <= HUBS_MAX, "{hubs} hubs");
+        // Evicted hubs count until they have ended, and each thread may make one
+        // over the bound.
+        assert!(hubs <= HUBS_MAX + 8.0, "{hubs} hubs");
         // Each ring keeps its last segment, and what is being written counts.
         let most = RING_BYTES_MAX * 1.25;
         assert!(ring_bytes <= most, "{ring_bytes} bytes of rings");
@@ -200,8 +202,10 @@ impl Load {
     async fn check_and_stop(self, broker: &Broker) {
         let evicted = broker.metric("runcast_hubs_evicted_total", &[]).await;
         let retired = broker.metric("runcast_hubs_retired_total", &[]).await;
+        let timeout = [("reason", "write_timeout")];
+        let cut = broker.metric("runcast_sessions_closed_total", &timeout);
+        let cut = cut.await;
         let slow = [("reason", "slow_client")];
-        let cut = broker.metric("runcast_sessions_closed_total", &slow).await;
         let fallen = broker.metric("runcast_gaps_total", &slow).await;
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         let streams = of(&self.shared.streams);
@@ -215,7 +219,7 @@ impl Load {
             "hubs                 {evicted} evicted, {retired} retired"
         ));
         report(&format!("slow clients         {fallen} gaps, {cut} closed"));
-        assert!(streams > 0 && evicted > 0.0, "the load was none");
+        assert!(streams > 0 && evicted > 0.0 && fallen > 0.0, "no load");
         self.shared.is_over.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("no part of the load panics");
@@ -235,7 +239,9 @@ async fn publish_plain(
         }
         for _ in 0..4 {
             let run = shared.any_run(&mut rng);
-            let payload = vec![b'y'; rng.usize(10..2000)];
+            // Small ones reach the bound of hubs, large ones that of bytes.
+            let bytes_max = if turn / 300 % 2 == 0 { 1000 } else { 20_000 };
+            let payload = vec![b'y'; rng.usize(10..bytes_max)];
             let channel = format!("run:{run}:output:stdout");
             publisher.publish_all(&channel, &[payload]).await;
         }
