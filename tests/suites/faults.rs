@@ -151,7 +151,6 @@ impl Trial {
     }
 
     /// Starts the clients; one in four has a filter.
-    #[expect(clippy::type_complexity, reason = "both halves are used once")]
     fn clients(
         &mut self,
         world: &World,
