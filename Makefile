@@ -5,12 +5,18 @@ SHELL := /bin/sh
 CARGO := cargo
 # Cargo.lock is part of the repository: what was tested is what is built.
 LOCKED := --locked
+# How long `make faults` and `make soak` take; `make test` gives each 35 s.
+FAULTS_SECONDS := 600
+SOAK_SECONDS := 600
+# Repeats the random draws of a run of these two.
+SEED := 1
+SUITE := $(CARGO) test $(LOCKED) --package runcast --test suites -- --nocapture --exact
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
 # What `make test` fuzzes is the same each time: half a minute a target.
 TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
 
-.PHONY: help run test test-deps lint fmt deny bench faults fuzz
+.PHONY: help run test test-deps lint fmt deny bench faults soak fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -19,7 +25,8 @@ help:
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
 	@echo 'make bench   measure a release build, write docs/performance.md'
-	@echo 'make faults  only the tests of faults, slow clients, churn and shutdown'
+	@echo 'make faults  random faults for FAULTS_SECONDS (600 unless given), with SEED'
+	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
 
 # The dev profile, with optimised dependencies: it is built in a fraction of the
@@ -48,7 +55,10 @@ bench:
 	scripts/bench
 
 faults: test-deps
-	$(CARGO) test $(LOCKED) --package runcast --test integration -- faults slow_clients churn shutdown
+	RUNCAST_FAULTS_SECONDS=$(FAULTS_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) faults::faults
+
+soak: test-deps
+	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) soak::soak
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)

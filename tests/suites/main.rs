@@ -1,0 +1,37 @@
+//! The long suites: random faults and a soak, each for as many seconds as its
+//! environment variable says. Apart from the other tests, since they take the
+//! time they are given.
+
+#[path = "../support/mod.rs"]
+#[allow(
+    dead_code,
+    unused_imports,
+    reason = "the other test binary uses the rest of it"
+)]
+mod support;
+
+mod checker;
+mod faults;
+mod follower;
+mod injector;
+mod publisher;
+mod soak;
+mod trend;
+
+use std::str::FromStr;
+
+/// Returns the number in environment variable `name`, or `default`.
+fn number_from_env<T: FromStr>(name: &str, default: T) -> T {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
+        Err(_) => default,
+    }
+}
+
+/// Prints a line of a suite's report.
+#[allow(clippy::print_stdout, reason = "a suite's report is its product")]
+fn report(line: &str) {
+    println!("{line}");
+}
