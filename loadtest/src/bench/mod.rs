@@ -42,6 +42,9 @@ pub(crate) struct Bench {
     /// Times each fan-out cell is measured; the quietest is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// What else a reader of the figures should know
+    #[arg(long)]
+    note: Option<String>,
     /// How long each is measured
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -101,7 +104,7 @@ impl Bench {
             fan_out: self.fan_out(&redis)?,
             idle: self.idle(&redis)?,
         };
-        let figures = document::figures(&results);
+        let figures = document::figures(&results, self.note.as_deref());
         println!("{figures}");
         if let Some(path) = &self.json {
             fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
