@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::clock::monotonic_ns;
-use crate::process::Process;
+use crate::process::{Process, machine_cpu_time};
 use crate::publisher::{PublishPlan, Published, Publisher};
 use crate::report::{Connects, Deliveries, LatencyMs, LoadReport, ServerCost, ToolCost};
 use crate::subscribers::{Progress, Subscribers, Target};
@@ -86,6 +86,7 @@ struct Sample {
     delivered: u64,
     server: Option<Duration>,
     tool: Duration,
+    machine: Duration,
     threads: Vec<Duration>,
 }
 
@@ -174,8 +175,18 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
                 .map(|(before, after)| percent(*after - *before, window))
                 .fold(0.0, f64::max),
         },
+        others_cpu_percent: percent(others_cpu_time(&before, &after), window),
         failures: totals.failures,
     })
+}
+
+/// CPU time of whatever else ran: Redis, and programs that have nothing to do
+/// with this.
+fn others_cpu_time(before: &Sample, after: &Sample) -> Duration {
+    let server = after.server.unwrap_or_default() - before.server.unwrap_or_default();
+    (after.machine - before.machine)
+        .saturating_sub(after.tool - before.tool)
+        .saturating_sub(server)
 }
 
 fn run_ids(plan: &LoadPlan) -> Vec<String> {
@@ -305,6 +316,7 @@ fn sample(
         delivered: progress.delivered.load(Relaxed),
         server: server.map(Process::cpu_time).transpose()?,
         tool: tool.cpu_time()?,
+        machine: machine_cpu_time()?,
         threads: subscribers
             .thread_ids()
             .map(|thread| tool.thread_cpu_time(thread))

@@ -64,6 +64,24 @@ impl Process {
     }
 }
 
+/// Returns the CPU time that all programs of the machine have used together,
+/// and what a hypervisor took from it.
+pub(crate) fn machine_cpu_time() -> Result<Duration> {
+    let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+    let line = text.lines().next().unwrap_or_default();
+    // cpu user nice system idle iowait irq softirq steal …
+    let ticks = line
+        .split_whitespace()
+        .skip(1)
+        .take(8)
+        .map(str::parse)
+        .collect::<Result<Vec<u64>, _>>()?;
+    let idle: u64 = ticks.iter().skip(3).take(2).sum();
+    let busy = ticks.iter().sum::<u64>() - idle;
+    let per_second = rustix::param::clock_ticks_per_second();
+    Ok(Duration::from_secs_f64(busy as f64 / per_second as f64))
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }

@@ -38,6 +38,9 @@ pub(crate) struct LoadReport {
     pub(crate) server: Option<ServerCost>,
     /// CPU of this tool.
     pub(crate) tool: ToolCost,
+    /// CPU in the window of all other programs, Redis among them; 100 is one
+    /// core. Whatever they took, the server and this tool had to wait for.
+    pub(crate) others_cpu_percent: f64,
     /// Streams not opened or closed early, by cause.
     pub(crate) failures: BTreeMap<String, u64>,
 }
@@ -233,8 +236,8 @@ impl fmt::Display for LoadReport {
         }
         write!(
             f,
-            "this tool     CPU {:.1} %, busiest thread {:.1} %",
-            tool.cpu_percent, tool.busiest_thread_percent
+            "this tool     CPU {:.1} %, busiest thread {:.1} %; all others {:.1} %",
+            tool.cpu_percent, tool.busiest_thread_percent, self.others_cpu_percent
         )?;
         if tool.is_bottleneck() {
             write!(

@@ -19,8 +19,8 @@ pub(super) fn replace(document: &str, figures: &str) -> Result<String> {
 }
 
 /// Returns the machine and every figure as Markdown.
-pub(super) fn figures(results: &Results) -> String {
-    let mut text = format!("{}\n\n", machine());
+pub(super) fn figures(results: &Results, note: Option<&str>) -> String {
+    let mut text = format!("{}\n\n", machine(results.others_cpu_percent(), note));
     fan_out(results, &mut text);
     idle(results, &mut text);
     // Writing to a string cannot fail, here and below.
@@ -89,7 +89,7 @@ fn idle(results: &Results, text: &mut String) {
 }
 
 /// Describes where and with what this was measured.
-fn machine() -> String {
+fn machine(others_cpu_percent: f64, note: Option<&str>) -> String {
     let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let memory = proc_value("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
@@ -101,12 +101,15 @@ fn machine() -> String {
     let redis = redis.split(" sha").next().unwrap_or_default();
     format!(
         "Measured {date} at commit {commit} by `make bench` on {cores} cores of {cpu}, {memory} GB, \
-         Linux {kernel}; {rustc}; {redis}. The load test, Redis and the server share the cores; \
-         fan-out figures are the median of their rounds, and the bare loop was measured between them.",
+         Linux {kernel}; {rustc}; {redis}. The load test, Redis and the server \
+         share the cores. Each fan-out cell was measured several times, the servers in turn, and the \
+         round shown is the one in which other programs did least; in all that is shown they (and \
+         Redis) took at most {others_cpu_percent:.0} % of a core.{note}",
         date = jiff::Zoned::now().strftime("%Y-%m-%d"),
         commit = version("git", &["describe", "--always", "--dirty"]),
         kernel = kernel.trim(),
         rustc = version("rustc", &["--version"]),
+        note = note.map(|note| format!(" {note}")).unwrap_or_default(),
     )
 }
 

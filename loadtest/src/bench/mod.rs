@@ -39,9 +39,12 @@ pub(crate) struct Bench {
     /// Also write all results there, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Times each fan-out cell is measured; the median is shown
+    /// Times each fan-out cell is measured; the quietest is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
+    /// What else a reader of the figures should know
+    #[arg(long)]
+    note: Option<String>,
     /// How long each is measured
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
@@ -101,7 +104,7 @@ impl Bench {
             fan_out: self.fan_out(&redis)?,
             idle: self.idle(&redis)?,
         };
-        let figures = document::figures(&results);
+        let figures = document::figures(&results, self.note.as_deref());
         println!("{figures}");
         if let Some(path) = &self.json {
             fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
@@ -153,7 +156,7 @@ impl Bench {
                     rounds.push(self.cell(system, redis, load)?);
                 }
             }
-            cells.extend(rounds.into_iter().filter_map(median));
+            cells.extend(rounds.into_iter().filter_map(quietest));
         }
         Ok(cells)
     }
@@ -184,16 +187,16 @@ impl Bench {
     }
 }
 
-/// Returns the cell with the median cost; any cell that went wrong wins, so
-/// that it cannot hide behind two good ones.
-fn median(mut cells: Vec<Cell>) -> Option<Cell> {
+/// Returns the cell during which other programs did least; any cell that went
+/// wrong wins, so that it cannot hide behind two good ones.
+fn quietest(mut cells: Vec<Cell>) -> Option<Cell> {
     if let Some(at) = cells.iter().position(|cell| cell.report.fault().is_some()) {
         return Some(cells.swap_remove(at));
     }
-    let cost = |cell: &Cell| cell.report.cpu_us_per_delivery().unwrap_or_default();
-    cells.sort_by(|a, b| cost(a).total_cmp(&cost(b)));
-    let middle = cells.len() / 2;
-    (middle < cells.len()).then(|| cells.swap_remove(middle))
+    let others = |cell: &Cell| cell.report.others_cpu_percent;
+    cells
+        .into_iter()
+        .min_by(|a, b| others(a).total_cmp(&others(b)))
 }
 
 impl Results {
@@ -208,6 +211,14 @@ impl Results {
             }
         }
         Ok(())
+    }
+
+    /// The most CPU that other programs took from any cell; 100 is one core.
+    fn others_cpu_percent(&self) -> f64 {
+        let cells = self.fan_out.iter().chain(&self.idle);
+        cells
+            .map(|cell| cell.report.others_cpu_percent)
+            .fold(0.0, f64::max)
     }
 
     /// The cost of the bare loop under the same load.
