@@ -144,8 +144,11 @@ impl Seat {
         *self.last_sent.borrow_mut() = Some((segment.clone(), frame));
     }
 
-    /// Returns the id of the last event sent, if any.
+    /// Returns the id of the last event sent, or hidden after it, if any.
     pub(crate) fn last_id(&self) -> Option<String> {
+        if let Some(hidden) = &*self.hidden_id.borrow() {
+            return String::from_utf8(hidden.to_vec()).ok();
+        }
         let last_sent = self.last_sent.borrow();
         let (segment, last) = last_sent.as_ref()?;
         let id = (0..=*last).rev().find_map(|frame| segment.id_of(frame));
