@@ -9,6 +9,9 @@ use runcast_actors::kubectl::{FollowPermits, KubectlUpdate, Stop};
 use crate::support::followed::{Setup, is_gone, kill, text, until};
 use crate::support::kube_api::{Ask, Fault, KubeApi, processes};
 
+/// Short to wait for, long for a kubectl that works on a busy machine.
+const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
+
 #[actix::test]
 async fn a_deleted_pod_is_told_and_its_successor_followed() {
     let api = KubeApi::start();
@@ -33,7 +36,10 @@ async fn check_api_failure(fault: Fault, slug: &str) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.fail(Ask::Pods, fault, usize::MAX);
-    let setup = || Setup::of(&api).with_timeout(Duration::from_millis(1500));
+    let setup = || match fault {
+        Fault::Hang => Setup::of(&api).with_timeout(SHORT_TIMEOUT),
+        _ => Setup::of(&api),
+    };
     let mut run = setup().follow("42");
     let problem = run.failed().await;
     assert_eq!((problem.slug, problem.retryable), (slug, Some(true)));
@@ -157,7 +163,7 @@ async fn a_log_request_that_hangs_is_noticed_and_repeated() {
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.fail(Ask::Log, Fault::Hang, 1);
-    let setup = Setup::of(&api).with_timeout(Duration::from_secs(1));
+    let setup = Setup::of(&api).with_timeout(SHORT_TIMEOUT);
     let mut run = setup.follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
@@ -173,7 +179,7 @@ async fn a_quiet_log_is_left_alone() {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let setup = Setup::of(&api).with_timeout(Duration::from_millis(700));
+    let setup = Setup::of(&api).with_timeout(SHORT_TIMEOUT);
     let mut run = setup.follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
