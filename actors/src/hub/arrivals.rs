@@ -85,7 +85,7 @@ impl RunHub {
     }
 
     fn framed(&mut self, message: &[u8], ctx: &mut Context<Self>) {
-        let event = match FramedEvent::parse(message) {
+        let event = match FramedEvent::parse(message).and_then(FramedEvent::checked_now) {
             Ok(event) => event,
             Err(error) => {
                 self.shared
@@ -99,6 +99,14 @@ impl RunHub {
             }
         };
         if !self.follows(event.id, event.kind, ctx) {
+            return;
+        }
+        let limits = &self.shared.settings.limits;
+        let is_too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
+            || event.source.len() > limits.max_source_bytes;
+        if is_too_large {
+            self.too_large(event.kind);
+            self.writer.last_durable = Some(event.id);
             return;
         }
         if event.lost > 0 {
