@@ -85,7 +85,7 @@ impl RunHub {
     }
 
     fn framed(&mut self, message: &[u8], ctx: &mut Context<Self>) {
-        let event = match FramedEvent::parse(message) {
+        let event = match FramedEvent::parse(message).and_then(FramedEvent::checked_now) {
             Ok(event) => event,
             Err(error) => {
                 self.shared
@@ -102,12 +102,12 @@ impl RunHub {
             return;
         }
         let limits = &self.shared.settings.limits;
-        let too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
+        let is_too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
             || event.source.len() > limits.max_source_bytes;
-        if too_large {
-            // Its number is taken all the same: no hole is to be found later.
+        if is_too_large {
+            self.too_large(event.kind);
             self.writer.last_durable = Some(event.id);
-            return self.too_large(event.kind);
+            return;
         }
         if event.lost > 0 {
             self.gap(Gap {
