@@ -32,5 +32,6 @@ pub mod run_log;
 pub mod session;
 pub mod settings;
 pub mod sse;
+pub mod store;
 mod stream_filter;
 pub mod worker;

@@ -13,10 +13,11 @@ use futures_util::future::join_all;
 
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
+pub(crate) use shared::too_many_runs;
 pub use types::*;
 
 use crate::heartbeat::HeartbeatActor;
-use crate::hub::{Append, Describe, HasSeenEnd, HubEntry};
+use crate::hub::{Describe, HasSeenEnd, HubEntry};
 use crate::metrics::Family;
 use crate::protocol::{BackendKind, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
@@ -50,9 +51,7 @@ impl Broker {
     /// When `settings.redis.url` cannot be understood.
     pub fn start(settings: BrokerSettings) -> anyhow::Result<Self> {
         let shared = BrokerShared::new(settings);
-        if shared.settings.backend() == BackendKind::Redis {
-            shared.start_subscriber()?;
-        }
+        shared.start_store()?;
         let clock = Arc::clone(&shared);
         Supervisor::start_in_arbiter(&shared.core, move |_| HeartbeatActor::new(clock));
         Ok(Self { shared })
@@ -167,25 +166,9 @@ impl Broker {
         events: Vec<NewEvent>,
         restart: bool,
     ) -> BrokerResult<Vec<PublishResult>> {
-        if let Some(publisher) = self.shared.publisher.get() {
-            return Ok(publisher.publish(&run_id, &events, restart).await);
-        }
-        let appended = self
-            .shared
-            .with_hub(BackendKind::Embedded, &run_id, |entry| {
-                entry.hub.send(Append { events, restart })
-            });
-        let Some(appended) = appended else {
-            return Err(shared::too_many_runs());
-        };
-        appended.await.map_err(|error| {
-            Problem::new(
-                503,
-                "publish-failed",
-                "Publish failed",
-                format!("the run's hub did not answer ({error}); publish again"),
-            )
-        })
+        let store = self.shared.store.get();
+        let store = store.expect("a broker has its store from its start");
+        store.append(&run_id, events, restart).await
     }
 
     // ---- what is known -----------------------------------------------------

@@ -9,29 +9,31 @@ use futures_util::future::join_all;
 use tracing::error;
 
 use super::{BrokerSettings, DependencyHealth};
-use crate::hub::{Attach, HubEntry, HubStats, Registry, RunHub};
+use crate::hub::{Attach, EmbeddedStore, HubEntry, HubStats, Registry, RunHub};
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlLogActor, KubectlUpdate, Stop,
 };
 use crate::metrics::{Family, Metrics};
 use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
-use crate::redis::{RedisLink, RedisPublisher, RedisSubscriber};
+use crate::redis::{RedisLink, RedisStore, RedisSubscriber};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
+use crate::store::RunStore;
 use crate::worker::{AttachId, Inbox};
 
 /// State that the actors of one broker share: immutable, atomic, or behind a
 /// lock that is not on the path of an event.
 pub struct BrokerShared {
     /// What the broker was started with.
-    pub settings: BrokerSettings,
+    pub settings: Arc<BrokerSettings>,
     /// Everything counted.
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     /// Which hubs there are.
     pub registry: Registry,
     /// State of the link to Redis.
     pub redis: Arc<RedisLink>,
-    pub(crate) publisher: OnceLock<RedisPublisher>,
+    /// Set once, when the broker starts.
+    pub(crate) store: OnceLock<Arc<dyn RunStore>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
     pub(crate) core: ArbiterHandle,
     /// Thread of the kubectl actors and their children's pipes: a flood of
@@ -50,10 +52,10 @@ pub struct BrokerShared {
 impl BrokerShared {
     pub(crate) fn new(settings: BrokerSettings) -> Arc<Self> {
         Arc::new(Self {
-            metrics: Metrics::default(),
+            metrics: Arc::default(),
             registry: Registry::new(settings.hub.max_hubs),
             redis: Arc::default(),
-            publisher: OnceLock::new(),
+            store: OnceLock::new(),
             core: Arbiter::new().handle(),
             kubectl_arbiter: Arbiter::new().handle(),
             kubectl_counters: Arc::default(),
@@ -64,7 +66,7 @@ impl BrokerShared {
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
-            settings,
+            settings: Arc::new(settings),
         })
     }
 
@@ -139,16 +141,30 @@ impl BrokerShared {
 
     // ---- Redis -------------------------------------------------------------
 
-    pub(crate) fn start_subscriber(self: &Arc<Self>) -> anyhow::Result<()> {
-        let publisher = RedisPublisher::new(Arc::clone(self))?;
-        let publisher = self.publisher.get_or_init(|| publisher).clone();
+    /// Opens the store, and the subscription if it is Redis.
+    pub(crate) fn start_store(self: &Arc<Self>) -> anyhow::Result<()> {
+        let store: Arc<dyn RunStore> = match self.settings.backend() {
+            BackendKind::Redis => {
+                let store = RedisStore::new(self)?;
+                self.start_subscriber(store.clone());
+                Arc::new(store)
+            }
+            BackendKind::Embedded | BackendKind::Kubectl => {
+                Arc::new(EmbeddedStore(Arc::downgrade(self)))
+            }
+        };
+        // Nobody else sets it.
+        let _ = self.store.set(store);
+        Ok(())
+    }
+
+    fn start_subscriber(self: &Arc<Self>, store: RedisStore) {
         let shared = Arc::clone(self);
         let link = Arc::clone(&self.redis);
         let subscriber = Supervisor::start_in_arbiter(&self.core, move |_| {
-            RedisSubscriber::new(shared, link, publisher)
+            RedisSubscriber::new(shared, link, store)
         });
         *lock(&self.subscriber) = Some(subscriber);
-        Ok(())
     }
 
     /// Replaces a subscriber that panicked: a supervisor restarts an actor
@@ -161,8 +177,9 @@ impl BrokerShared {
             error!("the subscriber died and is replaced");
             self.metrics.actor_restarts.inc();
             self.redis.set_down("the subscriber died".to_owned());
-            if let Err(error) = self.start_subscriber() {
-                error!(%error, "no new subscriber");
+            match RedisStore::new(self) {
+                Ok(store) => self.start_subscriber(store),
+                Err(error) => error!(%error, "no new subscriber"),
             }
         }
     }
@@ -217,7 +234,7 @@ impl BrokerShared {
 
     pub(crate) fn dependencies(&self) -> Vec<(&'static str, DependencyHealth)> {
         let mut dependencies = Vec::new();
-        if self.publisher.get().is_some() {
+        if self.settings.backend() == BackendKind::Redis {
             dependencies.push(("redis", self.redis.health()));
         }
         if self.settings.kubectl.enabled {
@@ -251,7 +268,7 @@ impl BrokerShared {
     }
 }
 
-pub(super) fn too_many_runs() -> Problem {
+pub(crate) fn too_many_runs() -> Problem {
     Problem::new(
         503,
         "too-many-runs",

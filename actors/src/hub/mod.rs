@@ -2,6 +2,7 @@
 
 mod append;
 mod arrivals;
+mod embedded_store;
 mod ending;
 mod kubectl_source;
 mod messages;
@@ -17,6 +18,7 @@ use actix::prelude::*;
 use bytes::Bytes;
 use tracing::{debug, info, warn};
 
+pub use embedded_store::EmbeddedStore;
 pub use messages::{
     Append, Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
     Retire,

@@ -2,12 +2,12 @@
 //! managed connection for publishes. No other part knows Redis.
 
 mod link;
-mod publisher;
 mod push_queue;
+mod store;
 mod subscriber;
 
 pub use link::RedisLink;
-pub use publisher::RedisPublisher;
+pub use store::RedisStore;
 pub use subscriber::RedisSubscriber;
 
 use redis::{Client, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, RedisResult};

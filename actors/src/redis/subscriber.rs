@@ -12,7 +12,7 @@ use redis::aio::MultiplexedConnection;
 use tracing::{debug, error, info, warn};
 
 use super::push_queue::{Push, PushQueue, Turn};
-use super::{RedisLink, client};
+use super::{RedisLink, RedisStore, client};
 use crate::broker::BrokerShared;
 use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry};
 use crate::metrics::{EventResult, RejectReason};
@@ -43,7 +43,7 @@ pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
     link: Arc<RedisLink>,
     /// Told after each subscription: Redis may have forgotten its functions.
-    publisher: super::RedisPublisher,
+    store: RedisStore,
     connection: Option<MultiplexedConnection>,
     attempts: u32,
     probe: Probe,
@@ -66,18 +66,14 @@ struct Probe {
 
 impl RedisSubscriber {
     /// Makes a subscriber for `shared`; it connects when it is started.
-    pub fn new(
-        shared: Arc<BrokerShared>,
-        link: Arc<RedisLink>,
-        publisher: super::RedisPublisher,
-    ) -> Self {
+    pub fn new(shared: Arc<BrokerShared>, link: Arc<RedisLink>, store: RedisStore) -> Self {
         // `run:*` delivers it, and `_probe` is no valid run id.
         let prefix = &shared.settings.redis.channel_prefix;
         let channel = format!("{prefix}{PROBE_PREFIX}{:016x}", fastrand::u64(..));
         Self {
             shared,
             link,
-            publisher,
+            store,
             connection: None,
             attempts: 0,
             probe: Probe {
@@ -152,7 +148,7 @@ impl RedisSubscriber {
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
-        self.publisher.load_function();
+        self.store.load_function();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
         metrics.up.set(1);

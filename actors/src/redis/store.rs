@@ -1,14 +1,19 @@
-//! [`RedisPublisher`]: durable publishes through `runcast_publish`.
+//! [`RedisStore`]: a stream per run, appended to through `runcast_publish`.
 
 use std::sync::Arc;
 
+use futures_util::future::LocalBoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{RedisError, RedisResult, Value};
 use tracing::{info, warn};
 
-use super::client;
-use crate::broker::{BrokerShared, NewEvent, PublishError, PublishResult};
+use super::{RedisLink, client};
+use crate::broker::{
+    BrokerResult, BrokerSettings, BrokerShared, NewEvent, PublishError, PublishResult,
+};
+use crate::metrics::Metrics;
 use crate::protocol::RunId;
+use crate::store::RunStore;
 
 /// The function library; see the head of the file for its call.
 const LIBRARY: &str = include_str!("runcast.lua");
@@ -16,20 +21,22 @@ const LIBRARY: &str = include_str!("runcast.lua");
 /// Version inside [`LIBRARY`]; an older one in Redis is replaced.
 const LIBRARY_VERSION: i64 = 1;
 
-/// Publishes over a managed connection of its own, so that a long batch never
+/// Appends over a managed connection of its own, so that a long batch never
 /// delays what the subscription brings. Cheap to clone.
 #[derive(Clone)]
-pub struct RedisPublisher {
-    shared: Arc<BrokerShared>,
+pub struct RedisStore {
+    settings: Arc<BrokerSettings>,
+    link: Arc<RedisLink>,
+    metrics: Arc<Metrics>,
     connection: ConnectionManager,
 }
 
-impl RedisPublisher {
-    /// Makes a publisher that connects when it is first used.
+impl RedisStore {
+    /// Makes a store that connects when it is first used.
     ///
     /// # Errors
     /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(shared: Arc<BrokerShared>) -> RedisResult<Self> {
+    pub fn new(shared: &BrokerShared) -> RedisResult<Self> {
         let settings = &shared.settings.redis;
         let config = ConnectionManagerConfig::new()
             // Unless told otherwise it gives up for ever after six attempts.
@@ -38,15 +45,20 @@ impl RedisPublisher {
             .set_connection_timeout(Some(settings.connect_timeout))
             .set_response_timeout(Some(settings.command_timeout));
         let connection = ConnectionManager::new_lazy_with_config(client(settings)?, config)?;
-        Ok(Self { shared, connection })
+        Ok(Self {
+            settings: Arc::clone(&shared.settings),
+            link: Arc::clone(&shared.redis),
+            metrics: Arc::clone(&shared.metrics),
+            connection,
+        })
     }
 
     /// Loads the library, unless Redis has it or a newer one. In the
     /// background: a publish that finds none loads it, too.
     pub(super) fn load_function(&self) {
-        let mut publisher = self.clone();
+        let mut store = self.clone();
         actix_rt::spawn(async move {
-            if let Err(error) = publisher.ensure_function().await {
+            if let Err(error) = store.ensure_function().await {
                 warn!(%error, "runcast_publish not loaded; durable publishes will fail");
             }
         });
@@ -71,30 +83,30 @@ impl RedisPublisher {
         Ok(())
     }
 
-    /// Publishes `events` in order, in one pipeline; answers for each.
-    pub async fn publish(
+    /// Appends `events` in order, in one pipeline; answers for each.
+    async fn append_all(
         &self,
         run_id: &RunId,
         events: &[NewEvent],
         restart: bool,
     ) -> Vec<PublishResult> {
-        let mut publisher = self.clone();
-        if !self.shared.redis.is_up() {
-            let since = self.shared.redis.health().since;
+        let mut store = self.clone();
+        if !self.link.is_up() {
+            let since = self.link.health().since;
             let down = PublishError::Unavailable(format!("Redis is down since {since}"));
             return events.iter().map(|_| Err(down.clone())).collect();
         }
-        let mut results = publisher.call(run_id, events, restart).await;
+        let mut results = store.call(run_id, events, restart).await;
         // After a restart without its data Redis has no functions; nothing of
         // the batch was accepted then.
         if results
             .iter()
             .all(|result| matches!(result, Err(error) if is_missing_function(error)))
-            && publisher.ensure_function().await.is_ok()
+            && store.ensure_function().await.is_ok()
         {
-            results = publisher.call(run_id, events, restart).await;
+            results = store.call(run_id, events, restart).await;
         }
-        let counters = &self.shared.metrics.redis;
+        let counters = &self.metrics.redis;
         counters.publishes.add(events.len() as u64);
         let answers = results
             .into_iter()
@@ -116,7 +128,7 @@ impl RedisPublisher {
         events: &[NewEvent],
         restart: bool,
     ) -> Vec<RedisResult<PublishResult>> {
-        let settings = &self.shared.settings;
+        let settings = &self.settings;
         let prefix = &settings.redis.channel_prefix;
         let mut pipe = redis::pipe();
         for (index, event) in events.iter().enumerate() {
@@ -162,6 +174,17 @@ impl RedisPublisher {
                 .collect(),
             Err(error) => events.iter().map(|_| Err(error.clone())).collect(),
         }
+    }
+}
+
+impl RunStore for RedisStore {
+    fn append<'a>(
+        &'a self,
+        run_id: &'a RunId,
+        events: Vec<NewEvent>,
+        restart: bool,
+    ) -> LocalBoxFuture<'a, BrokerResult<Vec<PublishResult>>> {
+        Box::pin(async move { Ok(self.append_all(run_id, &events, restart).await) })
     }
 }
 
