@@ -1,7 +1,8 @@
 //! [`Registry`]: which hubs there are.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use dashmap::DashMap;
@@ -10,6 +11,12 @@ use dashmap::mapref::entry::Entry;
 use super::{HubStats, Overflowed, Retire, RunHub};
 use crate::metrics::Gauge;
 use crate::protocol::{BackendKind, RunId};
+
+/// Part of all hubs that goes at once when there are too many.
+const EVICTED_SHARE: usize = 16;
+
+/// How long no idle hub is looked for after there was none.
+const SEARCH_PAUSE: Duration = Duration::from_millis(50);
 
 /// A hub as others reach it.
 #[derive(Debug, Clone)]
@@ -31,6 +38,9 @@ pub struct Registry {
     hubs_max: usize,
     /// Bytes of hubs that were taken out to make room and have not ended yet.
     evicting_bytes: Gauge,
+    made_at: Instant,
+    /// Time since `made_at` before which no idle hub is looked for.
+    no_search_before_ms: AtomicU64,
 }
 
 impl Registry {
@@ -40,6 +50,8 @@ impl Registry {
             hubs: std::array::from_fn(|_| DashMap::new()),
             hubs_max,
             evicting_bytes: Gauge::default(),
+            made_at: Instant::now(),
+            no_search_before_ms: AtomicU64::new(0),
         }
     }
 
@@ -93,7 +105,7 @@ impl Registry {
         // Hubs made at once on several threads may pass the limit by as many.
         let is_full = self.len() >= self.hubs_max
             && self.peek(backend, run_id.as_str(), |_| ()).is_none()
-            && !self.evict_one();
+            && !self.make_room();
         let entry = match self.of(backend).entry(run_id.clone()) {
             Entry::Occupied(entry) => entry.into_ref(),
             Entry::Vacant(_) if is_full => return None,
@@ -167,11 +179,23 @@ impl Registry {
         }
     }
 
-    /// Ends the longest idle hub, to make room for another; says whether there
-    /// was one.
-    fn evict_one(&self) -> bool {
-        let oldest = self.idle_hubs().into_iter().max_by_key(|hub| hub.idle_time);
-        oldest.is_some_and(|hub| self.evict(&hub))
+    /// Ends the longest idle hubs, to make room for others; says whether there
+    /// is room now.
+    ///
+    /// A sixteenth of all hubs at once: a search looks at every hub, and a
+    /// flood of new runs must not cost one search each.
+    fn make_room(&self) -> bool {
+        let mut idle = self.idle_hubs();
+        let wanted = (self.hubs_max / EVICTED_SHARE).max(1);
+        if idle.len() > wanted {
+            idle.select_nth_unstable_by_key(wanted, |hub| std::cmp::Reverse(hub.idle_time));
+            idle.truncate(wanted);
+        }
+        for hub in &idle {
+            self.evict(hub);
+        }
+        // Another thread may have made it, out of the same hubs.
+        self.len() < self.hubs_max
     }
 
     /// Bytes that hubs on their way out will free.
@@ -184,8 +208,14 @@ impl Registry {
         self.evicting_bytes.sub(bytes);
     }
 
+    /// Finds the hubs that nobody watches; none for a while after there were
+    /// none, so that a broker full of watched runs does not search all day.
     fn idle_hubs(&self) -> Vec<IdleHub> {
         let mut idle = Vec::new();
+        let now_ms = self.made_at.elapsed().as_millis() as u64;
+        if now_ms < self.no_search_before_ms.load(Relaxed) {
+            return idle;
+        }
         for backend in BackendKind::ALL {
             self.each(backend, |run_id, entry| {
                 if entry.stats.is_unwatched() {
@@ -197,6 +227,10 @@ impl Registry {
                     });
                 }
             });
+        }
+        if idle.is_empty() {
+            let pause = SEARCH_PAUSE.as_millis() as u64;
+            self.no_search_before_ms.store(now_ms + pause, Relaxed);
         }
         idle
     }
