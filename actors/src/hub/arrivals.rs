@@ -85,7 +85,7 @@ impl RunHub {
     }
 
     fn framed(&mut self, message: &[u8], ctx: &mut Context<Self>) {
-        let event = match FramedEvent::parse(message) {
+        let event = match FramedEvent::parse(message).and_then(FramedEvent::checked_now) {
             Ok(event) => event,
             Err(error) => {
                 self.shared

@@ -1,9 +1,13 @@
 //! [`FramedEvent`]: a durable event as `runcast_publish` announces it.
 
-use super::{DurableId, EventKind};
+use super::{DurableId, EventKind, Timestamp};
 
 /// Version of the header; a message of another version is refused.
 pub const FRAME_VERSION: &str = "1";
+
+/// How far Redis' clock may be ahead of ours: a forged id of a farther future
+/// would make every true one after it look old.
+const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
 
 /// A durable event borrowed from a message on `run:{<run_id>}:events`.
 ///
@@ -71,6 +75,18 @@ impl<'a> FramedEvent<'a> {
             payload: rest.strip_prefix(b"\n").ok_or(FramedEventError)?,
         })
     }
+
+    /// Returns the event, unless its id cannot be of our time.
+    ///
+    /// # Errors
+    /// [`FramedEventError`] when the id lies more than a day in the future.
+    pub fn checked_now(self) -> Result<Self, FramedEventError> {
+        let latest_ms = (Timestamp::now().as_millis() as u64).saturating_add(AHEAD_MAX_MS);
+        match self.id.epoch <= latest_ms && self.id.us / 1000 <= latest_ms {
+            true => Ok(self),
+            false => Err(FramedEventError),
+        }
+    }
 }
 
 fn number(word: &str) -> Result<u64, FramedEventError> {
@@ -98,6 +114,22 @@ mod tests {
             (event.kind, event.terminal, event.lost),
             (EventKind::Output, false, 0)
         );
+    }
+
+    #[test]
+    fn an_id_of_a_far_future_is_forged() {
+        let now_ms = Timestamp::now().as_millis() as u64;
+        for (epoch, us, is_good) in [
+            (now_ms, now_ms * 1000, true),
+            (0, 0, true),
+            (u64::MAX, now_ms * 1000, false),
+            (now_ms, u64::MAX, false),
+            (now_ms + 2 * AHEAD_MAX_MS, now_ms * 1000, false),
+        ] {
+            let message = format!("1 {epoch} 1 {us} 0 output 0 0 \nx");
+            let event = FramedEvent::parse(message.as_bytes()).expect("well-formed");
+            assert_eq!(event.checked_now().is_ok(), is_good, "{message}");
+        }
     }
 
     #[test]
