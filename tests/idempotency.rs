@@ -2,6 +2,8 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::broker::accepted_ids;
 use crate::support::http::{Request, Response, slug};
@@ -107,4 +109,34 @@ async fn a_post_that_failed_is_not_remembered() {
     broker.wait_ready().await;
     let answer = request.send(broker.addr).await;
     assert_eq!(answer.status(), 202, "{}", answer.text());
+}
+
+/// The answer is lost with its client; the post is not done again.
+#[tokio::test]
+async fn a_client_that_vanished_in_the_middle_publishes_once() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let events = "/api/v1/runs/42/events";
+    let body = json!({"kind": "output", "data": "once"}).to_string();
+    let head = format!(
+        "POST {events} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    redis.freeze();
+    let mut stream = TcpStream::connect(broker.addr).await.expect("it listens");
+    let request = [head.as_bytes(), body.as_bytes()].concat();
+    stream.write_all(&request).await.expect("connected");
+    broker
+        .wait_metric("runcast_http_body_bytes", &[], body.len() as f64)
+        .await;
+    stream.set_zero_linger().expect("connected");
+    drop(stream);
+    redis.thaw();
+    let request = Request::post(events, "application/json", body).header("Idempotency-Key", "k");
+    let answer = request.send(broker.addr).await;
+    assert_eq!(answer.status(), 202, "{}", answer.text());
+    broker.publish("42", json!("next")).await;
+    let mut client = broker.follow("42/stream").await;
+    assert_eq!(client.run_event().await.payload(), "\"once\"");
+    assert_eq!(client.run_event().await.payload(), "\"next\"");
 }

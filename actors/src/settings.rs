@@ -270,6 +270,8 @@ pub struct LimitSettings {
     pub max_event_bytes: ByteSize,
     /// Most bytes of one `POST` body.
     pub max_body_bytes: ByteSize,
+    /// Most bytes of all `POST` bodies being read or published.
+    pub total_body_bytes: ByteSize,
     /// Most events in one `POST`.
     pub max_batch_events: usize,
     /// Most bytes of an event's source.
@@ -291,6 +293,7 @@ impl Default for LimitSettings {
         Self {
             max_event_bytes: ByteSize::kib(256),
             max_body_bytes: ByteSize::mib(4),
+            total_body_bytes: ByteSize::mib(256),
             max_batch_events: 10_000,
             max_source_bytes: 16 * 1024,
             write_timeout: Duration::from_secs(30),

@@ -1,9 +1,14 @@
 //! Which pages of other origins may call the API.
 
 use actix_cors::Cors;
+use actix_web::HttpRequest;
 use actix_web::http::Method;
-use actix_web::http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use actix_web::http::header::{
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+};
+use runcast_actors::protocol::Problem;
 
+use super::problem::ApiError;
 use super::stream::X_STREAMING_BACKEND;
 
 /// How long a browser may keep a preflight's answer, in seconds.
@@ -29,4 +34,41 @@ pub(super) fn cors(allowed_origins: &[String]) -> Cors {
     allowed_origins
         .iter()
         .fold(cors, |cors, origin| cors.allowed_origin(origin))
+}
+
+/// Refuses what a page of an origin that is not allowed wants to change.
+///
+/// CORS alone keeps such a page from reading only: a browser sends a post of
+/// plain text without asking first, so that any page could publish into a
+/// broker on its reader's machine. Clients that are no browsers name no origin.
+///
+/// # Errors
+/// 403 with what to set.
+pub(super) fn check_origin(
+    request: &HttpRequest,
+    allowed_origins: &[String],
+) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let Some(origin) = headers.get(ORIGIN).map(HeaderValue::as_bytes) else {
+        return Ok(());
+    };
+    let is_allowed = allowed_origins
+        .iter()
+        .any(|allowed| allowed == "*" || allowed.as_bytes() == origin);
+    // A proxy may have changed the host; then the browser's own word counts.
+    let is_ours = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site == "same-origin")
+        || headers.get(HOST).is_some_and(|host| {
+            let schemes = [&b"http://"[..], b"https://"];
+            let mut authority = schemes
+                .iter()
+                .filter_map(|scheme| origin.strip_prefix(*scheme));
+            authority.any(|authority| authority == host.as_bytes())
+        });
+    if is_allowed || is_ours {
+        return Ok(());
+    }
+    let detail = "pages of this origin may not publish here; add it to cors.allowed_origins";
+    Err(Problem::new(403, "forbidden-origin", "Forbidden origin", detail).into())
 }

@@ -28,6 +28,7 @@ pub(super) struct HttpMetrics {
     /// Posts answered with the answer of an earlier one.
     pub(super) idempotent_replays: IntCounter,
     idempotency_keys: IntGauge,
+    body_bytes: IntGauge,
 }
 
 impl HttpMetrics {
@@ -57,6 +58,10 @@ impl HttpMetrics {
             "runcast_http_idempotency_keys",
             "Idempotency keys whose answer is remembered.",
         )?;
+        let body_bytes = IntGauge::new(
+            "runcast_http_body_bytes",
+            "Bytes of posts that are being read or published.",
+        )?;
         let build_info = IntGaugeVec::new(
             Opts::new("runcast_build_info", "Always 1; its label is the version."),
             &["version"],
@@ -66,6 +71,7 @@ impl HttpMetrics {
         registry.register(Box::new(durations.clone()))?;
         registry.register(Box::new(idempotent_replays.clone()))?;
         registry.register(Box::new(idempotency_keys.clone()))?;
+        registry.register(Box::new(body_bytes.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(
@@ -77,6 +83,7 @@ impl HttpMetrics {
             durations,
             idempotent_replays,
             idempotency_keys,
+            body_bytes,
         })
     }
 
@@ -93,6 +100,10 @@ impl HttpMetrics {
     }
 }
 
+fn gauge_value(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 /// Answers with all metrics as Prometheus text.
 #[utoipa::path(
     get,
@@ -107,9 +118,10 @@ pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiE
     if !state.settings.metrics_enabled {
         return Err(ApiError::not_found());
     }
-    let keys = state.idempotency.count().await;
-    let gauge = &state.metrics.idempotency_keys;
-    gauge.set(i64::try_from(keys).unwrap_or(i64::MAX));
+    let now = &state.metrics;
+    now.idempotency_keys
+        .set(gauge_value(state.idempotency.count().await));
+    now.body_bytes.set(gauge_value(state.body_room.held()));
     let mut all = state.metrics.registry.gather();
     all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();

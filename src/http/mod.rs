@@ -18,6 +18,7 @@ mod problem;
 mod publish;
 mod publish_body;
 mod query;
+mod request_body;
 mod request_log;
 mod run_path;
 mod runs;
@@ -38,6 +39,7 @@ use backend_choice::Backends;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
 use problem::ApiError;
+use request_body::BodyRoom;
 
 pub(crate) use server::HttpServer;
 
@@ -63,6 +65,7 @@ struct HttpState {
     settings: HttpSettings,
     metrics: HttpMetrics,
     idempotency: IdempotencyKeys,
+    body_room: BodyRoom,
     started: Instant,
 }
 
@@ -71,6 +74,7 @@ impl HttpState {
         let limits = &broker.settings().limits;
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
+            body_room: BodyRoom::new(limits.total_body_bytes.as_u64()),
             broker,
             settings,
             metrics: HttpMetrics::new()?,

@@ -1,11 +1,7 @@
 //! `POST /api/v1/runs/{run_id}/events`: durable publish over HTTP.
 
-use std::time::Duration;
-
-use actix_web::http::header;
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
-use bytes::Bytes;
 use runcast_actors::broker::{NewEvent, PublishError, PublishResult};
 use runcast_actors::protocol::{Problem, RunId};
 use serde::Serialize;
@@ -13,14 +9,12 @@ use utoipa::ToSchema;
 
 use super::HttpState;
 use super::body_form::BodyForm;
+use super::cors::check_origin;
 use super::idempotency::{Fingerprint, IdempotencyKey};
 use super::problem::{ApiError, ProblemJson};
 use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
 use super::run_path::RunPath;
-
-/// How long a request's body may take; slower clients only hold memory.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One event of a `POST`, as a publisher writes it.
 #[derive(Debug, ToSchema)]
@@ -83,6 +77,7 @@ pub(super) struct EventErrorJson {
     responses(
         (status = 202, description = "At least one event was accepted", body = PublishedJson),
         (status = 400, description = "Bad run id, query value or JSON", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "From a page of an origin that is not allowed", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 409, description = "The run is over, or the producer was replaced", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
@@ -96,15 +91,19 @@ pub(super) async fn publish(
     payload: Payload,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
+    check_origin(&request, &state.settings.allowed_origins)?;
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
     let limits = &state.broker.settings().limits;
-    let body = read_body(&request, payload, limits.max_body_bytes.as_u64()).await?;
+    let body = state
+        .body_room
+        .read(&request, payload, limits.max_body_bytes.as_u64())
+        .await?;
     let events = read_events(
         form,
-        &body,
+        &body.bytes,
         &query,
         BodyLimits {
             events: limits.max_batch_events,
@@ -112,19 +111,18 @@ pub(super) async fn publish(
         },
     )?;
     let Some(key) = key else {
-        return answer(publish_all(&state, run_id, events, restart).await?);
+        let answer = answer(publish_all(&state, run_id, events, restart).await?);
+        drop(body.room);
+        return answer;
     };
-    let fingerprint = Fingerprint::of(form, request.query_string(), &body);
+    let fingerprint = Fingerprint::of(form, request.query_string(), &body.bytes);
     // A task of its own: a client that goes away in the middle is the one that
     // comes back with its key, and what was published must be known by then.
-    actix_web::rt::spawn(publish_once(
-        state,
-        run_id,
-        key,
-        fingerprint,
-        events,
-        restart,
-    ))
+    actix_web::rt::spawn(async move {
+        let answer = publish_once(state, run_id, key, fingerprint, events, restart).await;
+        drop(body.room);
+        answer
+    })
     .await
     .map_err(|error| {
         tracing::error!(%error, "publishing failed");
@@ -149,36 +147,6 @@ async fn publish_once(
         state.metrics.idempotent_replays.inc();
     }
     Ok(once.response)
-}
-
-async fn read_body(request: &HttpRequest, payload: Payload, limit: u64) -> Result<Bytes, ApiError> {
-    let declared = request
-        .headers()
-        .get(header::CONTENT_LENGTH)
-        .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if declared.is_some_and(|bytes| bytes > limit) {
-        return Err(body_too_large(limit));
-    }
-    let reading = payload.to_bytes_limited(usize::try_from(limit).unwrap_or(usize::MAX));
-    let read = tokio::time::timeout(BODY_TIMEOUT, reading)
-        .await
-        .map_err(|_| {
-            let detail = "the request body did not arrive in time; send it again, or in parts";
-            Problem::new(408, "request-timeout", "Request timeout", detail)
-        })?;
-    match read {
-        Ok(Ok(body)) => Ok(body),
-        Ok(Err(error)) => {
-            let detail = format!("the request body could not be read: {error}");
-            Err(Problem::new(400, "bad-body", "Bad body", detail).into())
-        }
-        Err(_) => Err(body_too_large(limit)),
-    }
-}
-
-fn body_too_large(limit: u64) -> ApiError {
-    let detail = format!("the body is larger than {limit} bytes; send its events in parts");
-    Problem::new(413, "body-too-large", "Body too large", detail).into()
 }
 
 /// Publishes the events that are not too large, and gives every event its
@@ -276,6 +244,7 @@ fn problem_of_all<'a>(errors: impl Iterator<Item = &'a PublishError> + Clone) ->
 mod tests {
     use actix_web::ResponseError as _;
     use actix_web::body::MessageBody as _;
+    use actix_web::http::header;
     use runcast_actors::protocol::DurableId;
 
     use super::*;

@@ -9,6 +9,9 @@ use super::query::Pairs;
 /// What `from` may be, for its error.
 const FROM_ALLOWED: &str = "start, now, -N (the last N events) or the id of an event";
 
+/// Most sources in one filter: each is compared with each event's.
+const SOURCES_MAX: usize = 256;
+
 /// Which backend a request names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BackendChoice {
@@ -46,7 +49,7 @@ impl StreamQuery {
         let pairs = Pairs::parse(query);
         let filter = StreamFilter {
             kinds: kinds(&pairs)?,
-            sources: pairs.list("sources").map(str::to_owned).collect(),
+            sources: sources(&pairs)?,
             log_level: match pairs.get("log_level") {
                 Some(word) => parse_log_level(word)?,
                 None => log_level,
@@ -71,6 +74,17 @@ fn kinds(pairs: &Pairs) -> Result<Vec<EventKind>, ApiError> {
         }
     }
     Ok(kinds)
+}
+
+fn sources(pairs: &Pairs) -> Result<Vec<String>, ApiError> {
+    let mut sources: Vec<&str> = pairs.list("sources").collect();
+    sources.sort_unstable();
+    sources.dedup();
+    if sources.len() > SOURCES_MAX {
+        let allowed = format!("a list of at most {SOURCES_MAX} sources");
+        return Err(ApiError::bad_query("sources", &sources.join(","), &allowed));
+    }
+    Ok(sources.into_iter().map(str::to_owned).collect())
 }
 
 fn parse_log_level(word: &str) -> Result<LogLevel, ApiError> {
@@ -176,7 +190,7 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(parsed.filter.kinds, [EventKind::Log, EventKind::Output]);
-        assert_eq!(parsed.filter.sources, ["stdout", "a:b"]);
+        assert_eq!(parsed.filter.sources, ["a:b", "stdout"]);
         assert_eq!(parsed.filter.log_level, LogLevel::Warn);
         assert_eq!(parsed.backend, Some(BackendChoice::Auto));
     }

@@ -106,6 +106,15 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
     }
     require(
         faults,
+        limits.total_body_bytes >= limits.max_body_bytes,
+        "limits.total_body_bytes",
+        format!(
+            "must hold one post: at least limits.max_body_bytes ({})",
+            limits.max_body_bytes
+        ),
+    );
+    require(
+        faults,
         hub.ring_bytes <= hub.total_ring_bytes,
         "hub.ring_bytes",
         format!(

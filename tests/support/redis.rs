@@ -125,7 +125,13 @@ impl Publisher {
         for payload in payloads {
             pipe.cmd("PUBLISH").arg(channel).arg(payload).ignore();
         }
-        pipe.exec_async(&mut self.0)
+        self.pipeline(&pipe).await;
+    }
+
+    /// Runs many commands in one round trip.
+    pub(crate) async fn pipeline(&mut self, commands: &::redis::Pipeline) {
+        commands
+            .exec_async(&mut self.0)
             .await
             .expect("redis-server takes a pipeline");
     }
