@@ -27,9 +27,10 @@ const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 /// Longest key taken.
 const KEY_BYTES_MAX: usize = 255;
 
-/// Bytes of an answer that count as one key: a post of ten thousand events has
-/// an answer of half a megabyte, and the bound must hold for those, too.
-const BYTES_PER_KEY: usize = 1024;
+/// Bytes of an answer that count as one key, about two hundred ids: a post of
+/// ten thousand events has an answer of half a megabyte, and the bound must
+/// hold for those, too.
+const BYTES_PER_KEY: usize = 8 * 1024;
 
 /// Value of an `Idempotency-Key` header, to the letter.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

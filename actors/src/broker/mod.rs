@@ -4,6 +4,7 @@ mod settings;
 mod shared;
 mod types;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -176,18 +177,28 @@ impl Broker {
     /// Returns up to `limit` runs that this broker knows, by run id, after
     /// `after`; and whether there are more.
     pub async fn runs(&self, after: Option<&RunId>, limit: usize) -> (Vec<RunSummary>, bool) {
-        let mut known: Vec<(RunId, HubEntry)> = Vec::new();
-        for backend in BackendKind::ALL {
+        // The page and one more: of many runs, most are never copied.
+        let mut page: BTreeMap<(RunId, usize), HubEntry> = BTreeMap::new();
+        for (order, backend) in BackendKind::ALL.into_iter().enumerate() {
             self.shared.registry.each(backend, |run_id, entry| {
-                if after.is_none_or(|after| run_id > after) {
-                    known.push((run_id.clone(), entry.clone()));
+                let is_full = page.len() > limit;
+                let is_beyond = |((last, _), _): (&(RunId, usize), _)| run_id > last;
+                if after.is_some_and(|after| run_id <= after)
+                    || is_full && page.last_key_value().is_some_and(is_beyond)
+                {
+                    return;
+                }
+                page.insert((run_id.clone(), order), entry.clone());
+                if is_full {
+                    page.pop_last();
                 }
             });
         }
-        known.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let more = known.len() > limit;
-        known.truncate(limit);
-        let asked = known.iter().map(|(_, entry)| entry.hub.send(Describe));
+        let more = page.len() > limit;
+        let asked = page
+            .values()
+            .take(limit)
+            .map(|entry| entry.hub.send(Describe));
         let described = join_all(asked).await;
         // A hub that ended meanwhile is no longer known.
         let runs = described.into_iter().flatten().map(|run| run.summary);
