@@ -210,7 +210,7 @@ impl RunHub {
 
     /// Empties the log for a new epoch of the run.
     fn reset_log(&mut self) {
-        self.log.clear();
+        self.log.begin_epoch();
         self.count_bytes();
         let from = self.log_start();
         for (attach_id, attachment) in &mut self.attachments {
@@ -221,6 +221,7 @@ impl RunHub {
 
     fn log_start(&self) -> LogStart {
         LogStart {
+            dropped: self.log.dropped(),
             segment_no: self.log.front_no(),
             events: self.log.events_before(self.log.front()),
         }

@@ -141,12 +141,10 @@ impl RunLog {
     fn join_after_plain(&self, id: &PlainId) -> Result<LogPosition, Lost> {
         let kept_from = self.events_before(self.front());
         let through = self.events_through;
-        if id.n < kept_from {
-            return Err(Lost::from_front(
-                self,
-                GapReason::Trimmed,
-                Some(kept_from - id.n),
-            ));
+        let hides_gap = self.dropped.hides_gap_after(id.n);
+        if id.n < kept_from || hides_gap {
+            let missed = (!hides_gap).then(|| kept_from - id.n);
+            return Err(Lost::from_front(self, GapReason::Trimmed, missed));
         }
         if id.n > through {
             // Ahead of all there is: no hub gave this id.
@@ -206,11 +204,10 @@ impl RunLog {
             return Err(Lost::from_front(self, GapReason::Expired, None));
         }
         if id.epoch == first.epoch && id.seq < first.seq {
-            let missed = first.seq - id.seq - 1;
-            let position = self.front();
+            let missed = self.dropped.is_durable().then_some(first.seq - id.seq - 1);
             return match missed {
-                0 => Ok(position),
-                _ => Err(Lost::from_front(self, GapReason::Trimmed, Some(missed))),
+                Some(0) => Ok(self.front()),
+                _ => Err(Lost::from_front(self, GapReason::Trimmed, missed)),
             };
         }
         if (id.epoch, id.seq) > (last.epoch, last.seq) {

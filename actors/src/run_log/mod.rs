@@ -1,10 +1,12 @@
 //! [`RunLog`]: the ring of a run's newest segments, and where a client joins
 //! it ([`Join`]). Pure; the hub keeps one, and each worker one of the runs it serves.
 
+mod dropped;
 mod join;
 
 use std::collections::VecDeque;
 
+pub use dropped::Dropped;
 pub use join::{HubIdentity, Join};
 
 use crate::sse::Segment;
@@ -40,6 +42,7 @@ pub struct RunLog {
     bytes: usize,
     bytes_max: usize,
     events_max: u64,
+    dropped: Dropped,
 }
 
 impl RunLog {
@@ -53,6 +56,7 @@ impl RunLog {
             bytes: 0,
             bytes_max,
             events_max,
+            dropped: Dropped::default(),
         }
     }
 
@@ -68,6 +72,8 @@ impl RunLog {
     pub fn push_untrimmed(&mut self, segment: Segment) {
         if segment.no() != self.end_no {
             self.clear();
+            // Nobody knows what was in those that are missing.
+            self.dropped.add_gap(segment.events_before());
         }
         self.end_no = segment.no() + 1;
         self.events_through = segment.events_through();
@@ -115,22 +121,38 @@ impl RunLog {
         }
         if let Some(segment) = self.segments.pop_front() {
             self.bytes -= segment.weight();
+            self.dropped.add(&segment);
         }
         true
     }
 
-    /// Drops all segments; the next one has number `end_no`, and
-    /// `events_through` events of the run lie before it.
-    pub fn reset(&mut self, end_no: u64, events_through: u64) {
+    /// Drops all segments; the next one has number `end_no`, `events_through`
+    /// events of the run lie before it, of which `dropped` is remembered.
+    pub fn reset(&mut self, end_no: u64, events_through: u64, dropped: Dropped) {
         self.clear();
         self.end_no = end_no;
         self.events_through = events_through;
+        self.dropped = dropped;
     }
 
     /// Drops all segments; numbering goes on.
     pub fn clear(&mut self) {
-        self.segments.clear();
+        for segment in self.segments.drain(..) {
+            self.dropped.add(&segment);
+        }
         self.bytes = 0;
+    }
+
+    /// Drops all segments for a new epoch of the run, which is a gap to all
+    /// who knew the old one.
+    pub fn begin_epoch(&mut self) {
+        self.clear();
+        self.dropped.add_gap(self.events_through);
+    }
+
+    /// What is remembered of the frames dropped.
+    pub fn dropped(&self) -> Dropped {
+        self.dropped
     }
 
     /// Bytes of all segments kept, their overhead included.

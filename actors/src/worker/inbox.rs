@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
 use crate::protocol::Problem;
+use crate::run_log::Dropped;
 use crate::run_log::HubIdentity;
 use crate::session::CloseReason;
 use crate::sse::Segment;
@@ -70,6 +71,8 @@ pub enum RunMessage {
 /// Where a log's numbering stands before its first segment.
 #[derive(Debug, Clone, Copy)]
 pub struct LogStart {
+    /// What is remembered of the frames before it.
+    pub dropped: Dropped,
     /// Number of the first segment.
     pub segment_no: u64,
     /// Events of the run before it.

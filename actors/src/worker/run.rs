@@ -17,7 +17,7 @@ use crate::broker::StreamStart;
 use crate::hub::{HubStats, RunHub};
 use crate::metrics::WorkerCounters;
 use crate::protocol::{BackendKind, Gap, GapReason, Problem, RunId, Timestamp};
-use crate::run_log::{HubIdentity, LogPosition, RunLog};
+use crate::run_log::{Dropped, HubIdentity, LogPosition, RunLog};
 use crate::session::{CloseReason, RunReady, Seat, SeatState, SseSession};
 use crate::settings::RetrySettings;
 use crate::sse::{Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame};
@@ -180,7 +180,9 @@ impl WorkerRun {
     }
 
     fn reset_log(&self, from: LogStart) {
-        self.log.borrow_mut().reset(from.segment_no, from.events);
+        self.log
+            .borrow_mut()
+            .reset(from.segment_no, from.events, from.dropped);
     }
 
     fn attached(&self, hub: HubIdentity, segments: Vec<Segment>, from: LogStart) {
@@ -249,7 +251,7 @@ impl WorkerRun {
             }
         });
         worker.shared.metrics.gaps.of(GapReason::Restarted).inc();
-        self.log.borrow_mut().reset(0, 0);
+        self.log.borrow_mut().reset(0, 0, Dropped::default());
         self.flushed_no.set(0);
         self.identity.set(None);
     }

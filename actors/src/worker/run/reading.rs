@@ -148,10 +148,12 @@ impl WorkerRun {
             false => GapReason::SlowClient,
         };
         let events = log.events_before(front);
+        let seen = seat.events_seen.get();
+        let is_known = !log.dropped().hides_gap_after(seen);
         let gap = Gap {
             after: seat.last_id(),
             before: log.id_after(front).map(str::to_owned),
-            missed: Some(events.saturating_sub(seat.events_seen.get())),
+            missed: is_known.then(|| events.saturating_sub(seen)),
             reason,
         };
         seat.position.set(front);
