@@ -136,7 +136,7 @@ impl BrokerShared {
     pub(crate) fn session_closed(&self, backend: BackendKind, reason: CloseReason) {
         self.streams_open.fetch_sub(1, Relaxed);
         self.metrics.sessions_open.of(backend).sub(1);
-        self.metrics.sessions_closed.of(reason).inc();
+        self.metrics.sessions_closed.of(backend).of(reason).inc();
     }
 
     // ---- Redis -------------------------------------------------------------

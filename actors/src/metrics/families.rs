@@ -32,19 +32,27 @@ impl Metrics {
             "Streams opened.",
             by_backend(&|backend| self.sessions_opened.of(backend).get()),
         );
-        let by_reason = |numbers: &PerMember<Counter, { CloseReason::ALL.len() }>| {
-            CloseReason::ALL
-                .map(|reason| (vec![("reason", reason.as_str())], numbers.of(reason).get()))
-        };
         out.counter(
             "runcast_sessions_closed_total",
             "Streams closed.",
-            by_reason(&self.sessions_closed),
+            BackendKind::ALL.into_iter().flat_map(|backend| {
+                CloseReason::ALL.map(|reason| {
+                    (
+                        vec![("backend", backend.as_str()), ("reason", reason.as_str())],
+                        self.sessions_closed.of(backend).of(reason).get(),
+                    )
+                })
+            }),
         );
         out.counter(
             "runcast_sessions_refused_total",
             "Stream requests answered with problem and goodbye.",
-            by_reason(&self.sessions_refused),
+            CloseReason::ALL.map(|reason| {
+                (
+                    vec![("reason", reason.as_str())],
+                    self.sessions_refused.of(reason).get(),
+                )
+            }),
         );
     }
 

@@ -184,8 +184,9 @@ pub struct Metrics {
     pub sessions_open: PerMember<Gauge, { BackendKind::ALL.len() }>,
     /// Streams opened, by backend.
     pub sessions_opened: PerMember<Counter, { BackendKind::ALL.len() }>,
-    /// Streams closed, by reason.
-    pub sessions_closed: PerMember<Counter, { CloseReason::ALL.len() }>,
+    /// Streams closed, by backend and reason.
+    pub sessions_closed:
+        PerMember<PerMember<Counter, { CloseReason::ALL.len() }>, { BackendKind::ALL.len() }>,
     /// Stream requests answered with `problem` and `goodbye`, by reason.
     pub sessions_refused: PerMember<Counter, { CloseReason::ALL.len() }>,
     /// Hubs now, by backend.
