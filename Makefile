@@ -15,6 +15,10 @@ SUITE := $(CARGO) test $(LOCKED) --package runcast --test suites -- --nocapture 
 FUZZ_SECONDS := 300
 # What `make test` fuzzes is the same each time: half a minute a target.
 TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
+# A short bench of the dev build: it fails if an event is lost or doubled; its
+# times say nothing.
+DEV := $${CARGO_TARGET_DIR:-target}/debug
+TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s
 
 .PHONY: help run test test-deps lint fmt deny bench faults soak fuzz
 
@@ -36,6 +40,8 @@ run:
 
 test: test-deps lint
 	$(CARGO) test $(LOCKED) --workspace
+	$(CARGO) build $(LOCKED) --workspace
+	$(TEST_BENCH)
 	$(TEST_FUZZ)
 
 test-deps:
