@@ -35,6 +35,26 @@ async fn a_stream_past_its_age_is_told_to_come_back() {
     assert_eq!(back.run_event().await.id(), next);
 }
 
+/// The limit of one address is not that of the others.
+#[tokio::test]
+async fn an_address_with_too_many_streams_is_asked_to_come_back() {
+    let broker = Broker::embedded()
+        .set("limits.max_streams_per_ip", 2)
+        .start_ready()
+        .await;
+    let mut clients = vec![
+        broker.follow("42/stream").await,
+        broker.follow("43/stream").await,
+    ];
+    let mut refused = broker.stream("42/stream").await;
+    let frames = refused.rest(SOON).await;
+    assert_eq!(frames[1].json()["status"], 429);
+    assert_eq!(frames[2].json(), json!({"reason": "overload"}));
+    clients.pop();
+    crate::metrics::wait_sessions(&broker, 1).await;
+    broker.follow("42/stream").await;
+}
+
 /// Never a status that an EventSource gives up at.
 #[tokio::test]
 async fn one_stream_too_many_is_asked_to_come_back() {

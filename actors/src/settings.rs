@@ -281,6 +281,8 @@ pub struct LimitSettings {
     pub write_timeout: Duration,
     /// Most streams at once; past it clients get `problem` and `goodbye`.
     pub max_streams: usize,
+    /// Most streams of one client address; 0 is no limit.
+    pub max_streams_per_ip: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
     pub idempotency_keys: usize,
     /// How long each is.
@@ -298,6 +300,7 @@ impl Default for LimitSettings {
             max_source_bytes: 16 * 1024,
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
+            max_streams_per_ip: 0,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),
         }

@@ -125,6 +125,7 @@ async fn open(
     }
     let accepts_stream = accepts_stream(request);
     let request = StreamRequest {
+        peer: request.peer_addr().map(|peer| peer.ip()),
         run_id,
         backend,
         filter: query.filter,

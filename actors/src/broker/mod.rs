@@ -1,10 +1,12 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
+mod addresses;
 mod settings;
 mod shared;
 mod types;
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use actix::prelude::*;
 use futures_util::future::join_all;
 
+pub(crate) use addresses::AddressPlace;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
 pub(crate) use shared::too_many_runs;
@@ -89,6 +92,7 @@ impl Broker {
     ) -> Result<StreamAnswer<StreamBody>, (Problem, CloseReason)> {
         let shared = &self.shared;
         self.check_room()?;
+        let place = self.address_place(request.peer)?;
         if request.backend == BackendKind::Redis {
             self.until_redis_is_up().await?;
         }
@@ -104,7 +108,7 @@ impl Broker {
         shared.session_opened(request.backend);
         let max_age = shared.settings.streaming.max_age;
         let max_age = (!max_age.is_zero()).then_some(max_age);
-        let body = SseSession::open(seat, run, request.start, max_age);
+        let body = SseSession::open(seat, run, request.start, max_age, place);
         Ok(StreamAnswer::Stream(body))
     }
 
@@ -129,6 +133,19 @@ impl Broker {
             return Err((problem, CloseReason::Overload));
         }
         Ok(())
+    }
+
+    fn address_place(&self, peer: Option<IpAddr>) -> Result<AddressPlace, (Problem, CloseReason)> {
+        self.shared.addresses.take(peer).ok_or_else(|| {
+            let limit = self.shared.settings.limits.max_streams_per_ip;
+            let problem = Problem::new(
+                429,
+                "too-many-streams",
+                "Too many streams",
+                format!("this address has its limit of {limit} streams open; close one first"),
+            );
+            (problem, CloseReason::Overload)
+        })
     }
 
     async fn until_redis_is_up(&self) -> Result<(), (Problem, CloseReason)> {

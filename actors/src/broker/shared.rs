@@ -8,6 +8,7 @@ use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
 use tracing::error;
 
+use super::addresses::StreamsPerAddress;
 use super::{BrokerSettings, DependencyHealth};
 use crate::hub::{Attach, EmbeddedStore, HubEntry, HubStats, Registry, RunHub};
 use crate::kubectl::{
@@ -47,6 +48,7 @@ pub struct BrokerShared {
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
+    pub(crate) addresses: Arc<StreamsPerAddress>,
 }
 
 impl BrokerShared {
@@ -66,6 +68,7 @@ impl BrokerShared {
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
+            addresses: StreamsPerAddress::new(settings.limits.max_streams_per_ip),
             settings: Arc::new(settings),
         })
     }

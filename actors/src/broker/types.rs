@@ -1,5 +1,7 @@
 //! What HTTP and the [`Broker`](super::Broker) say to each other.
 
+use std::net::IpAddr;
+
 use bytes::Bytes;
 
 use crate::protocol::{
@@ -44,6 +46,8 @@ pub struct StreamRequest {
     pub filter: StreamFilter,
     /// From which place on.
     pub start: StreamStart,
+    /// Who asks, for the limit per address.
+    pub peer: Option<IpAddr>,
 }
 
 /// What a stream request is answered with.

@@ -1,8 +1,7 @@
 //! All counters in the form of a scrape: names and help texts stand here only.
 
 use super::{
-    CHUNK_BOUNDS, Counter, EventResult, Histogram, LAG_BOUNDS, Metrics, PerMember, RejectReason,
-    WorkerCounters,
+    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Metrics, RejectReason, WorkerCounters,
 };
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;

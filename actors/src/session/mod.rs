@@ -19,7 +19,7 @@ pub use close_reason::CloseReason;
 pub use seat::SessionId;
 pub(crate) use seat::{Seat, SeatState};
 
-use crate::broker::StreamStart;
+use crate::broker::{AddressPlace, StreamStart};
 use crate::worker::WorkerRun;
 
 /// The actor of one client, on the worker that serves its socket.
@@ -33,6 +33,8 @@ pub struct SseSession {
     member: usize,
     max_age: Option<Duration>,
     opened_at: Instant,
+    /// Given back when the session is gone.
+    _place: AddressPlace,
 }
 
 impl SseSession {
@@ -43,6 +45,7 @@ impl SseSession {
         run: Rc<WorkerRun>,
         start: StreamStart,
         max_age: Option<Duration>,
+        place: AddressPlace,
     ) -> StreamBody {
         let member = run.add_member(Rc::clone(&seat));
         let session = Self {
@@ -52,6 +55,7 @@ impl SseSession {
             member,
             max_age,
             opened_at: Instant::now(),
+            _place: place,
         }
         .start();
         run.when_ready(&session);
