@@ -37,13 +37,16 @@ async fn faults() {
     report(&format!("faults: {seconds} s, seed {seed}"));
     let until = Instant::now() + Duration::from_secs(seconds);
     let mut world = World::start().await;
+    // A trial that failed comes first, to be looked at alone.
+    let mut next = number_from_env("RUNCAST_FAULTS_TRIAL", 0);
     let mut sum = Sum::default();
     while Instant::now() < until {
         let trial = Trial {
-            number: sum.trials,
-            rng: fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(sum.trials)),
+            number: next,
+            rng: fastrand::Rng::with_seed(seed.wrapping_mul(1_000_003).wrapping_add(next)),
             until,
         };
+        next += 1;
         trial.run(&mut world, &mut sum).await;
     }
     world.stop().await;
@@ -251,12 +254,17 @@ impl Trial {
     }
 
     fn fail(&self, index: usize, witness: &Witness, why: &str, sum: &mut Sum) {
-        let joins = witness.seen.iter();
-        let joins: Vec<&Seen> = joins
-            .filter(|seen| !matches!(seen, Seen::Event { .. }))
-            .collect();
+        let seen = &witness.seen;
+        let near = |n: &usize| {
+            let last = (n + 30).min(seen.len());
+            !seen[n.saturating_sub(30)..last]
+                .iter()
+                .all(|one| matches!(one, Seen::Event { .. }))
+        };
+        // Events far from anything else say nothing.
+        let told: Vec<&Seen> = (0..seen.len()).filter(near).map(|n| &seen[n]).collect();
         sum.failures.push(format!(
-            "trial {}, run {}, client {index} of {:?}: {why}; it saw {joins:?}",
+            "trial {}, run {}, client {index} of {:?}: {why}; it saw {told:?}",
             self.number, witness.run.run_id, witness.kinds
         ));
     }
