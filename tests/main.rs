@@ -25,6 +25,7 @@ mod limits;
 mod metrics;
 mod proxies;
 mod redis_stream;
+mod regressions;
 mod resume;
 mod settings;
 mod shutdown;

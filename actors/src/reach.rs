@@ -1,5 +1,4 @@
-//! [`redis`] and [`kubectl`]: one look at whether each answers, for
-//! `runcast check`.
+//! [`redis`] and [`kubectl`]: one look at whether each answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

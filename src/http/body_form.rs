@@ -23,7 +23,7 @@ impl BodyForm {
     /// 415 for any other type, a charset other than UTF-8, and compression.
     pub(super) fn of(headers: &HeaderMap) -> Result<Self, ApiError> {
         if let Some(encoding) = headers.get(header::CONTENT_ENCODING)
-            && encoding != "identity"
+            && !encoding.as_bytes().eq_ignore_ascii_case(b"identity")
         {
             let detail =
                 format!("content encoding {encoding:?} is not supported; send the body as it is");

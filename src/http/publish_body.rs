@@ -7,6 +7,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use runcast_actors::broker::NewEvent;
 use runcast_actors::protocol::{EventKind, Problem};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer};
 use serde_json::error::Category;
 use serde_json::value::RawValue;
@@ -123,6 +124,15 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'de Raw
 }
 
 fn json_event(text: &[u8], limits: BodyLimits) -> Result<NewEvent, Fault> {
+    // serde would take an array for a struct, its fields in order.
+    if text.trim_ascii_start().starts_with(b"[") {
+        serde_json::from_slice::<IgnoredAny>(text).map_err(Fault::NotJson)?;
+        return Err(invalid(
+            "bad-event",
+            "Bad event",
+            "the event is an array; send {\"kind\":…,\"source\":…,\"data\":…}, many as application/x-ndjson",
+        ));
+    }
     let event: EventJson<'_> =
         serde_json::from_slice(text).map_err(|error| match error.classify() {
             Category::Data => Fault::Invalid {

@@ -1,7 +1,7 @@
 //! `GET /api/v1/runs/{run_id}/stream`, and with a backend named in the path.
 
-use actix_web::http::Method;
 use actix_web::http::header::{self, HeaderName};
+use actix_web::http::{ConnectionType, Method, Version};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use runcast_actors::broker::{StreamAnswer, StreamRequest};
@@ -124,6 +124,7 @@ async fn open(
             .finish());
     }
     let accepts_stream = accepts_stream(request);
+    let version = request.version();
     let request = StreamRequest {
         peer: request.peer_addr().map(|peer| peer.ip()),
         run_id,
@@ -134,9 +135,16 @@ async fn open(
     Ok(match state.broker.open_stream(request).await {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
         StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
-            stream_head(HttpResponse::Ok(), backend)
+            let mut answer = stream_head(HttpResponse::Ok(), backend)
                 .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-                .body(body)
+                .body(body);
+            if version < Version::HTTP_11 {
+                // It knows no chunks (RFC 9112, section 6.1): the end of the
+                // connection ends the stream.
+                answer.head_mut().no_chunking(true);
+                answer.head_mut().set_connection_type(ConnectionType::Close);
+            }
+            answer
         }
         StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
     })

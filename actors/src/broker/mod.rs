@@ -56,6 +56,7 @@ impl Broker {
     pub fn start(settings: BrokerSettings) -> anyhow::Result<Self> {
         let shared = BrokerShared::new(settings);
         shared.start_store()?;
+        shared.watch_kubectl();
         let clock = Arc::clone(&shared);
         Supervisor::start_in_arbiter(&shared.core, move |_| HeartbeatActor::new(clock));
         Ok(Self { shared })

@@ -12,7 +12,8 @@ use super::addresses::StreamsPerAddress;
 use super::{BrokerSettings, DependencyHealth};
 use crate::hub::{Attach, EmbeddedStore, HubEntry, HubStats, Registry, RunHub};
 use crate::kubectl::{
-    FollowPermits, KubectlCounters, KubectlFollow, KubectlLogActor, KubectlUpdate, Stop,
+    FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
+    Stop, watch_health,
 };
 use crate::metrics::{Family, Metrics};
 use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
@@ -42,7 +43,7 @@ pub struct BrokerShared {
     kubectl_arbiter: ArbiterHandle,
     kubectl_counters: Arc<KubectlCounters>,
     kubectl_permits: Arc<FollowPermits>,
-    kubectl_health: Mutex<DependencyHealth>,
+    pub(crate) kubectl_health: KubectlHealth,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
     subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
@@ -62,7 +63,7 @@ impl BrokerShared {
             kubectl_arbiter: Arbiter::new().handle(),
             kubectl_counters: Arc::default(),
             kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),
-            kubectl_health: Mutex::new(DependencyHealth::up_now()),
+            kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),
             subscriber: Mutex::default(),
             inboxes: Mutex::default(),
@@ -217,20 +218,17 @@ impl BrokerShared {
         follow
     }
 
-    pub(crate) fn kubectl_is_up(&self) {
-        let mut health = lock(&self.kubectl_health);
-        if !health.up {
-            *health = DependencyHealth::up_now();
+    /// Keeps an eye on kubectl, if it is on offer.
+    pub(crate) fn watch_kubectl(self: &Arc<Self>) {
+        if !self.settings.kubectl.enabled {
+            return;
         }
-    }
-
-    pub(crate) fn kubectl_is_down(&self, error: &str) {
-        let mut health = lock(&self.kubectl_health);
-        if health.up {
-            health.since = Timestamp::now();
-        }
-        health.up = false;
-        health.error = Some(error.to_owned());
+        let at_once = matches!(
+            self.settings.streaming.default_backend,
+            DefaultBackend::Kubectl | DefaultBackend::Auto
+        );
+        self.kubectl_arbiter
+            .spawn(watch_health(Arc::clone(self), at_once));
     }
 
     // ---- health and metrics ------------------------------------------------
@@ -241,7 +239,7 @@ impl BrokerShared {
             dependencies.push(("redis", self.redis.health()));
         }
         if self.settings.kubectl.enabled {
-            dependencies.push(("kubectl", lock(&self.kubectl_health).clone()));
+            dependencies.push(("kubectl", self.kubectl_health.health()));
         }
         dependencies
     }
@@ -250,8 +248,11 @@ impl BrokerShared {
         match self.settings.streaming.default_backend {
             DefaultBackend::Embedded => true,
             DefaultBackend::Redis => self.redis.is_up(),
-            DefaultBackend::Kubectl => lock(&self.kubectl_health).up,
-            DefaultBackend::Auto => self.redis.is_up() || self.settings.kubectl.enabled,
+            DefaultBackend::Kubectl => self.kubectl_health.is_up(),
+            DefaultBackend::Auto => {
+                let kubectl = self.settings.kubectl.enabled && self.kubectl_health.is_up();
+                self.redis.is_up() || kubectl
+            }
         }
     }
 

@@ -160,7 +160,7 @@ impl RunHub {
 
     /// It cannot go on: all are told, and the next client begins afresh.
     fn kubectl_failed(&mut self, problem: &Problem, ctx: &mut Context<Self>) {
-        self.shared.kubectl_is_down(&problem.detail);
+        self.shared.kubectl_health.note(problem);
         self.shared
             .registry
             .remove(self.backend, &self.run_id, &self.stats);
@@ -178,7 +178,7 @@ impl Handler<KubectlUpdate> for RunHub {
         self.writer.begin(Instant::now());
         match update {
             KubectlUpdate::Ready => {
-                self.shared.kubectl_is_up();
+                self.shared.kubectl_health.set_up();
                 self.kubectl_ready();
             }
             KubectlUpdate::Lines(lines) => {
@@ -187,8 +187,14 @@ impl Handler<KubectlUpdate> for RunHub {
                 }
                 self.kubectl_ready();
             }
-            KubectlUpdate::Problem(problem) => self.kubectl_problem(Some(problem)),
-            KubectlUpdate::Resolved => self.kubectl_problem(None),
+            KubectlUpdate::Problem(problem) => {
+                self.shared.kubectl_health.note(&problem);
+                self.kubectl_problem(Some(problem));
+            }
+            KubectlUpdate::Resolved => {
+                self.shared.kubectl_health.set_up();
+                self.kubectl_problem(None);
+            }
             KubectlUpdate::TooLarge { .. } => {
                 self.shared
                     .metrics

@@ -59,8 +59,8 @@ pub(crate) struct Seat {
     control: RefCell<VecDeque<Bytes>>,
     /// A heartbeat waits in `control`: a client that takes none gets no more.
     beating: Cell<bool>,
-    /// Id of the newest event the filter hid after the last one sent.
-    hidden_id: RefCell<Option<Bytes>>,
+    /// The newest event the filter hid after the last one sent.
+    hidden: RefCell<Option<Hidden>>,
     /// The segment and frame sent last; pins at most one segment.
     last_sent: RefCell<Option<(Segment, usize)>>,
     waker: RefCell<Option<Waker>>,
@@ -68,6 +68,14 @@ pub(crate) struct Seat {
     pub(crate) polled_tick: Cell<u64>,
     /// Has all there is: the next flush wakes it.
     pub(crate) parked: Cell<bool>,
+}
+
+/// An event that the filter hid.
+#[derive(Debug)]
+struct Hidden {
+    id: Bytes,
+    /// A `cursor` frame has told its id.
+    is_told: bool,
 }
 
 /// Most control frames that wait; further notices are dropped, which a client
@@ -85,7 +93,7 @@ impl Seat {
             filter: RefCell::new(filter),
             control: RefCell::default(),
             beating: Cell::new(false),
-            hidden_id: RefCell::default(),
+            hidden: RefCell::default(),
             last_sent: RefCell::default(),
             waker: RefCell::default(),
             polled_tick: Cell::new(0),
@@ -109,17 +117,18 @@ impl Seat {
         if self.state.get() != SeatState::Live || self.beating.replace(true) {
             return;
         }
-        if let Some(id) = self.hidden_id.take() {
+        if let Some(hidden) = &mut *self.hidden.borrow_mut()
+            && !std::mem::replace(&mut hidden.is_told, true)
+        {
             let mut cursor = String::new();
-            let id = std::str::from_utf8(&id).unwrap_or_default();
+            let id = std::str::from_utf8(&hidden.id).unwrap_or_default();
             crate::sse::cursor_frame(&mut cursor, id);
             self.control.borrow_mut().push_back(Bytes::from(cursor));
         }
         self.send(frame.clone());
     }
 
-    /// Takes the next frame outside the log; the flag says whether it is the
-    /// last one that waits.
+    /// Takes the next frame outside the log.
     pub(crate) fn next_control(&self) -> Option<Bytes> {
         let mut control = self.control.borrow_mut();
         let frame = control.pop_front();
@@ -133,8 +142,8 @@ impl Seat {
 
     /// Notes what the filter did to the frames just passed.
     pub(crate) fn note_hidden(&self, id: Option<Bytes>) {
-        if id.is_some() || self.hidden_id.borrow().is_some() {
-            *self.hidden_id.borrow_mut() = id;
+        if id.is_some() || self.hidden.borrow().is_some() {
+            *self.hidden.borrow_mut() = id.map(|id| Hidden { id, is_told: false });
         }
     }
 
@@ -146,8 +155,8 @@ impl Seat {
 
     /// Returns the id of the last event sent, or hidden after it, if any.
     pub(crate) fn last_id(&self) -> Option<String> {
-        if let Some(hidden) = &*self.hidden_id.borrow() {
-            return String::from_utf8(hidden.to_vec()).ok();
+        if let Some(hidden) = &*self.hidden.borrow() {
+            return String::from_utf8(hidden.id.to_vec()).ok();
         }
         let last_sent = self.last_sent.borrow();
         let (segment, last) = last_sent.as_ref()?;

@@ -1,0 +1,78 @@
+//! What went wrong once, each by its name.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::kube_api::KubeApi;
+use crate::support::{Broker, eventually};
+
+/// An HTTP/1.0 client knows no chunks; its stream ends with its connection.
+#[tokio::test]
+async fn an_http_1_0_stream_was_chunked() {
+    let broker = Broker::embedded().start_ready().await;
+    broker.publish("42", json!(1)).await;
+    let addr = broker.addr;
+    let read = tokio::task::spawn_blocking(move || {
+        let mut socket = TcpStream::connect(addr)?;
+        socket.set_read_timeout(Some(Duration::from_secs(10)))?;
+        socket.write_all(b"GET /api/v1/runs/42/stream HTTP/1.0\r\n\r\n")?;
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains("\"data\":1}\nid: ") {
+            let mut piece = [0; 4096];
+            let n = socket.read(&mut piece)?;
+            assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+            text.extend_from_slice(&piece[..n]);
+        }
+        std::io::Result::Ok(String::from_utf8_lossy(&text).into_owned())
+    });
+    let text = read.await.expect("no panic").expect("a stream");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(
+        !head.to_ascii_lowercase().contains("transfer-encoding"),
+        "{head}"
+    );
+    assert!(body.starts_with("retry: "), "{body}");
+}
+
+/// serde takes an array for a struct, its fields in order.
+#[tokio::test]
+async fn an_array_was_taken_for_an_event() {
+    let broker = Broker::embedded().start_ready().await;
+    let array = json!(["output", "s", 1, null]);
+    broker.post("42", &array).await.problem(422);
+}
+
+/// A broker that nobody sends a stream, because it says that it cannot serve
+/// one, must find out by itself when it can.
+#[tokio::test]
+async fn strict_readiness_of_kubectl_was_a_guess() {
+    let mut api = KubeApi::start();
+    api.refuse().await;
+    let broker = Broker::embedded()
+        .set("streaming.default_backend", "kubectl")
+        .set("kubectl.enabled", true)
+        .set(
+            "kubectl.extra_args",
+            format!("--kubeconfig={}", api.kubeconfig().display()),
+        )
+        .start()
+        .await;
+    let strict = async || broker.get("/health/ready?strict=true").await.status();
+    let patience = Duration::from_secs(30);
+    eventually("kubectl is found unusable", patience, async || {
+        strict().await == 503
+    })
+    .await;
+    assert_eq!(broker.get("/health/ready").await.status(), 200);
+    let health = broker.json("/health").await;
+    assert_eq!(health["status"], "degraded");
+    assert_eq!(health["dependencies"]["kubectl"]["status"], "down");
+    api.accept();
+    eventually("kubectl is found usable", patience, async || {
+        strict().await == 200
+    })
+    .await;
+}
