@@ -1,9 +1,11 @@
 //! Our own log: one line per event on stderr, JSON or pretty.
 //!
 //! A JSON line has `timestamp` (RFC 3339, UTC), `level`, `target`, `message`
-//! and the event's fields at the top level; the words in use are `run_id
-//! session_id channel event_id backend reason queue_len dropped elapsed_ms
-//! error`. Fields of spans stand under `span` and `spans`.
+//! and the event's fields at the top level. The words in use are `run_id
+//! session_id event_id kind source backend status reason dropped payload
+//! elapsed_ms error` for what happens to runs, and `addr signal method route
+//! command stderr text version streams_left location backtrace` for the rest.
+//! Payloads stand in `trace` lines only.
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;

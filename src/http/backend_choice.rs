@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_request_gets_the_backend_section_3_names() {
+    fn path_query_and_default_decide_in_this_order() {
         use BackendChoice::{Auto, Kubectl, Redis};
         let short = RunId::parse("42").expect("valid");
         let long = RunId::parse(&"x".repeat(64)).expect("valid");

@@ -43,7 +43,7 @@ impl Redis {
         command
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-            .args(["--enable-debug-command", "local", "--loglevel", "notice"])
+            .args(["--loglevel", "notice"])
             .arg("--dir")
             .arg(self.dir.path());
         self.process = Some(Process::spawn(command));

@@ -88,6 +88,7 @@ impl LogWriter {
             EventKind::Output | EventKind::Status => LogLevel::Info,
         };
         let id = self.id_for(&frame.id);
+        self.trace(frame, &id);
         let durable = match &id {
             EventId::Durable(id) => Some(*id),
             EventId::Plain(_) | EventId::Kubectl(_) => None,
@@ -117,6 +118,20 @@ impl LogWriter {
         }
         self.status = status_word(payload);
         terminal_status(payload, &self.terminal_statuses)
+    }
+
+    /// Logs an event, the only place where payloads are. While the level is off
+    /// no field is made: it costs one atomic load.
+    fn trace(&self, frame: &NewFrame<'_>, id: &EventId) {
+        tracing::trace!(
+            run_id = %self.run_id,
+            event_id = %id,
+            kind = %frame.kind,
+            source = frame.source,
+            backend = %self.hub.backend,
+            payload = %String::from_utf8_lossy(frame.payload),
+            "event written"
+        );
     }
 
     fn id_for(&self, source: &IdSource) -> EventId {
