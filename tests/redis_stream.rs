@@ -357,3 +357,32 @@ async fn payload_rules_hold_to_the_letter() {
         Restored::Bytes(b"\xc3\x28\x00".to_vec())
     );
 }
+
+/// The log shows what publishers sent only to whoever asked for all of it.
+#[tokio::test]
+async fn payloads_are_logged_at_trace_only() {
+    let redis = Redis::start().await;
+    for (level, is_logged) in [("debug", false), ("info,runcast_actors=trace", true)] {
+        let broker = Broker::redis(&redis)
+            .set("log.level", level)
+            .start_ready()
+            .await;
+        let mut client = broker.follow("42/stream").await;
+        let mut publisher = redis.publisher().await;
+        publisher
+            .publish("run:42:output:stdout", "\"s3cret\"")
+            .await;
+        let event = client.run_event().await;
+        let lines = broker.process.log();
+        let line = lines.iter().find(|line| line.contains("s3cret"));
+        assert_eq!(line.is_some(), is_logged, "{level}: {line:?}");
+        let Some(line) = line else { continue };
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["level"], "TRACE");
+        assert_eq!(line["run_id"], "42");
+        assert_eq!(line["event_id"], event.id());
+        assert_eq!(line["kind"], "output");
+        assert_eq!(line["source"], "stdout");
+        assert_eq!(line["payload"], "\"s3cret\"");
+    }
+}
