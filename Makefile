@@ -20,11 +20,15 @@ TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
 DEV := $${CARGO_TARGET_DIR:-target}/debug
 TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s
 
-.PHONY: help run test test-deps lint fmt deny bench faults soak fuzz
+# The oldest kubectl we are tried with; the installed one is used otherwise.
+OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
+
+.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults soak fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
 	@echo 'make test    install what the tests need, then run everything (what CI runs)'
+	@echo 'make test-kubectl-1.20  run the tests of the kubectl backend with kubectl 1.20'
 	@echo 'make lint    formatting and lints'
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
@@ -43,6 +47,15 @@ test: test-deps lint
 	$(CARGO) build $(LOCKED) --workspace
 	$(TEST_BENCH)
 	$(TEST_FUZZ)
+
+# The tests of the kubectl backend with Debian 12's kubectl, unpacked beside the
+# installed one.
+test-kubectl-1.20: $(OLD_KUBECTL)
+	RUNCAST_TEST_KUBECTL="$(CURDIR)/$(OLD_KUBECTL)" \
+		$(CARGO) test $(LOCKED) --package runcast --test integration kubectl
+
+$(OLD_KUBECTL):
+	scripts/unpack-kubectl-1.20
 
 test-deps:
 	scripts/install-test-deps

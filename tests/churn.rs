@@ -20,15 +20,11 @@ fn raise_file_limit() {
 }
 
 async fn round(broker: &Broker) {
-    let mut clients = Vec::with_capacity(CONNECTIONS);
-    for chunk in 0..CONNECTIONS / 100 {
-        let opening = (0..100).map(|n| {
-            let run = (chunk * 100 + n) % RUNS;
-            let path = format!("churn-{run}/stream");
-            async move { broker.follow(&path).await }
-        });
-        clients.extend(futures_util::future::join_all(opening).await);
-    }
+    let opening = (0..CONNECTIONS).map(|n| {
+        let path = format!("churn-{}/stream", n % RUNS);
+        async move { broker.follow(&path).await }
+    });
+    let clients = futures_util::future::join_all(opening).await;
     wait_sessions(broker, CONNECTIONS).await;
     for (n, client) in clients.into_iter().enumerate() {
         match n % 2 {

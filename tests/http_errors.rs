@@ -26,7 +26,7 @@ async fn a_bad_query_value_is_named() {
         let problem = response.problem(400);
         let detail = detail(&problem);
         let bad = value.rsplit(',').next().expect("a value");
-        assert!(detail.contains(key) || detail.contains(bad), "{detail}");
+        assert!(detail.contains(key), "the key {key:?} is named: {detail}");
         assert!(detail.contains(bad), "the value {bad:?} is named: {detail}");
     }
 }
@@ -133,8 +133,7 @@ async fn an_unknown_kind_is_422() {
         broker.post("42", &body).await.problem(422);
     }
     let request = Request::post(format!("{EVENTS}?kind=loud"), "text/plain", "x");
-    let status = request.send(broker.addr).await.status();
-    assert!(matches!(status, 400 | 422), "{status}");
+    request.send(broker.addr).await.problem(422);
 }
 
 #[tokio::test]
@@ -165,15 +164,7 @@ async fn an_event_over_the_limit_is_not_accepted() {
             &json!({"kind": "output", "source": "s", "data": data}),
         )
         .await;
-    if response.status() == 202 {
-        let answer = response.json();
-        assert!(
-            answer["ids"][0].is_null() && answer["errors"][0]["index"] == 0,
-            "{answer}"
-        );
-    } else {
-        response.problem(413);
-    }
+    assert_eq!(slug(&response.problem(413)), "event-too-large");
     broker.publish("42", json!("next")).await;
     assert_eq!(client.run_event().await.payload(), "\"next\"");
 }
@@ -261,9 +252,18 @@ async fn requests_that_are_no_http_do_no_harm() {
         let _ = stream.shutdown().await;
         let mut answer = Vec::new();
         let read = stream.read_to_end(&mut answer);
+        // A reset may follow an answer to a request that is not read whole.
         let _ = tokio::time::timeout(crate::support::wait::SOON, read)
             .await
             .expect("closed, not left hanging");
+        let answer = String::from_utf8_lossy(&answer);
+        let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(30)]).into_owned();
+        assert!(
+            ["HTTP/1.1 400 ", "HTTP/1.1 431 "]
+                .iter()
+                .any(|status| answer.starts_with(status)),
+            "{answer:?} to {begin:?}"
+        );
     }
     assert_eq!(broker.get("/health").await.status(), 200);
 }

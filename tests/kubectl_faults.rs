@@ -7,7 +7,7 @@ use std::time::Duration;
 use runcast_actors::kubectl::{FollowPermits, KubectlUpdate, Stop};
 
 use crate::support::followed::{Setup, is_gone, kill, text, until};
-use crate::support::kube_api::{Ask, Fault, KubeApi, processes};
+use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl, processes};
 
 /// Short to wait for, long for a kubectl that works on a busy machine.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
@@ -410,15 +410,8 @@ async fn a_kubectl_that_hangs_is_killed_with_its_children() {
 /// Returns a kubectl that does everything but `logs -f`, for which `instead`
 /// runs.
 fn broken_logs(instead: &str) -> String {
-    let kubectl = std::env::var("PATH").expect("a PATH");
-    let kubectl = std::env::split_paths(&kubectl)
-        .map(|directory| directory.join("kubectl"))
-        .find(|path| path.exists())
-        .expect("kubectl is installed");
-    format!(
-        "case \" $* \" in *' logs '*) {instead};; esac\nexec {} \"$@\"",
-        kubectl.display()
-    )
+    let kubectl = kubectl();
+    format!("case \" $* \" in *' logs '*) {instead};; esac\nexec {kubectl} \"$@\"")
 }
 
 #[actix::test]

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use crate::support::broker::BrokerSettings;
 use crate::support::http::{Request, slug};
-use crate::support::kube_api::{Ask, Fault, KubeApi};
+use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl};
 use crate::support::wait::SOON;
 use crate::support::{Broker, Frame, SseClient, eventually};
 
@@ -19,6 +19,7 @@ pub(crate) fn kubectl_settings(api: &KubeApi) -> BrokerSettings {
     let argument = format!("--kubeconfig={}", api.kubeconfig().display());
     Broker::embedded()
         .set("kubectl.enabled", "true")
+        .set("kubectl.command", kubectl())
         .set("kubectl.max_backoff", "500ms")
         .set("runs.end_grace", "200ms")
         .file(&format!("[kubectl]\nextra_args = [{argument:?}]\n"))

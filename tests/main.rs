@@ -4,9 +4,11 @@
 mod support;
 
 mod attacks;
+mod backends;
 mod browser;
 mod churn;
 mod clients;
+mod dev;
 mod durable;
 mod embedded;
 mod embedded_end;
@@ -23,6 +25,7 @@ mod kubectl_faults;
 mod kubectl_stream;
 mod limits;
 mod metrics;
+mod overflow;
 mod proxies;
 mod redis_stream;
 mod regressions;

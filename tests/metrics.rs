@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 use serde_json::json;
 
 use crate::support::process::require;
+use crate::support::wait::SOON;
 use crate::support::{Broker, Redis};
 
 /// Messages that belong to no run.
@@ -113,7 +114,10 @@ async fn what_operators_need_is_there() {
 #[tokio::test]
 async fn the_numbers_are_those_of_what_happened() {
     let redis = Redis::start().await;
-    let broker = Broker::redis(&redis).start_ready().await;
+    let broker = Broker::redis(&redis)
+        .set("server.workers", 1)
+        .start_ready()
+        .await;
     let mut clients = Vec::new();
     for _ in 0..3 {
         clients.push(broker.follow("42/stream").await);
@@ -144,6 +148,23 @@ async fn the_numbers_are_those_of_what_happened() {
         (bytes - read as f64).abs() < 2000.0,
         "{bytes} told, {read} read"
     );
+    // One worker: of its chunks the first and every eighth after it is timed.
+    let chunks = broker.metric("runcast_chunk_bytes_count", &[]).await;
+    assert!((3.0..=60.0).contains(&chunks), "{chunks}");
+    let all = [("le", "+Inf")];
+    let below = broker.metric("runcast_chunk_bytes_bucket", &all).await;
+    assert_eq!(below, chunks);
+    let of_events = broker.metric("runcast_chunk_bytes_sum", &[]).await;
+    assert!(
+        of_events > 0.0 && of_events < bytes,
+        "{of_events} of {bytes}"
+    );
+    let timed = broker
+        .metric("runcast_delivery_lag_seconds_count", &[])
+        .await;
+    assert_eq!(timed, (chunks / 8.0).ceil());
+    let lag = broker.metric("runcast_delivery_lag_seconds_sum", &[]).await;
+    assert!(lag > 0.0 && lag < 10.0 * timed, "{lag} s");
     assert_eq!(broker.metric("runcast_redis_up", &[]).await, 1.0);
     assert_eq!(
         broker.metric("runcast_hubs", &[("backend", "redis")]).await,
@@ -155,15 +176,18 @@ async fn the_numbers_are_those_of_what_happened() {
     broker
         .wait_metric("runcast_sessions_opened_total", &opened, 3.0)
         .await;
-    broker
-        .wait_metric("runcast_sessions_closed_total", &[], 3.0)
-        .await;
+    let gone = [("backend", "redis"), ("reason", "client_gone")];
+    for labels in [&gone[..], &[]] {
+        broker
+            .wait_metric("runcast_sessions_closed_total", labels, 3.0)
+            .await;
+    }
 }
 
 #[tokio::test]
 async fn embedded_sessions_are_counted_as_embedded() {
     let broker = Broker::embedded().start_ready().await;
-    let _client = broker.follow("42/stream").await;
+    let mut client = broker.follow("42/stream").await;
     broker
         .wait_metric("runcast_sessions", &[("backend", "embedded")], 1.0)
         .await;
@@ -171,5 +195,16 @@ async fn embedded_sessions_are_counted_as_embedded() {
     let accepted = [("kind", "output"), ("result", "accepted")];
     broker
         .wait_metric("runcast_events_in_total", &accepted, 1.0)
+        .await;
+    broker.publish_status("42", json!("completed")).await;
+    client.rest(SOON).await;
+    let ended = [("backend", "embedded"), ("reason", "end")];
+    for labels in [&ended[..], &[]] {
+        broker
+            .wait_metric("runcast_sessions_closed_total", labels, 1.0)
+            .await;
+    }
+    broker
+        .wait_metric("runcast_deliveries_total", &[], 2.0)
         .await;
 }

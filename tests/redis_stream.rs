@@ -282,13 +282,14 @@ async fn heartbeats_come_each_interval_idle_or_not() {
         .set("heartbeat.interval", "1s")
         .start_ready()
         .await;
+    // From before the request: a busy machine can only make it longer.
+    let begin = tokio::time::Instant::now();
     let mut client = broker.stream("42/stream").await;
     assert_eq!(client.preamble().await.hello["heartbeat_seconds"], 1);
-    let begin = tokio::time::Instant::now();
     let beat = client.frame().await;
     assert_eq!(beat.event, "heartbeat");
     let waited = begin.elapsed().as_secs_f64();
-    assert!((0.5..=2.5).contains(&waited), "first beat after {waited} s");
+    assert!((0.5..=6.0).contains(&waited), "first beat after {waited} s");
     assert!(beat.json()["last_event_ms"].is_null(), "{beat:?}");
     assert!(
         beat.json()["ts"]
@@ -299,13 +300,29 @@ async fn heartbeats_come_each_interval_idle_or_not() {
     let mut publisher = redis.publisher().await;
     publisher.publish("run:42:output:stdout", "1").await;
     assert_eq!(client.frame().await.event, "output");
-    let beats = [client.frame().await, client.frame().await];
-    let ages = beats.map(|beat| {
+    // By the broker's own clock: how late they are read says nothing.
+    let mut beats = Vec::new();
+    for _ in 0..4 {
+        let beat = client.frame().await;
         assert_eq!(beat.event, "heartbeat");
-        beat.json()["last_event_ms"].as_u64().expect("a number")
-    });
-    assert!(ages[0] <= 2000, "{ages:?}");
-    assert!((500..=2000).contains(&(ages[1] - ages[0])), "{ages:?}");
+        let told = beat.json();
+        let ts: jiff::Timestamp = told["ts"]
+            .as_str()
+            .expect("a time")
+            .parse()
+            .expect("RFC 3339");
+        let age = told["last_event_ms"].as_i64().expect("a number");
+        beats.push((ts.as_millisecond(), age));
+    }
+    let (first, last) = (beats[0], beats[3]);
+    assert!(first.1 <= 6000, "{beats:?}");
+    let span = last.0 - first.0;
+    assert!((2500..=8000).contains(&span), "three intervals: {beats:?}");
+    let aged = last.1 - first.1;
+    assert!(
+        (aged - span).abs() <= 100,
+        "ages are of that clock: {beats:?}"
+    );
 }
 
 /// What redis-cli and agents that know nothing of JSON publish.
@@ -339,4 +356,33 @@ async fn payload_rules_hold_to_the_letter() {
         client.run_event().await.envelope().restored(),
         Restored::Bytes(b"\xc3\x28\x00".to_vec())
     );
+}
+
+/// The log shows what publishers sent only to whoever asked for all of it.
+#[tokio::test]
+async fn payloads_are_logged_at_trace_only() {
+    let redis = Redis::start().await;
+    for (level, is_logged) in [("debug", false), ("info,runcast_actors=trace", true)] {
+        let broker = Broker::redis(&redis)
+            .set("log.level", level)
+            .start_ready()
+            .await;
+        let mut client = broker.follow("42/stream").await;
+        let mut publisher = redis.publisher().await;
+        publisher
+            .publish("run:42:output:stdout", "\"s3cret\"")
+            .await;
+        let event = client.run_event().await;
+        let lines = broker.process.log();
+        let line = lines.iter().find(|line| line.contains("s3cret"));
+        assert_eq!(line.is_some(), is_logged, "{level}: {line:?}");
+        let Some(line) = line else { continue };
+        let line: serde_json::Value = serde_json::from_str(line).expect("JSON");
+        assert_eq!(line["level"], "TRACE");
+        assert_eq!(line["run_id"], "42");
+        assert_eq!(line["event_id"], event.id());
+        assert_eq!(line["kind"], "output");
+        assert_eq!(line["source"], "stdout");
+        assert_eq!(line["payload"], "\"s3cret\"");
+    }
 }

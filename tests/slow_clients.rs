@@ -27,26 +27,30 @@ async fn stalled_clients_cost_nothing_and_are_closed() {
     let mut publisher = redis.publisher().await;
     let payload = vec![b'x'; 50_000];
     let mut warm = 0;
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     // 20 MB, far more than the kernel takes for a client that does not read.
     for n in 0..400 {
         let published = Instant::now();
         publisher.publish("run:42:output:stdout", &payload).await;
         reader.run_event().await;
-        slowest = slowest.max(published.elapsed());
+        waits.push(published.elapsed());
         if n == 100 {
             warm = broker.process.rss_bytes();
         }
     }
     let grown = broker.process.rss_bytes().saturating_sub(warm);
     assert!(grown < 16 * MIB, "{grown} bytes more for 15 MB of events");
-    assert!(
-        slowest < Duration::from_secs(1),
-        "the reader waited {slowest:?}"
-    );
+    // Whoever is delayed by others is delayed often; a busy machine pauses now
+    // and then.
+    waits.sort_unstable();
+    let wait = waits[395];
+    assert!(wait < Duration::from_secs(1), "the reader waits {wait:?}");
 
     wait_sessions(&broker, 1).await;
-    let closed = broker.metric("runcast_sessions_closed_total", &[]).await;
+    let timeout = [("reason", "write_timeout")];
+    let closed = broker
+        .metric("runcast_sessions_closed_total", &timeout)
+        .await;
     assert_eq!(closed, 20.0);
     publisher
         .publish("run:42:output:stdout", "\"still here\"")

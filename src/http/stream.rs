@@ -21,6 +21,10 @@ const X_ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering
 /// Header a reconnecting EventSource sends.
 const LAST_EVENT_ID: &str = "Last-Event-ID";
 
+/// Temporary trouble is a status only for a client that wants no stream.
+const FOR_NOW: &str = "The stream cannot begin for now. Only if `Accept` leaves out text/event-stream; else 200 with retry, problem and goodbye";
+const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is";
+
 /// Streams a run from the default backend.
 #[utoipa::path(
     get,
@@ -43,6 +47,8 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
         (status = 204, description = "The client has seen the run's end; do not come back"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 404, description = "The backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream(
@@ -65,6 +71,8 @@ pub(super) async fn stream(
         (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream_redis(
@@ -87,6 +95,8 @@ pub(super) async fn stream_redis(
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 404, description = "The kubectl backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream_kubectl(

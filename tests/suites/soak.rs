@@ -219,7 +219,10 @@ impl Load {
             "hubs                 {evicted} evicted, {retired} retired"
         ));
         report(&format!("slow clients         {fallen} gaps, {cut} closed"));
-        assert!(streams > 0 && evicted > 0.0 && fallen > 0.0, "no load");
+        assert!(
+            streams > 0 && evicted > 0.0 && fallen > 0.0 && cut > 0.0,
+            "no load"
+        );
         self.shared.is_over.store(true, Ordering::Relaxed);
         for task in self.tasks {
             task.await.expect("no part of the load panics");

@@ -19,6 +19,7 @@ use super::wait::{SOON, eventually};
 pub(crate) struct BrokerSettings {
     environment: Vec<(String, String)>,
     file: Option<String>,
+    arguments: Vec<String>,
 }
 
 impl BrokerSettings {
@@ -36,6 +37,12 @@ impl BrokerSettings {
         self
     }
 
+    /// Gives the broker a command line of its own in place of `serve`.
+    pub(crate) fn arguments(mut self, arguments: &[&str]) -> Self {
+        self.arguments = arguments.iter().map(ToString::to_string).collect();
+        self
+    }
+
     /// Starts the broker and waits until it listens.
     pub(crate) async fn start(&self) -> Broker {
         let dir = TempDir::new().expect("a temporary directory");
@@ -44,8 +51,18 @@ impl BrokerSettings {
             std::fs::write(path, text).expect("the directory is ours");
         }
         let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
+        // Settings of whoever runs the tests are none of theirs.
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if text == "RUNCAST_CONFIG" || text.starts_with("RUNCAST__") {
+                command.env_remove(name);
+            }
+        }
+        match self.arguments.as_slice() {
+            [] => command.arg("serve"),
+            arguments => command.args(arguments),
+        };
         command
-            .arg("serve")
             .current_dir(dir.path())
             .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
             .env("RUNCAST__LOG__FORMAT", "json")

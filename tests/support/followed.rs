@@ -15,7 +15,7 @@ use runcast_actors::settings::KubectlSettings;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
-use super::kube_api::KubeApi;
+use super::kube_api::{KubeApi, kubectl};
 
 /// Longest wait for anything that must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -84,6 +84,7 @@ impl Setup {
     pub(crate) fn of(api: &KubeApi) -> Self {
         Self {
             settings: KubectlSettings {
+                command: kubectl(),
                 extra_args: vec![format!("--kubeconfig={}", api.kubeconfig().display())],
                 max_backoff: Duration::from_millis(500),
                 ..KubectlSettings::default()

@@ -290,6 +290,12 @@ impl Drop for KubeApi {
     }
 }
 
+/// Returns the kubectl to test with: the program that `RUNCAST_TEST_KUBECTL`
+/// names, or the one on `PATH`.
+pub(crate) fn kubectl() -> String {
+    std::env::var("RUNCAST_TEST_KUBECTL").unwrap_or_else(|_| "kubectl".to_owned())
+}
+
 /// Returns the processes that have `marker` in their command line, this one
 /// and zombies aside.
 pub(crate) fn processes(marker: &str) -> Vec<u32> {

@@ -14,12 +14,8 @@ impl Handler<Arrived> for RunHub {
 
     fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
         self.writer.begin(arrived.received_at);
-        let refused = self.stats.take_refused();
-        if refused > 0 {
-            self.gap(Gap {
-                missed: Some(refused),
-                ..Gap::unknown(GapReason::Overflow)
-            });
+        if let Some(gap) = arrived.refused_before.gap() {
+            self.gap(gap);
         }
         let now = Timestamp::now();
         for message in arrived.messages {

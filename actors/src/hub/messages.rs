@@ -6,6 +6,7 @@ use std::time::Instant;
 use actix::Message;
 use bytes::Bytes;
 
+use super::Refused;
 use crate::broker::{NewEvent, PublishResult, RunDetail};
 use crate::protocol::{Cursor, EventKind};
 use crate::worker::{AttachId, Inbox};
@@ -46,6 +47,8 @@ impl Incoming {
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Arrived {
+    /// What the mailbox refused right before them.
+    pub refused_before: Refused,
     /// In the order of arrival.
     pub messages: Vec<Incoming>,
     /// When the first of them was read.
@@ -61,7 +64,7 @@ pub struct Disconnected;
 /// this run were refused.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Overflowed;
+pub struct Overflowed(pub Refused);
 
 /// A worker's first client of the run came: send the log, then what follows.
 #[derive(Debug, Message)]

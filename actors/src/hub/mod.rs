@@ -24,7 +24,7 @@ pub use messages::{
     Retire,
 };
 pub use registry::{HubEntry, Registry};
-pub use stats::HubStats;
+pub use stats::{HubStats, Refused};
 
 use crate::broker::{BrokerShared, RunDetail, RunSummary};
 use crate::protocol::{BackendKind, Gap, GapReason, RunId};
@@ -340,13 +340,11 @@ impl Handler<Disconnected> for RunHub {
 impl Handler<Overflowed> for RunHub {
     type Result = ();
 
-    fn handle(&mut self, _: Overflowed, ctx: &mut Self::Context) {
-        let refused = self.stats.take_refused();
-        self.gap(Gap {
-            missed: (refused > 0).then_some(refused),
-            ..Gap::unknown(GapReason::Overflow)
-        });
-        self.publish(ctx);
+    fn handle(&mut self, Overflowed(refused): Overflowed, ctx: &mut Self::Context) {
+        if let Some(gap) = refused.gap() {
+            self.gap(gap);
+            self.publish(ctx);
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use actix::prelude::*;
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
 
-use super::{HubStats, Overflowed, Retire, RunHub};
+use super::{HubStats, Overflowed, Refused, Retire, RunHub};
 use crate::metrics::Gauge;
 use crate::protocol::{BackendKind, RunId};
 
@@ -154,9 +154,10 @@ impl Registry {
                 if stats.is_unwatched() && stats.idle_time() >= ttl {
                     retire(entry);
                 }
-                if stats.has_refused() {
-                    // Refused again: the next sweep or message tells.
-                    let _ = entry.hub.try_send(Overflowed);
+                let refused = stats.take_refused();
+                if refused != Refused::NONE && entry.hub.try_send(Overflowed(refused)).is_err() {
+                    // The next sweep or message tells.
+                    stats.refuse(refused);
                 }
             });
         }

@@ -7,6 +7,8 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
+use crate::protocol::{Gap, GapReason};
+
 static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Shared between a hub, the registry and the workers it serves.
@@ -84,21 +86,20 @@ impl HubStats {
         self.ring_bytes.load(Relaxed)
     }
 
-    /// Counts messages the mailbox refused.
-    pub(crate) fn refuse(&self, count: u64) {
-        self.refused.fetch_add(count, Relaxed);
+    /// Notes messages the mailbox refused.
+    pub(crate) fn refuse(&self, refused: Refused) {
+        let add = |before| Some(Refused(before).and(refused).0);
+        // Never refuses to add, so there is no error.
+        let _ = self.refused.fetch_update(Relaxed, Relaxed, add);
     }
 
-    /// Takes the number of messages refused since the last call.
-    pub(crate) fn take_refused(&self) -> u64 {
+    /// Takes what was refused since the last call. Whoever sends next takes it
+    /// along: so it is told after all that was accepted before.
+    pub(crate) fn take_refused(&self) -> Refused {
         match self.refused.load(Relaxed) {
-            0 => 0,
-            _ => self.refused.swap(0, Relaxed),
+            0 => Refused::NONE,
+            _ => Refused(self.refused.swap(0, Relaxed)),
         }
-    }
-
-    pub(crate) fn has_refused(&self) -> bool {
-        self.refused.load(Relaxed) > 0
     }
 
     /// Marks the hub as about to be retired; `false` if it is already.
@@ -108,5 +109,52 @@ impl HubStats {
 
     pub(crate) fn stop_retiring(&self) {
         self.retiring.store(false, Relaxed);
+    }
+}
+
+/// How many messages of a run its hub's mailbox refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refused(u64);
+
+impl Refused {
+    /// None at all.
+    pub const NONE: Self = Self(0);
+    /// Some, and nobody knows how many.
+    pub const UNKNOWN: Self = Self(u64::MAX);
+
+    /// This many.
+    pub fn count(messages: usize) -> Self {
+        Self(messages as u64)
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0.saturating_add(other.0))
+    }
+
+    /// Returns what is to be told of it, if anything: a gap, with its count if
+    /// that is known.
+    pub fn gap(self) -> Option<Gap> {
+        (self != Self::NONE).then(|| Gap {
+            missed: (self != Self::UNKNOWN).then_some(self.0),
+            ..Gap::unknown(GapReason::Overflow)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_once_unknown_stays_unknown() {
+        let told = |refused: Refused| refused.gap().map(|gap| gap.missed);
+        assert_eq!(told(Refused::NONE), None);
+        assert_eq!(
+            told(Refused::count(2).and(Refused::count(3))),
+            Some(Some(5))
+        );
+        assert_eq!(told(Refused::UNKNOWN.and(Refused::count(1))), Some(None));
     }
 }

@@ -14,7 +14,7 @@ use tracing::{debug, error, info, warn};
 use super::push_queue::{Push, PushQueue, Turn};
 use super::{RedisLink, RedisStore, client};
 use crate::broker::BrokerShared;
-use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Registry};
+use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Refused, Registry};
 use crate::metrics::{EventResult, RejectReason};
 use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 
@@ -342,6 +342,7 @@ impl RedisSubscriber {
         for (run_id, messages) in batches.runs {
             let run_id = std::str::from_utf8(&run_id).unwrap_or_default();
             let batch = Arrived {
+                refused_before: Refused::NONE,
                 messages,
                 received_at,
             };
@@ -358,12 +359,13 @@ impl RedisSubscriber {
         }
     }
 
-    fn send_to(&self, entry: &HubEntry, batch: Arrived) {
-        let count = batch.messages.len() as u64;
+    fn send_to(&self, entry: &HubEntry, mut batch: Arrived) {
+        batch.refused_before = entry.stats.take_refused();
         if let Err(refused) = entry.hub.try_send(batch) {
-            entry.stats.refuse(count);
             self.shared.metrics.mailbox_refusals.inc();
             let (SendError::Full(batch) | SendError::Closed(batch)) = refused;
+            let count = Refused::count(batch.messages.len());
+            entry.stats.refuse(batch.refused_before.and(count));
             self.count_all(&batch.messages, EventResult::Refused);
         }
     }
@@ -402,8 +404,10 @@ impl RedisSubscriber {
         );
         self.shared.metrics.redis.queue_overflows.add(count);
         self.shared.registry.each(BackendKind::Redis, |_, entry| {
-            if entry.hub.try_send(Overflowed).is_err() {
-                entry.stats.refuse(1);
+            // What was refused before is in the same gap, whose size is unknown.
+            entry.stats.take_refused();
+            if entry.hub.try_send(Overflowed(Refused::UNKNOWN)).is_err() {
+                entry.stats.refuse(Refused::UNKNOWN);
             }
         });
     }
@@ -414,7 +418,7 @@ fn tell_disconnected(registry: &Registry) {
     registry.each(BackendKind::Redis, |_, entry| {
         // Refused: the next message or sweep tells of a gap all the same.
         if entry.hub.try_send(Disconnected).is_err() {
-            entry.stats.refuse(1);
+            entry.stats.refuse(Refused::UNKNOWN);
         }
     });
 }
