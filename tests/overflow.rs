@@ -21,8 +21,25 @@ struct Seen {
     gap: Option<Option<u64>>,
 }
 
+/// Floods brokers until one has reached the bound that `counter` counts: on a
+/// busy machine one may keep up. Each time all is there or told.
+async fn flood_over(
+    counter: &str,
+    settings: impl Fn(BrokerSettings) -> BrokerSettings,
+) -> (Broker, Seen) {
+    for _ in 0..10 {
+        let (broker, seen) = flood(&settings).await;
+        assert_eq!(seen.events + seen.counted, FLOOD, "{seen:?}");
+        if broker.metric(counter, &[]).await > 0.0 {
+            return (broker, seen);
+        }
+        assert_eq!(seen.gaps, 0, "{seen:?}");
+    }
+    panic!("{counter} does not move: the bound is not reached");
+}
+
 /// Starts a broker, publishes the flood to it and reads all that comes.
-async fn flood(settings: impl FnOnce(BrokerSettings) -> BrokerSettings) -> (Broker, Seen) {
+async fn flood(settings: impl Fn(BrokerSettings) -> BrokerSettings) -> (Broker, Seen) {
     let redis = Redis::start().await;
     let broker = settings(Broker::redis(&redis)).start_ready().await;
     let mut client = broker.follow("42/stream").await;
@@ -80,13 +97,10 @@ async fn read_to_silence(client: &mut SseClient, seen: &mut Seen) -> bool {
 }
 
 /// Checks that what the queue before routing drops is what clients are told.
-async fn check_queue(settings: impl FnOnce(BrokerSettings) -> BrokerSettings) {
-    let (broker, seen) = flood(settings).await;
-    assert!(seen.gaps > 0, "no overflow: {seen:?}");
-    assert_eq!(seen.events + seen.counted, FLOOD, "{seen:?}");
-    let dropped = broker
-        .metric("runcast_redis_queue_overflows_total", &[])
-        .await;
+async fn check_queue(settings: impl Fn(BrokerSettings) -> BrokerSettings) {
+    let counter = "runcast_redis_queue_overflows_total";
+    let (broker, seen) = flood_over(counter, settings).await;
+    let dropped = broker.metric(counter, &[]).await;
     assert_eq!(dropped, seen.counted as f64, "{seen:?}");
 }
 
@@ -113,9 +127,7 @@ async fn a_full_mailbox_of_a_hub_loses_nothing_in_silence() {
             .set("hub.mailbox", 1)
             .set("hub.ring_bytes", "64MiB")
     };
-    let (broker, seen) = flood(tiny).await;
-    assert!(seen.counted > 0, "the bound was not reached: {seen:?}");
-    assert_eq!(seen.events + seen.counted, FLOOD, "{seen:?}");
+    let (broker, seen) = flood_over("runcast_mailbox_refusals_total", tiny).await;
     let refused = [("result", "refused")];
     let refused = broker.metric("runcast_events_in_total", &refused).await;
     assert_eq!(refused, seen.counted as f64, "{seen:?}");
@@ -131,8 +143,6 @@ async fn a_full_inbox_of_a_worker_is_caught_up_without_loss() {
             .set("hub.ring_bytes", "64MiB")
             .set("server.workers", 1)
     };
-    let (broker, seen) = flood(tiny).await;
+    let (_broker, seen) = flood_over("runcast_inbox_refusals_total", tiny).await;
     assert_eq!((seen.events, seen.gaps), (FLOOD, 0), "{seen:?}");
-    let refusals = broker.metric("runcast_inbox_refusals_total", &[]).await;
-    assert!(refusals > 0.0, "the bound was not reached");
 }
