@@ -121,6 +121,24 @@ async fn a_lost_announcement_is_counted_and_a_doubled_one_dropped() {
     );
 }
 
+/// The number after the greatest one is none.
+#[tokio::test]
+async fn a_forged_number_at_its_limit_harms_nobody() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let mut client = broker.follow("42/stream").await;
+    let mut publisher = redis.publisher().await;
+    for (seq, us) in [(u64::MAX, 1001), (3, 1002), (u64::MAX, 1003)] {
+        let message = format!("1 1795464000123 {seq} {us} 0 output 0 1 s\n{us}");
+        publisher.publish("run:{42}:events", message).await;
+    }
+    assert_eq!(client.run_event().await.payload(), "1001");
+    assert_eq!(client.gap().await.0, "rewound");
+    assert_eq!(client.run_event().await.payload(), "1002");
+    assert_eq!(client.gap().await.0, "disconnected");
+    assert_eq!(client.run_event().await.payload(), "1003");
+}
+
 #[tokio::test]
 async fn a_forged_announcement_over_the_limit_is_told_not_delivered() {
     let redis = Redis::start().await;

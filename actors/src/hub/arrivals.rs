@@ -159,7 +159,7 @@ impl RunHub {
         }
         if id.seq <= last.seq {
             self.gap(gap(None, GapReason::Rewound));
-        } else if id.seq > last.seq + 1 {
+        } else if id.seq - last.seq > 1 {
             self.gap(gap(Some(id.seq - last.seq - 1), GapReason::Disconnected));
         }
         true
