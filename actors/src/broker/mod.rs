@@ -101,6 +101,9 @@ impl Broker {
             return Ok(StreamAnswer::Ended);
         }
         let worker = Worker::current(shared);
+        // Once more: both may have changed while we waited. From here on nothing
+        // waits, so this stream is seen by a drain that comes now.
+        self.check_room()?;
         let run = worker
             .run(request.backend, &request.run_id)
             .map_err(|problem| (problem, CloseReason::Overload))?;

@@ -112,7 +112,10 @@ impl BrokerShared {
                 clippy::disallowed_methods,
                 reason = "one per attachment, and it must not be refused"
             )]
-            entry.hub.do_send(Attach { attach_id, inbox });
+            entry.hub.do_send(Attach {
+                attach_id,
+                inbox: Some(inbox),
+            });
             entry.stats.add_attachment();
             (entry.hub.clone(), Arc::clone(&entry.stats))
         })

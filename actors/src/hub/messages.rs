@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::Refused;
 use crate::broker::{NewEvent, PublishResult, RunDetail};
 use crate::protocol::{Cursor, EventKind};
-use crate::worker::{AttachId, Inbox};
+use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 
 /// A message as the subscriber read it, its channel already split.
 #[derive(Debug, Clone)]
@@ -72,8 +72,17 @@ pub struct Overflowed(pub Refused);
 pub struct Attach {
     /// Names the attachment in every answer.
     pub attach_id: AttachId,
-    /// Where to answer.
-    pub inbox: Arc<Inbox>,
+    /// Where to answer; `None` once the hub has taken it.
+    pub inbox: Option<Arc<Inbox>>,
+}
+
+impl Drop for Attach {
+    /// A hub that ends with this in its mailbox never answers it.
+    fn drop(&mut self) {
+        if let Some(inbox) = self.inbox.take() {
+            inbox.push(WorkerMessage::Run(self.attach_id, RunMessage::Lost));
+        }
+    }
 }
 
 /// A worker's last client of the run left.

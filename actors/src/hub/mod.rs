@@ -108,6 +108,10 @@ impl RunHub {
 
     /// Writes a gap that all clients of the run are told.
     fn gap(&mut self, gap: Gap) {
+        if matches!(self.end, EndState::Ended { .. }) {
+            // Nothing may follow `end`.
+            return;
+        }
         self.shared.metrics.gaps.of(gap.reason).inc();
         warn!(
             run_id = %self.run_id,
@@ -300,9 +304,12 @@ impl Drop for RunHub {
 impl Handler<Attach> for RunHub {
     type Result = ();
 
-    fn handle(&mut self, attach: Attach, ctx: &mut Self::Context) {
+    fn handle(&mut self, mut attach: Attach, ctx: &mut Self::Context) {
+        let Some(inbox) = attach.inbox.take() else {
+            return;
+        };
         let attachment = Attachment {
-            inbox: attach.inbox,
+            inbox,
             next_no: self.log.end_no(),
             waits: true,
         };

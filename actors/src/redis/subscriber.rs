@@ -260,6 +260,8 @@ impl RedisSubscriber {
 
     fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
         let received_at = Instant::now();
+        // What arrives proves the link as well as an echo does.
+        self.probe.misses = 0;
         let metrics = &self.shared.metrics.redis;
         metrics.queue_messages.set(turn.left.0);
         metrics.queue_bytes.set(turn.left.1);
@@ -364,7 +366,12 @@ impl RedisSubscriber {
         if let Err(refused) = entry.hub.try_send(batch) {
             self.shared.metrics.mailbox_refusals.inc();
             let (SendError::Full(batch) | SendError::Closed(batch)) = refused;
-            let count = Refused::count(batch.messages.len());
+            let is_framed = |message: &Incoming| matches!(message, Incoming::Framed(_));
+            let count = match batch.messages.iter().any(is_framed) {
+                // Their own numbers tell how many are missing.
+                true => Refused::UNKNOWN,
+                false => Refused::count(batch.messages.len()),
+            };
             entry.stats.refuse(batch.refused_before.and(count));
             self.count_all(&batch.messages, EventResult::Refused);
         }

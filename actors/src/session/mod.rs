@@ -84,7 +84,7 @@ impl Actor for SseSession {
             SeatState::Closing(reason) => reason,
             // The body was not waiting for more when it was dropped: what it
             // gave last found no room in the socket.
-            _ if !self.seat.parked.get() && self.run.is_overdue(&self.seat) => {
+            SeatState::Live if !self.seat.parked.get() && self.run.is_overdue(&self.seat) => {
                 CloseReason::WriteTimeout
             }
             _ => CloseReason::ClientGone,

@@ -5,6 +5,7 @@ mod reading;
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use actix::Addr;
@@ -136,7 +137,10 @@ impl WorkerRun {
                 self.wake_waiting();
                 return true;
             }
-            RunMessage::Reset(from) => self.reset_log(from),
+            RunMessage::Reset(from) => {
+                self.reset_log(from);
+                self.wake_waiting();
+            }
             RunMessage::Notice(frame) => self.notify(&frame),
             RunMessage::StandingNotice(frame) => {
                 if let Some(frame) = &frame {
@@ -214,6 +218,10 @@ impl WorkerRun {
     /// The hub died: a new one begins with an empty log and other ids.
     fn lost(self: &Rc<Self>) {
         let worker = self.worker();
+        if worker.shared.draining.load(Relaxed) {
+            // Hubs end with the process; there is none to attach to.
+            return self.say_goodbye(CloseReason::Drain);
+        }
         worker.shared.metrics.actor_restarts.inc();
         let old = self.attach_id.replace(AttachId::next());
         let attached = worker.shared.attach_hub(
@@ -253,6 +261,7 @@ impl WorkerRun {
         worker.shared.metrics.gaps.of(GapReason::Restarted).inc();
         self.log.borrow_mut().reset(0, 0, Dropped::default());
         self.flushed_no.set(0);
+        self.overflowed_no.set(0);
         self.identity.set(None);
     }
 
@@ -342,6 +351,8 @@ impl WorkerRun {
         session: &Addr<SseSession>,
     ) {
         let Some(hub) = self.identity.get() else {
+            // The hub was lost meanwhile: wait for the next one.
+            self.waiting.borrow_mut().push(session.clone());
             return;
         };
         let log = self.log.borrow();
