@@ -7,7 +7,8 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::support::kube_api::KubeApi;
-use crate::support::{Broker, eventually};
+use crate::support::wait::SOON;
+use crate::support::{Broker, Redis, eventually};
 
 /// An HTTP/1.0 client knows no chunks; its stream ends with its connection.
 #[tokio::test]
@@ -35,6 +36,30 @@ async fn an_http_1_0_stream_was_chunked() {
         "{head}"
     );
     assert!(body.starts_with("retry: "), "{body}");
+}
+
+/// A gap that was written behind the end hid it from who came for what is new.
+#[tokio::test]
+async fn an_oversized_message_after_the_end_hid_it() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("runs.end_grace", "100ms")
+        .start_ready()
+        .await;
+    let mut client = broker.follow("42/stream").await;
+    let mut publisher = redis.publisher().await;
+    publisher.publish("run:42:status", "failed").await;
+    let ended = client.rest(SOON).await;
+    let end = ended.last().expect("an end").clone();
+    publisher
+        .publish("run:42:output:stdout", vec![b'x'; 300_000])
+        .await;
+    let too_large = [("result", "too_large")];
+    broker
+        .wait_metric("runcast_events_in_total", &too_large, 1.0)
+        .await;
+    let mut late = broker.follow("42/stream?from=now").await;
+    assert_eq!(late.rest(SOON).await, [end]);
 }
 
 /// serde takes an array for a struct, its fields in order.
