@@ -88,7 +88,7 @@ impl Worker {
                         // None: detached meanwhile.
                         if let Some(run) = run
                             && run.apply(message)
-                            && !touched.iter().any(|known| Rc::ptr_eq(known, &run))
+                            && run.first_touch(self.pass.get())
                         {
                             touched.push(run);
                         }

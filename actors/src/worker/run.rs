@@ -49,6 +49,8 @@ pub(crate) struct WorkerRun {
     members: RefCell<Slab<Member>>,
     /// The pump's turn in which the log was trimmed last.
     trimmed_pass: Cell<u64>,
+    /// The pump's turn that last brought something to flush.
+    touched_pass: Cell<u64>,
     waiting: RefCell<Vec<Addr<SseSession>>>,
     standing_notice: RefCell<Option<Bytes>>,
     last_event_ts: Cell<Option<Timestamp>>,
@@ -89,6 +91,7 @@ impl WorkerRun {
             flush_timer: Cell::new(false),
             members: RefCell::default(),
             trimmed_pass: Cell::new(0),
+            touched_pass: Cell::new(0),
             waiting: RefCell::default(),
             standing_notice: RefCell::default(),
             last_event_ts: Cell::new(None),
@@ -263,6 +266,11 @@ impl WorkerRun {
         self.flushed_no.set(0);
         self.overflowed_no.set(0);
         self.identity.set(None);
+    }
+
+    /// Whether this is the first time in the pump's turn `pass`.
+    pub(super) fn first_touch(&self, pass: u64) -> bool {
+        self.touched_pass.replace(pass) != pass
     }
 
     // ---- pacing ------------------------------------------------------------
