@@ -18,18 +18,15 @@ impl Metrics {
     }
 
     fn session_families(&self, out: &mut Families) {
-        let by_backend = |numbers: &dyn Fn(BackendKind) -> u64| {
-            BackendKind::ALL.map(|backend| (vec![("backend", backend.as_str())], numbers(backend)))
-        };
         out.gauge(
             "runcast_sessions",
             "Streams open now.",
-            by_backend(&|backend| self.sessions_open.of(backend).get()),
+            by_backend(|backend| self.sessions_open.of(backend).get()),
         );
         out.counter(
             "runcast_sessions_opened_total",
             "Streams opened.",
-            by_backend(&|backend| self.sessions_opened.of(backend).get()),
+            by_backend(|backend| self.sessions_opened.of(backend).get()),
         );
         out.counter(
             "runcast_sessions_closed_total",
@@ -59,12 +56,7 @@ impl Metrics {
         out.gauge(
             "runcast_hubs",
             "Run hubs now.",
-            BackendKind::ALL.map(|backend| {
-                (
-                    vec![("backend", backend.as_str())],
-                    self.hubs.of(backend).get(),
-                )
-            }),
+            by_backend(|backend| self.hubs.of(backend).get()),
         );
         out.counter(
             "runcast_events_in_total",
@@ -239,6 +231,11 @@ impl Metrics {
             }),
         );
     }
+}
+
+/// Returns a sample for each backend.
+fn by_backend(number: impl Fn(BackendKind) -> u64) -> [(Labels, u64); BackendKind::ALL.len()] {
+    BackendKind::ALL.map(|backend| (vec![("backend", backend.as_str())], number(backend)))
 }
 
 /// A metric with all its samples.

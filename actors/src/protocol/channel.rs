@@ -86,18 +86,6 @@ pub enum ChannelError {
     UnknownKind,
 }
 
-impl ChannelError {
-    /// Returns the word used as a metric label.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Foreign => "foreign_channel",
-            Self::NotUtf8 => "channel_not_utf8",
-            Self::RunId(_) => "bad_run_id",
-            Self::UnknownKind => "unknown_kind",
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -11,7 +11,6 @@ use futures_util::task::AtomicWaker;
 use crate::protocol::Problem;
 use crate::run_log::Dropped;
 use crate::run_log::HubIdentity;
-use crate::session::CloseReason;
 use crate::sse::Segment;
 
 /// Names one attachment of a worker to a hub. A message of an attachment that
@@ -62,8 +61,6 @@ pub enum RunMessage {
     StandingNotice(Option<Bytes>),
     /// The run cannot be served: `problem` and `goodbye` to all.
     Failed(Problem),
-    /// All who watch are to be closed.
-    Close(CloseReason),
     /// The hub is gone without a word (it panicked): attach to a new one.
     Lost,
 }

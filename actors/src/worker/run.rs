@@ -152,7 +152,6 @@ impl WorkerRun {
                 *self.standing_notice.borrow_mut() = frame;
             }
             RunMessage::Failed(problem) => self.failed(&problem),
-            RunMessage::Close(reason) => self.say_goodbye(reason),
             RunMessage::Lost => self.lost(),
         }
         false
