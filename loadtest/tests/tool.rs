@@ -2,9 +2,12 @@
 //! exactly, or its figures about anything else mean nothing.
 
 use std::io::{BufRead as _, BufReader};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+
+use port::free_port;
+
+#[path = "../../tests/support/port.rs"]
+mod port;
 
 const TOOL: &str = env!("CARGO_BIN_EXE_runcast-loadtest");
 
@@ -18,21 +21,22 @@ impl Drop for Server {
 }
 
 fn start_redis() -> (Server, String) {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
-    let addr = listener.local_addr().expect("bound");
-    drop(listener);
-    let child = Command::new("redis-server")
-        .args(["--port", &addr.port().to_string(), "--save", ""])
-        .stdout(Stdio::null())
+    let port = free_port();
+    let mut child = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1"])
+        .args(["--save", "", "--loglevel", "notice"])
+        .stdout(Stdio::piped())
         .spawn()
         .expect("redis-server is installed");
+    let log = BufReader::new(child.stdout.take().expect("piped"));
     let server = Server(child);
-    let deadline = Instant::now() + Duration::from_secs(10);
-    while TcpStream::connect(addr).is_err() {
-        assert!(Instant::now() < deadline, "redis-server does not answer");
-        std::thread::yield_now();
-    }
-    (server, format!("redis://{addr}"))
+    // Its own word: a connect alone may meet another server, or itself.
+    let is_ready = |line: &String| line.contains("Ready to accept connections");
+    log.lines()
+        .map_while(Result::ok)
+        .find(is_ready)
+        .expect("redis-server starts");
+    (server, format!("redis://127.0.0.1:{port}"))
 }
 
 fn start_bare_loop(redis: &str) -> (Server, String) {
