@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use runcast_actors::broker::{Broker, NewEvent};
 use runcast_actors::protocol::{EventKind, RunId};
+use runcast_actors::store::AppendBatch;
 use serde_json::json;
 
 /// The demo's run.
@@ -69,7 +70,11 @@ pub(crate) async fn run(broker: Broker) {
         }
         let event = event_of(step);
         step += 1;
-        match broker.publish(run_id.clone(), vec![event], false).await {
+        let batch = AppendBatch {
+            events: vec![event],
+            ..AppendBatch::default()
+        };
+        match broker.publish(run_id.clone(), batch).await {
             Ok(results) => {
                 for error in results.into_iter().filter_map(Result::err) {
                     tracing::warn!(%run_id, %error, "demo event was refused");

@@ -4,6 +4,7 @@ use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse};
 use runcast_actors::broker::{NewEvent, PublishError, PublishResult};
 use runcast_actors::protocol::{Problem, RunId};
+use runcast_actors::store::AppendBatch;
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -169,7 +170,14 @@ async fn publish_all(
         .collect();
     let mut published = match accepted.is_empty() {
         true => Vec::new(),
-        false => state.broker.publish(run_id, accepted, restart).await?,
+        false => {
+            let batch = AppendBatch {
+                events: accepted,
+                restart,
+                producer: None,
+            };
+            state.broker.publish(run_id, batch).await?
+        }
     }
     .into_iter();
     Ok(fits
@@ -198,7 +206,7 @@ fn answer(results: Vec<PublishResult>) -> Result<HttpResponse, ApiError> {
     }
     let ids = results
         .into_iter()
-        .map(|result| Some(result.ok()?.to_string()))
+        .map(|result| Some(result.ok()?.id?.to_string()))
         .collect();
     Ok(HttpResponse::Accepted().json(PublishedJson { ids, errors }))
 }
@@ -245,6 +253,7 @@ mod tests {
     use actix_web::ResponseError as _;
     use actix_web::body::MessageBody as _;
     use actix_web::http::header;
+    use runcast_actors::broker::Published;
     use runcast_actors::protocol::DurableId;
 
     use super::*;
@@ -266,11 +275,11 @@ mod tests {
     #[test]
     fn the_answer_follows_the_fate_of_the_events() {
         use serde_json::json;
-        let id = DurableId {
+        let id = Published::new(DurableId {
             epoch: 1,
             seq: 2,
             us: 3,
-        };
+        });
         let large = || Err(PublishError::TooLarge { limit: 9 });
         let gone = || Err(PublishError::Unavailable("timeout".to_owned()));
         check(vec![Ok(id)], 202, json!({"ids": ["1-2-3"], "errors": []}));

@@ -17,7 +17,6 @@ use futures_util::future::join_all;
 pub(crate) use addresses::AddressPlace;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
-pub(crate) use shared::too_many_runs;
 pub use types::*;
 
 use crate::heartbeat::HeartbeatActor;
@@ -26,6 +25,7 @@ use crate::metrics::Family;
 use crate::protocol::{BackendKind, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::sse::retry_block;
+use crate::store::{AppendBatch, AppendResults};
 use crate::stream_filter::FrameFilter;
 use crate::worker::{Worker, WorkerMessage};
 
@@ -177,20 +177,22 @@ impl Broker {
 
     // ---- publishing --------------------------------------------------------
 
-    /// Publishes `events` of a run durably, in order; `restart` begins the run
-    /// anew first. One result for each event.
+    /// Publishes events of a run durably, in order. One result for each event.
     ///
     /// # Errors
     /// When none of them could be handed over.
-    pub async fn publish(
-        &self,
-        run_id: RunId,
-        events: Vec<NewEvent>,
-        restart: bool,
-    ) -> BrokerResult<Vec<PublishResult>> {
+    pub async fn publish(&self, run_id: RunId, batch: AppendBatch) -> BrokerResult<AppendResults> {
         let store = self.shared.store.get();
         let store = store.expect("a broker has its store from its start");
-        store.append(&run_id, events, restart).await
+        let appended = store.append(&run_id, batch).await;
+        appended.map_err(|error| {
+            Problem::new(
+                503,
+                "publish-failed",
+                "Publish failed",
+                format!("{error}; publish again"),
+            )
+        })
     }
 
     // ---- what is known -----------------------------------------------------

@@ -160,8 +160,28 @@ impl DependencyHealth {
     }
 }
 
-/// A published event's id, or why it was refused.
-pub type PublishResult = Result<DurableId, PublishError>;
+/// An event that the store holds, or why it was refused.
+pub type PublishResult = Result<Published, PublishError>;
+
+/// An event that the store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Published {
+    /// Its id; `None` for a retry so late that the store forgot which event it
+    /// repeats.
+    pub id: Option<DurableId>,
+    /// It was accepted before: this is a retry of its producer.
+    pub is_duplicate: bool,
+}
+
+impl Published {
+    /// An event just accepted.
+    pub fn new(id: DurableId) -> Self {
+        Self {
+            id: Some(id),
+            is_duplicate: false,
+        }
+    }
+}
 
 /// A failure before a stream or an answer begins.
 pub type BrokerResult<T> = Result<T, Problem>;

@@ -7,7 +7,7 @@ use actix::prelude::*;
 use super::ending::EndState;
 use super::writer::{IdSource, NewFrame};
 use super::{Append, RunHub};
-use crate::broker::{NewEvent, PublishError, PublishResult};
+use crate::broker::{NewEvent, PublishError, PublishResult, Published};
 use crate::metrics::EventResult;
 use crate::protocol::{DurableId, Timestamp};
 
@@ -53,7 +53,7 @@ impl RunHub {
         if let Some(status) = terminal {
             self.begin_end(status, ctx);
         }
-        Ok(id)
+        Ok(Published::new(id))
     }
 
     /// The id that follows the last one, as `runcast_publish` would give it.

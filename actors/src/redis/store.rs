@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use futures_util::future::LocalBoxFuture;
 use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{RedisError, RedisResult, Value};
 use tracing::{info, warn};
 
 use super::{RedisLink, client};
 use crate::broker::{
-    BrokerResult, BrokerSettings, BrokerShared, NewEvent, PublishError, PublishResult,
+    BrokerSettings, BrokerShared, NewEvent, PublishError, PublishResult, Published,
 };
 use crate::metrics::Metrics;
-use crate::protocol::RunId;
-use crate::store::RunStore;
+use crate::protocol::{DurableId, RunId};
+use crate::store::{
+    AppendBatch, AppendResults, Page, PageQuery, RunStore, StoreError, StoreFuture,
+};
 
 /// The function library; see the head of the file for its call.
 const LIBRARY: &str = include_str!("runcast.lua");
@@ -181,10 +182,17 @@ impl RunStore for RedisStore {
     fn append<'a>(
         &'a self,
         run_id: &'a RunId,
-        events: Vec<NewEvent>,
-        restart: bool,
-    ) -> LocalBoxFuture<'a, BrokerResult<Vec<PublishResult>>> {
-        Box::pin(async move { Ok(self.append_all(run_id, &events, restart).await) })
+        batch: AppendBatch,
+    ) -> StoreFuture<'a, AppendResults> {
+        Box::pin(async move { Ok(self.append_all(run_id, &batch.events, batch.restart).await) })
+    }
+
+    fn read<'a>(&'a self, _: &'a RunId, _: PageQuery) -> StoreFuture<'a, Page> {
+        Box::pin(async move { Err(StoreError("not read yet".to_owned())) })
+    }
+
+    fn positions<'a>(&'a self, _: &'a [RunId]) -> StoreFuture<'a, Vec<Option<DurableId>>> {
+        Box::pin(async move { Err(StoreError("not read yet".to_owned())) })
     }
 }
 
@@ -198,7 +206,7 @@ fn read_answer(value: &Value) -> RedisResult<PublishResult> {
         ))
     };
     Ok(match word.as_str() {
-        "OK" => Ok(detail.parse().map_err(|_| unexpected())?),
+        "OK" => Ok(Published::new(detail.parse().map_err(|_| unexpected())?)),
         "CLOSED" => Err(PublishError::Closed),
         "FENCED" => Err(PublishError::Fenced),
         "TOO_LARGE" => Err(PublishError::TooLarge {
