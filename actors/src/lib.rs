@@ -25,6 +25,7 @@ pub mod heartbeat;
 pub mod hub;
 pub mod kubectl;
 pub mod metrics;
+pub mod order;
 pub mod protocol;
 pub mod reach;
 pub mod redis;
