@@ -13,10 +13,6 @@ use super::problem::{ApiError, ProblemJson, json_answer};
 use super::query::Pairs;
 use super::run_path::RunPath;
 
-/// Most runs of a page, and their number unless the query says otherwise.
-const RUNS_MAX: usize = 1000;
-const RUNS_DEFAULT: usize = 100;
-
 /// Runs this broker knows.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct RunsJson {
@@ -102,17 +98,7 @@ fn page_of(query: &Pairs) -> Result<(Option<RunId>, usize), ApiError> {
     let after = query
         .get("after")
         .map(|text| RunId::parse(text).map_err(|_| ApiError::bad_query("after", text, "a run id")));
-    let limit = query.get("limit").map(|text| {
-        let number = text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=RUNS_MAX).contains(limit));
-        number.ok_or_else(|| ApiError::bad_query("limit", text, "a number from 1 to 1000"))
-    });
-    Ok((
-        after.transpose()?,
-        limit.transpose()?.unwrap_or(RUNS_DEFAULT),
-    ))
+    Ok((after.transpose()?, query.page_size("limit")?))
 }
 
 /// Tells what is known of one run; also of a run never seen.

@@ -20,12 +20,13 @@ pub use shared::BrokerShared;
 pub use types::*;
 
 use crate::heartbeat::HeartbeatActor;
+use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd, HubEntry};
 use crate::metrics::Family;
 use crate::protocol::{BackendKind, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::sse::retry_block;
-use crate::store::{AppendBatch, AppendResults};
+use crate::store::{AppendBatch, AppendResults, RunStore};
 use crate::stream_filter::FrameFilter;
 use crate::worker::{Worker, WorkerMessage};
 
@@ -182,9 +183,7 @@ impl Broker {
     /// # Errors
     /// When none of them could be handed over.
     pub async fn publish(&self, run_id: RunId, batch: AppendBatch) -> BrokerResult<AppendResults> {
-        let store = self.shared.store.get();
-        let store = store.expect("a broker has its store from its start");
-        let appended = store.append(&run_id, batch).await;
+        let appended = self.store().append(&run_id, batch).await;
         appended.map_err(|error| {
             Problem::new(
                 503,
@@ -193,6 +192,32 @@ impl Broker {
                 format!("{error}; publish again"),
             )
         })
+    }
+
+    // ---- history -----------------------------------------------------------
+
+    /// Reads a page of a run's durable events, as its store keeps them.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn history(&self, query: &HistoryQuery) -> BrokerResult<HistoryPage> {
+        let history = History {
+            store: self.store(),
+            settings: &self.shared.settings,
+        };
+        history.page(query).await.map_err(|error| {
+            Problem::new(
+                503,
+                "store-unavailable",
+                "Store unavailable",
+                format!("{error}; ask again"),
+            )
+        })
+    }
+
+    fn store(&self) -> &dyn RunStore {
+        let store = self.shared.store.get();
+        &**store.expect("a broker has its store from its start")
     }
 
     // ---- what is known -----------------------------------------------------
