@@ -26,6 +26,7 @@ pub mod history;
 pub mod hub;
 pub mod kubectl;
 pub mod metrics;
+pub mod order;
 pub mod protocol;
 pub mod reach;
 pub mod redis;

@@ -1,6 +1,7 @@
 //! The Redis backend: one subscription that everything arrives on, and one
 //! managed connection for publishes. No other part knows Redis.
 
+mod connection;
 mod link;
 mod push_queue;
 mod store;

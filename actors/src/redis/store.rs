@@ -2,14 +2,12 @@
 
 use std::sync::Arc;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
 use redis::{RedisError, RedisResult, Value};
 use tracing::{info, warn};
 
-use super::{RedisLink, client};
-use crate::broker::{
-    BrokerSettings, BrokerShared, NewEvent, PublishError, PublishResult, Published,
-};
+use super::RedisLink;
+use super::connection::Connection;
+use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
 use crate::store::{
@@ -27,9 +25,9 @@ const LIBRARY_VERSION: i64 = 1;
 #[derive(Clone)]
 pub struct RedisStore {
     settings: Arc<BrokerSettings>,
-    link: Arc<RedisLink>,
+    link: Option<Arc<RedisLink>>,
     metrics: Arc<Metrics>,
-    connection: ConnectionManager,
+    connection: Connection,
 }
 
 impl RedisStore {
@@ -37,27 +35,25 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(shared: &BrokerShared) -> RedisResult<Self> {
-        let settings = &shared.settings.redis;
-        let config = ConnectionManagerConfig::new()
-            // Unless told otherwise it gives up for ever after six attempts.
-            .set_number_of_retries(usize::MAX)
-            .set_max_delay(settings.reconnect_max_delay)
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.command_timeout));
-        let connection = ConnectionManager::new_lazy_with_config(client(settings)?, config)?;
+    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> RedisResult<Self> {
         Ok(Self {
-            settings: Arc::clone(&shared.settings),
-            link: Arc::clone(&shared.redis),
-            metrics: Arc::clone(&shared.metrics),
-            connection,
+            connection: Connection::new(&settings.redis)?,
+            link: None,
+            settings,
+            metrics,
         })
+    }
+
+    /// Lets publishes be refused at once while `link` is down.
+    pub fn with_link(self, link: Arc<RedisLink>) -> Self {
+        let link = Some(link);
+        Self { link, ..self }
     }
 
     /// Loads the library, unless Redis has it or a newer one. In the
     /// background: a publish that finds none loads it, too.
     pub(super) fn load_function(&self) {
-        let mut store = self.clone();
+        let store = self.clone();
         actix_rt::spawn(async move {
             if let Err(error) = store.ensure_function().await {
                 warn!(%error, "runcast_publish not loaded; durable publishes will fail");
@@ -65,21 +61,21 @@ impl RedisStore {
         });
     }
 
-    async fn ensure_function(&mut self) -> RedisResult<()> {
-        let known: RedisResult<i64> = redis::cmd("FCALL_RO")
-            .arg("runcast_version")
-            .arg(0)
-            .query_async(&mut self.connection)
+    async fn ensure_function(&self) -> RedisResult<()> {
+        let mut ask = redis::cmd("FCALL_RO");
+        ask.arg("runcast_version").arg(0);
+        let known = self
+            .connection
+            .query(&ask, self.connection.deadline())
             .await;
+        let known = known.and_then(|value| Ok(redis::from_redis_value::<i64>(value)?));
         if matches!(known, Ok(version) if version >= LIBRARY_VERSION) {
             return Ok(());
         }
-        redis::cmd("FUNCTION")
-            .arg("LOAD")
-            .arg("REPLACE")
-            .arg(LIBRARY)
-            .query_async::<Value>(&mut self.connection)
-            .await?;
+        let mut load = redis::cmd("FUNCTION");
+        load.arg("LOAD").arg("REPLACE").arg(LIBRARY);
+        let deadline = self.connection.deadline();
+        self.connection.query(&load, deadline).await?;
         info!(version = LIBRARY_VERSION, "runcast_publish loaded");
         Ok(())
     }
@@ -91,21 +87,20 @@ impl RedisStore {
         events: &[NewEvent],
         restart: bool,
     ) -> Vec<PublishResult> {
-        let mut store = self.clone();
-        if !self.link.is_up() {
-            let since = self.link.health().since;
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_up()) {
+            let since = link.health().since;
             let down = PublishError::Unavailable(format!("Redis is down since {since}"));
             return events.iter().map(|_| Err(down.clone())).collect();
         }
-        let mut results = store.call(run_id, events, restart).await;
+        let mut results = self.call(run_id, events, restart).await;
         // After a restart without its data Redis has no functions; nothing of
         // the batch was accepted then.
         if results
             .iter()
             .all(|result| matches!(result, Err(error) if is_missing_function(error)))
-            && store.ensure_function().await.is_ok()
+            && self.ensure_function().await.is_ok()
         {
-            results = store.call(run_id, events, restart).await;
+            results = self.call(run_id, events, restart).await;
         }
         let counters = &self.metrics.redis;
         counters.publishes.add(events.len() as u64);
@@ -124,7 +119,7 @@ impl RedisStore {
     }
 
     async fn call(
-        &mut self,
+        &self,
         run_id: &RunId,
         events: &[NewEvent],
         restart: bool,
@@ -158,16 +153,10 @@ impl RedisStore {
                 pipe.arg("RESTART");
             }
         }
-        // An error of one call is its own, not the pipeline's.
-        pipe.ignore_errors();
-        // The managed connection waits for Redis as long as it takes; we do not.
-        let deadline = settings.redis.command_timeout;
-        let answering = pipe.query_async(&mut self.connection);
-        let answer: RedisResult<Vec<RedisResult<Value>>> =
-            match tokio::time::timeout(deadline, answering).await {
-                Ok(answer) => answer,
-                Err(_) => Err((redis::ErrorKind::Io, "no answer in time").into()),
-            };
+        let answer = self
+            .connection
+            .pipeline(pipe, self.connection.deadline())
+            .await;
         match answer {
             Ok(answers) => answers
                 .into_iter()
