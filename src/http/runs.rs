@@ -3,7 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use runcast_actors::broker::{RunDetail, RunSummary};
-use runcast_actors::protocol::{BackendKind, RunId};
+use runcast_actors::protocol::RunId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -116,11 +116,8 @@ pub(super) async fn run(
     RunPath(run_id): RunPath,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
-    let detail = match state.broker.run(&run_id).await {
-        Some(detail) => RunDetailJson::from(detail),
-        None => RunDetailJson::never_seen(&run_id, state.backends().bare()),
-    };
-    Ok(json_answer(&detail))
+    let detail = state.broker.run(&run_id).await;
+    Ok(json_answer(&RunDetailJson::from(detail)))
 }
 
 impl From<RunSummary> for RunJson {
@@ -160,30 +157,9 @@ impl From<RunDetail> for RunDetailJson {
     }
 }
 
-impl RunDetailJson {
-    fn never_seen(run_id: &RunId, backend: BackendKind) -> Self {
-        Self {
-            run: RunJson {
-                run_id: run_id.to_string(),
-                backend: backend.as_str(),
-                status: None,
-                ended: false,
-                clients: 0,
-                last_event_ts: None,
-                last_id: None,
-            },
-            first_id: None,
-            epoch: None,
-            events: EventCountsJson::default(),
-            gaps: Vec::new(),
-            quiet_because: "this broker has seen no event and no client of this run".to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use runcast_actors::protocol::Timestamp;
+    use runcast_actors::protocol::{BackendKind, Timestamp};
 
     use super::*;
 
@@ -215,6 +191,7 @@ mod tests {
             first_id: Some("1-1-1".to_owned()),
             epoch: Some(1),
             events: [5, 1, 0],
+            plain_events: [0; 3],
             gaps: vec![
                 r#"{"after":null,"before":null,"missed":12345678901234567890,"reason":"trimmed"}"#
                     .to_owned(),

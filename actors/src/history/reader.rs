@@ -80,9 +80,12 @@ impl History<'_> {
             Standing::Known => (Some(seen), None),
             Standing::Missing(missed) => (None, Some((GapReason::Trimmed, Some(missed)))),
             Standing::Foreign(reason) => {
-                let oldest = self.first_read(query, PageFrom::After(0)).await?;
+                let common = match reason {
+                    GapReason::Rewound => self.last_common(query, seen, &page).await?,
+                    _ => 0,
+                };
                 return Ok(Opening {
-                    page: oldest,
+                    page: self.first_read(query, PageFrom::After(common)).await?,
                     beside: None,
                     told: Some((instead.unwrap_or(reason), None)),
                 });
@@ -93,6 +96,37 @@ impl History<'_> {
             beside,
             told: instead.map(|reason| (reason, None)).or(told),
         })
+    }
+
+    /// Returns the seq after which all is new to who has seen `seen`, an event
+    /// that the run as `page` knows it lost: that of the newest one that is no
+    /// younger. A stream goes on there, too.
+    async fn last_common(
+        &self,
+        query: &HistoryQuery,
+        seen: DurableId,
+        page: &Page,
+    ) -> Result<u64, StoreError> {
+        let last = page.head.as_ref().map(|head| head.last);
+        let last = last.unwrap_or(seen);
+        let mut bound = match last.epoch == seen.epoch {
+            true => last.seq.min(seen.seq).saturating_add(1),
+            false => last.seq.saturating_add(1),
+        };
+        for _ in 0..READS_MAX {
+            let page = self
+                .read(query, PageFrom::Before(bound), SCAN_EVENTS)
+                .await?;
+            let mut newest_first = page.events.iter().rev();
+            if let Some(common) = newest_first.find(|event| event.id.us <= seen.us) {
+                return Ok(common.id.seq);
+            }
+            let Some(oldest) = page.events.first().filter(|_| page.more) else {
+                return Ok(0);
+            };
+            bound = oldest.id.seq;
+        }
+        Ok(bound - 1)
     }
 
     async fn forwards(
@@ -246,11 +280,7 @@ impl History<'_> {
 
     // ---- reading -----------------------------------------------------------
 
-    async fn first_read(
-        &self,
-        query: &HistoryQuery,
-        from: PageFrom,
-    ) -> Result<Page, StoreError> {
+    async fn first_read(&self, query: &HistoryQuery, from: PageFrom) -> Result<Page, StoreError> {
         let filter = &query.filter;
         let events_max = match filter.kinds.is_empty() && filter.sources.is_empty() {
             true => query.limit,

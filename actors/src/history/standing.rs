@@ -47,26 +47,28 @@ impl Standing {
 }
 
 /// Why `seen` is no event of the run as its store knows it, if it is none: the
-/// µs tell it from another that took its seq after Redis forgot the first.
+/// µs tell it from another that took its seq after Redis forgot the first. An
+/// epoch later than the store's was forgotten, too.
 fn foreign(seen: DurableId, page: &Page) -> Option<GapReason> {
     let Some(head) = &page.head else {
         return Some(GapReason::Expired);
     };
-    if head.last.epoch != seen.epoch {
+    if head.last.epoch > seen.epoch {
         return Some(GapReason::Expired);
     }
-    if seen.seq > head.last.seq {
+    if head.last.epoch < seen.epoch || seen.seq > head.last.seq {
         return Some(GapReason::Rewound);
     }
     let kept = page.events.iter().map(|event| event.id);
     let mut at_seq = [page.anchor, Some(head.last)]
         .into_iter()
         .flatten()
-        .chain(kept)
+        .chain(kept.clone())
         .filter(|id| id.seq == seen.seq);
-    at_seq
-        .any(|id| id.us != seen.us)
-        .then_some(GapReason::Rewound)
+    // Where the very event is gone, one that follows it may not be older.
+    let is_older = |id: DurableId| id.seq > seen.seq && id.us < seen.us;
+    let is_other = at_seq.any(|id| id.us != seen.us) || kept.clone().any(is_older);
+    is_other.then_some(GapReason::Rewound)
 }
 
 #[cfg(test)]
@@ -116,6 +118,11 @@ mod tests {
         use Standing::{Foreign, Known, Missing};
         let other_us = DurableId { us: 1, ..id(6) };
         let other_epoch = DurableId { epoch: 99, ..id(6) };
+        let later_epoch = DurableId {
+            epoch: 101,
+            ..id(6)
+        };
+        let later_us = DurableId { us: 9999, ..id(2) };
         let empty = 1..=0;
         for (seen, page, expected) in [
             (id(6), page(Some(6), 7..=9), Known),
@@ -133,8 +140,22 @@ mod tests {
                 Foreign(GapReason::Rewound),
             ),
             (other_us, page(Some(6), 7..=9), Foreign(GapReason::Rewound)),
-            (id(10), page(None, empty.clone()), Foreign(GapReason::Rewound)),
-            (other_epoch, page(Some(6), 7..=9), Foreign(GapReason::Expired)),
+            (
+                id(10),
+                page(None, empty.clone()),
+                Foreign(GapReason::Rewound),
+            ),
+            (
+                other_epoch,
+                page(Some(6), 7..=9),
+                Foreign(GapReason::Expired),
+            ),
+            (
+                later_epoch,
+                page(Some(6), 7..=9),
+                Foreign(GapReason::Rewound),
+            ),
+            (later_us, page(None, 4..=9), Foreign(GapReason::Rewound)),
             (id(6), Page::default(), Foreign(GapReason::Expired)),
         ] {
             assert_eq!(Standing::after(seen, &page), expected, "{seen} {page:?}");
