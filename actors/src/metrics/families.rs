@@ -14,6 +14,7 @@ impl Metrics {
         self.hub_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
+        self.store_families(&mut out);
         out.0
     }
 
@@ -229,6 +230,29 @@ impl Metrics {
                     redis.rejected.of(reason).get(),
                 )
             }),
+        );
+    }
+
+    fn store_families(&self, out: &mut Families) {
+        let store = &self.store;
+        for (name, help, gauge) in [
+            (
+                "runcast_store_runs",
+                "Runs the embedded store knows now.",
+                &store.runs,
+            ),
+            (
+                "runcast_store_bytes",
+                "Bytes the runs of the embedded store take together.",
+                &store.bytes,
+            ),
+        ] {
+            out.gauge(name, help, [(vec![], gauge.get())]);
+        }
+        out.counter(
+            "runcast_store_evicted_runs_total",
+            "Runs the embedded store forgot to make room.",
+            [(vec![], store.evicted_runs.get())],
         );
     }
 }

@@ -177,6 +177,17 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
+/// What the embedded store counts.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Runs it knows now.
+    pub runs: Gauge,
+    /// What they take together, in bytes.
+    pub bytes: Gauge,
+    /// Runs forgotten to make room.
+    pub evicted_runs: Counter,
+}
+
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -210,6 +221,8 @@ pub struct Metrics {
     pub actor_restarts: Counter,
     /// The Redis side.
     pub redis: RedisCounters,
+    /// The embedded store.
+    pub store: StoreCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
 
