@@ -14,6 +14,7 @@ mod embedded;
 mod embedded_end;
 mod faults;
 mod filters;
+mod history;
 mod hostile;
 mod hostile_payloads;
 mod http_api;
