@@ -34,3 +34,4 @@ mod resume;
 mod settings;
 mod shutdown;
 mod slow_clients;
+mod store;
