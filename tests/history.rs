@@ -361,22 +361,6 @@ async fn a_bad_question_is_refused_and_a_store_away_is_told() {
     .await;
 }
 
-#[tokio::test]
-async fn an_embedded_broker_has_history_too() {
-    let broker = Broker::embedded()
-        .set("history.max_events", 5)
-        .start_ready()
-        .await;
-    let all = publish(&broker, 1, 8).await;
-    let oldest = page(&broker, "limit=2").await;
-    assert_eq!(numbers(&oldest), [4, 5]);
-    assert_eq!(oldest["events"][0]["data"]["backend"], "embedded");
-    let after = page(&broker, &format!("after={}", all[0])).await;
-    assert_eq!(after["gap"]["missed"], 2);
-    let before = page(&broker, &format!("limit=2&before={}", all[7])).await;
-    assert_eq!(numbers(&before), [6, 7]);
-}
-
 /// A page ends by its bytes, too; whoever reads on misses nothing.
 #[tokio::test]
 async fn large_events_make_short_pages() {
