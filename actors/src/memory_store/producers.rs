@@ -6,10 +6,10 @@ use std::sync::Arc;
 use crate::protocol::DurableId;
 use crate::store::Producer;
 
-/// Most producers a run remembers; the one silent longest goes first. What
+/// Most producers a run remembers, as in Redis; the one silent longest goes first. What
 /// such a one repeats is then a new event, and what it goes on with counts the
 /// numbers before as lost.
-pub(super) const PRODUCERS_MAX: usize = 1024;
+pub(super) const PRODUCERS_MAX: usize = 64;
 
 /// What a producer remembered costs: its entry, its name.
 pub(super) const PRODUCER_BYTES: u64 = 256;

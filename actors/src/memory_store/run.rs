@@ -148,7 +148,8 @@ impl RunState {
         Ok(Published::new(id))
     }
 
-    /// Forgets the run but for its epoch, which the next one is above.
+    /// Forgets the run but for its epoch, which the next one is above, and for
+    /// how far its producers have come: they go on with their numbers.
     fn begin_epoch(&mut self) {
         let last = self.last.map(|last| DurableId {
             seq: 0,
@@ -157,6 +158,7 @@ impl RunState {
         });
         *self = Self {
             last,
+            producers: std::mem::take(&mut self.producers),
             ..Self::default()
         };
     }
