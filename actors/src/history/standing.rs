@@ -90,7 +90,7 @@ mod tests {
     }
 
     /// A page of a run whose events 4..=9 are kept.
-    fn page(anchor: Option<u64>, seqs: std::ops::RangeInclusive<u64>) -> Page {
+    fn page(anchor: Option<u64>, seqs: (u64, u64)) -> Page {
         let event = |seq| StoredEvent {
             id: id(seq),
             lost: 0,
@@ -108,7 +108,7 @@ mod tests {
             }),
             first: Some(id(4)),
             anchor: anchor.map(id),
-            events: seqs.map(event).collect(),
+            events: (seqs.0..seqs.1).map(event).collect(),
             more: false,
         }
     }
@@ -123,39 +123,39 @@ mod tests {
             ..id(6)
         };
         let later_us = DurableId { us: 9999, ..id(2) };
-        let empty = 1..=0;
+        let empty = (0, 0);
         for (seen, page, expected) in [
-            (id(6), page(Some(6), 7..=9), Known),
-            (id(9), page(Some(9), empty.clone()), Known),
-            (id(3), page(None, 4..=9), Known),
-            (id(1), page(None, 4..=9), Missing(2)),
+            (id(6), page(Some(6), (7, 10)), Known),
+            (id(9), page(Some(9), empty), Known),
+            (id(3), page(None, (4, 10)), Known),
+            (id(1), page(None, (4, 10)), Missing(2)),
             // The stream is gone, the head is still there.
-            (id(7), page(None, empty.clone()), Missing(2)),
-            (id(9), page(None, empty.clone()), Known),
+            (id(7), page(None, empty), Missing(2)),
+            (id(9), page(None, empty), Known),
             // An entry was taken out by hand.
-            (id(4), page(Some(4), 6..=9), Missing(1)),
+            (id(4), page(Some(4), (6, 10)), Missing(1)),
             (
                 DurableId { us: 1, ..id(9) },
-                page(None, empty.clone()),
+                page(None, empty),
                 Foreign(GapReason::Rewound),
             ),
-            (other_us, page(Some(6), 7..=9), Foreign(GapReason::Rewound)),
             (
-                id(10),
-                page(None, empty.clone()),
+                other_us,
+                page(Some(6), (7, 10)),
                 Foreign(GapReason::Rewound),
             ),
+            (id(10), page(None, empty), Foreign(GapReason::Rewound)),
             (
                 other_epoch,
-                page(Some(6), 7..=9),
+                page(Some(6), (7, 10)),
                 Foreign(GapReason::Expired),
             ),
             (
                 later_epoch,
-                page(Some(6), 7..=9),
+                page(Some(6), (7, 10)),
                 Foreign(GapReason::Rewound),
             ),
-            (later_us, page(None, 4..=9), Foreign(GapReason::Rewound)),
+            (later_us, page(None, (4, 10)), Foreign(GapReason::Rewound)),
             (id(6), Page::default(), Foreign(GapReason::Expired)),
         ] {
             assert_eq!(Standing::after(seen, &page), expected, "{seen} {page:?}");
@@ -165,18 +165,18 @@ mod tests {
     #[test]
     fn backwards_the_hole_lies_before_the_cursor() {
         use Standing::{Foreign, Known, Missing};
-        let empty = 1..=0;
+        let empty = (0, 0);
         for (seen, bound, page, expected) in [
-            (id(7), 7, page(Some(7), 4..=6), Known),
-            (id(7), 8, page(Some(8), 4..=7), Known),
-            (id(4), 4, page(Some(4), empty.clone()), Missing(3)),
-            (id(2), 2, page(None, empty.clone()), Missing(1)),
-            (id(1), 1, page(None, empty.clone()), Known),
-            (id(7), 7, page(Some(7), 4..=5), Missing(1)),
+            (id(7), 7, page(Some(7), (4, 7)), Known),
+            (id(7), 8, page(Some(8), (4, 8)), Known),
+            (id(4), 4, page(Some(4), empty), Missing(3)),
+            (id(2), 2, page(None, empty), Missing(1)),
+            (id(1), 1, page(None, empty), Known),
+            (id(7), 7, page(Some(7), (4, 6)), Missing(1)),
             (
                 DurableId { us: 1, ..id(7) },
                 8,
-                page(Some(8), 4..=7),
+                page(Some(8), (4, 8)),
                 Foreign(GapReason::Rewound),
             ),
         ] {
