@@ -33,3 +33,5 @@ mod resume;
 mod settings;
 mod shutdown;
 mod slow_clients;
+mod tail;
+mod tail_connections;
