@@ -33,5 +33,6 @@ mod resume;
 mod settings;
 mod shutdown;
 mod slow_clients;
+mod store;
 mod tail;
 mod tail_connections;

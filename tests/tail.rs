@@ -284,11 +284,12 @@ async fn what_will_never_work_is_told_at_once() {
     let mut wrong_place = bare(&format!("http://{}/metrics/", broker.addr));
     wrong_place.arg("42");
     assert_eq!(run(wrong_place).await.status.code(), Some(2), "404");
-    let mut nobody = bare("http://127.0.0.1:1");
+    let mut nobody = bare("http://user:secret@127.0.0.1:1");
     nobody.args(["42", "--attempts", "2"]);
     let output = run(nobody).await;
     assert_eq!(output.status.code(), Some(2));
     assert!(output.stderr.contains("refused"), "{}", output.stderr);
+    assert!(!output.stderr.contains("secret"), "{}", output.stderr);
     assert!(output.stderr.contains("attempts: 2"), "{}", output.stderr);
 }
 

@@ -29,6 +29,8 @@ const PROBLEM_BYTES_MAX: usize = 64 << 10;
 pub(super) struct Client {
     http: reqwest::Client,
     stream: Url,
+    /// The broker as it may be told: without a password.
+    place: String,
     args: TailArgs,
 }
 
@@ -68,6 +70,7 @@ impl Client {
         Ok(Self {
             http,
             stream: stream_url(args),
+            place: args.url.origin().ascii_serialization(),
             args: args.clone(),
         })
     }
@@ -111,12 +114,12 @@ impl Client {
             .map_err(|_| {
                 OpenError::Failed(format!(
                     "no answer from {} for {OPEN_TIMEOUT:?}",
-                    self.stream
+                    self.place
                 ))
             })?
             .map_err(|error| {
                 let reason = first_cause(&error);
-                OpenError::Failed(format!("no answer from {}: {reason}", self.stream))
+                OpenError::Failed(format!("no answer from {}: {reason}", self.place))
             })?;
         match response.status() {
             StatusCode::OK if is_event_stream(&response) => {
