@@ -35,3 +35,5 @@ mod settings;
 mod shutdown;
 mod slow_clients;
 mod store;
+mod tail;
+mod tail_connections;
