@@ -476,7 +476,7 @@ impl RunOrder {
         if common.is_none() {
             common = page.anchor().filter(|id| seen(*id)).map(Place::from);
         }
-        let oldest = known.oldest_seq().unwrap_or(at.seq);
+        let oldest = known.oldest_seq().unwrap_or(at.seq).max(1);
         if common.is_none() && from >= oldest {
             // Older than the first look.
             let from = oldest.saturating_sub(1);

@@ -66,7 +66,9 @@ pub enum JoinOutput<L> {
     Read(PageFrom),
     /// Send these events of the page, then [`JoinInput::GoOn`].
     Send(Range<usize>),
-    /// The client is ahead of the log: [`JoinInput::GoOn`] when it has grown.
+    /// The client is ahead of the log, or the log's history is not the store's
+    /// any more: [`JoinInput::GoOn`] when the log has changed since the page was
+    /// asked for; at once, if it has by now.
     Wait,
     /// Go on from here in the log. The joiner is done.
     Seat(L),
@@ -86,8 +88,6 @@ pub struct Joiner {
     /// The history was rewound, and nothing of the new one was sent yet: a log
     /// may still go on with the old one.
     is_rewound: bool,
-    /// The store was asked once more for what only the log holds.
-    is_asked_again: bool,
     state: State,
     safeguards: Safeguards,
 }
@@ -125,7 +125,6 @@ impl Joiner {
             told,
             loose_seen: log.loose_dropped(),
             is_rewound: false,
-            is_asked_again: false,
             state: State::Forward,
             safeguards,
         }
@@ -191,8 +190,11 @@ impl Joiner {
         if agrees.is_some() && !self.safeguards.attach_before_read {
             return Some(log.end());
         }
-        if self.is_rewound && !(agrees == Some(true) && knows(log, place)) {
+        if (self.is_rewound || place.us.is_none()) && agrees != Some(true) {
             return None;
+        }
+        if self.is_rewound {
+            return in_newest_branch(log, place);
         }
         // Of the event before the oldest kept only the number is known.
         let us = place.us.or_else(|| log.us_of(place.epoch, place.seq));
@@ -358,6 +360,15 @@ impl Joiner {
                 us: None,
             };
         }
+        let is_shown = page.anchor().is_some() || page.is_empty() || at.us.is_none();
+        if end == 0 && at.seq == through && !is_shown {
+            // Only its number is known to the log, and not even that is kept:
+            // another event may have stood there.
+            let next = page.id(0);
+            let before = (next.seq == at.seq + 1).then_some(next);
+            self.gap(self.trim_reason, before, None, out);
+            at.us = None;
+        }
         let mut from = 0;
         for index in 0..end {
             let id = page.id(index);
@@ -389,16 +400,13 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         let goes_on = |place: Place| log.us_of(place.epoch, place.seq + 1).is_some();
-        let agrees = !self.place().is_some_and(goes_on)
-            || next.is_some_and(|next| log.us_of(next.epoch, next.seq) == Some(next.us));
+        let agrees = match next {
+            Some(next) => log.us_of(next.epoch, next.seq) == Some(next.us),
+            None => !self.place().is_some_and(goes_on),
+        };
         match self.place_in(log, Some(agrees)) {
             Some(position) => self.seat(position, log, out),
             None if self.lies_before(log) => self.read(out),
-            // Too new for the page, or forgotten by the store: it will tell.
-            None if !agrees && next.is_none() && !self.is_asked_again => {
-                self.is_asked_again = true;
-                self.read(out);
-            }
             None => out.push(JoinOutput::Wait),
         }
     }
@@ -414,7 +422,6 @@ impl Joiner {
     }
 
     fn go_on<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        self.is_asked_again = false;
         match self.place_in(log, None) {
             Some(position) => self.seat(position, log, out),
             None => self.read(out),
@@ -453,11 +460,17 @@ impl Joiner {
     }
 }
 
-/// Whether this place is in the log's newest branch.
-fn knows(log: &impl LogIndex, place: Place) -> bool {
-    let is_base = |base: Place| (base.epoch, base.seq) == (place.epoch, place.seq);
-    let us = log.us_of(place.epoch, place.seq);
-    log.base().is_some_and(is_base) || us.is_some() && us == place.us
+/// This place in the log's newest branch: an older one may hold its event too.
+fn in_newest_branch<L: LogIndex>(log: &L, place: Place) -> Option<L::Position> {
+    let is_base = |base: Place| {
+        let is_other = base.us.zip(place.us).is_some_and(|(base, us)| base != us);
+        (base.epoch, base.seq) == (place.epoch, place.seq) && !is_other
+    };
+    if log.base().is_some_and(is_base) {
+        return Some(log.start());
+    }
+    let us = log.us_of(place.epoch, place.seq)?;
+    log.after(place.id().filter(|id| id.us == us)?)
 }
 
 fn push_range<L>(range: Range<usize>, out: &mut Vec<JoinOutput<L>>) {

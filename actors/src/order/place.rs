@@ -40,7 +40,10 @@ impl Place {
         if self.seq > last.seq {
             return true;
         }
-        let Some(us) = self.us else { return false };
+        let Some(us) = self.us else {
+            // Its event was trimmed, and is there again.
+            return self.seq > 0 && page.anchor().is_some();
+        };
         let is_end = self.seq == last.seq && us != last.us;
         let is_other = page.anchor().is_some_and(|id| id.us != us);
         // Where the very event is trimmed, the next one may not be older.
