@@ -314,15 +314,14 @@ impl Joiner {
     /// The store knows nothing of the run: whatever the client has seen is of
     /// a time that is gone.
     fn no_history<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        let mut position = log.start();
         if let (JoinFrom::Seen(place), base) = (self.at, log.base()) {
-            self.gap(GapReason::Expired, None, None, out);
-            // What the log still holds of that time, it may have seen.
             if base.is_some_and(|base| (base.epoch, base.seq) < (place.epoch, place.seq)) {
-                position = log.end();
+                // The log is of that time too, and may be behind the client.
+                return out.push(JoinOutput::Wait);
             }
+            self.gap(GapReason::Expired, None, None, out);
         }
-        self.seat(position, log, out);
+        self.seat(log.start(), log, out);
     }
 
     /// Sends what of the page lies before the log.

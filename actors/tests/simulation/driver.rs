@@ -140,6 +140,9 @@ impl World {
         // What was in doubt must not hold up what comes now.
         self.publish();
         self.rest()?;
+        for (index, client) in self.clients.iter().enumerate() {
+            self.tell(|| format!("client {index} was sent {:?}", client.seen));
+        }
         checker::check(self)
     }
 
