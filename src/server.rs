@@ -20,7 +20,7 @@ use crate::settings::Settings;
 pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let broker = Broker::start(broker_settings(settings))?;
+    let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,

@@ -6,7 +6,7 @@ use redis::{RedisError, RedisResult, Value};
 use tracing::{info, warn};
 
 use super::RedisLink;
-use super::connection::Connection;
+use super::connection::{Connection, Master, Repeat};
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
@@ -32,16 +32,13 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Makes a store that connects when it is first used.
-    ///
-    /// # Errors
-    /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> RedisResult<Self> {
-        Ok(Self {
-            connection: Connection::new(&settings.redis)?,
+    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            connection: Connection::new(&settings.redis),
             link: None,
             settings,
             metrics,
-        })
+        }
     }
 
     /// Lets publishes be refused at once while `link` is down.
@@ -62,21 +59,10 @@ impl RedisStore {
     }
 
     async fn ensure_function(&self) -> RedisResult<()> {
-        let mut ask = redis::cmd("FCALL_RO");
-        ask.arg("runcast_version").arg(0);
-        let known = self
-            .connection
-            .query(&ask, self.connection.deadline())
-            .await;
-        let known = known.and_then(|value| Ok(redis::from_redis_value::<i64>(value)?));
-        if matches!(known, Ok(version) if version >= LIBRARY_VERSION) {
-            return Ok(());
-        }
-        let mut load = redis::cmd("FUNCTION");
-        load.arg("LOAD").arg("REPLACE").arg(LIBRARY);
         let deadline = self.connection.deadline();
-        self.connection.query(&load, deadline).await?;
-        info!(version = LIBRARY_VERSION, "runcast_publish loaded");
+        for master in self.connection.masters(deadline).await? {
+            ensure_function_on(&master).await?;
+        }
         Ok(())
     }
 
@@ -126,9 +112,10 @@ impl RedisStore {
     ) -> Vec<RedisResult<PublishResult>> {
         let settings = &self.settings;
         let prefix = &settings.redis.channel_prefix;
-        let mut pipe = redis::pipe();
+        let mut commands = Vec::with_capacity(events.len());
         for (index, event) in events.iter().enumerate() {
-            pipe.cmd("FCALL")
+            let mut command = redis::cmd("FCALL");
+            command
                 .arg("runcast_publish")
                 .arg(2)
                 .arg(format!("{prefix}{{{run_id}}}:stream"))
@@ -150,21 +137,35 @@ impl RedisStore {
                 .arg("TERMINAL")
                 .arg(settings.runs.terminal_statuses.join(","));
             if restart && index == 0 {
-                pipe.arg("RESTART");
+                command.arg("RESTART");
             }
+            commands.push(command);
         }
-        let answer = self
+        let deadline = self.connection.deadline();
+        let answers = self
             .connection
-            .pipeline(pipe, self.connection.deadline())
+            .pipeline(run_id, commands, Repeat::Refused, deadline)
             .await;
-        match answer {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| answer.and_then(|value| read_answer(&value)))
-                .collect(),
-            Err(error) => events.iter().map(|_| Err(error.clone())).collect(),
-        }
+        answers
+            .into_iter()
+            .map(|answer| answer.and_then(|value| read_answer(&value)))
+            .collect()
     }
+}
+
+/// Loads the library into one server, unless it has it or a newer one.
+async fn ensure_function_on(master: &Master) -> RedisResult<()> {
+    let mut ask = redis::cmd("FCALL_RO");
+    ask.arg("runcast_version").arg(0);
+    let known: RedisResult<i64> = master.query(ask).await;
+    if matches!(known, Ok(version) if version >= LIBRARY_VERSION) {
+        return Ok(());
+    }
+    let mut load = redis::cmd("FUNCTION");
+    load.arg("LOAD").arg("REPLACE").arg(LIBRARY);
+    master.query::<Value>(load).await?;
+    info!(version = LIBRARY_VERSION, "runcast_publish loaded");
+    Ok(())
 }
 
 impl RunStore for RedisStore {
