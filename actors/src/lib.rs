@@ -24,6 +24,7 @@ pub mod broker;
 pub mod heartbeat;
 pub mod hub;
 pub mod kubectl;
+pub mod memory_store;
 pub mod metrics;
 pub mod order;
 pub mod protocol;

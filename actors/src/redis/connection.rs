@@ -124,7 +124,6 @@ impl Connection {
     ///
     /// # Errors
     /// Redis' own, that of the connection, or no answer before `deadline`.
-    #[expect(dead_code, reason = "used by reads, which come next")]
     pub(super) async fn query(
         &self,
         run_id: &RunId,
@@ -152,7 +151,6 @@ impl Connection {
 
     /// Reads from many runs: one answer for each, errors as with
     /// [`query`](Self::query).
-    #[expect(dead_code, reason = "used by reads, which come next")]
     pub(super) async fn read_each<'a>(
         &self,
         commands: impl IntoIterator<Item = (&'a RunId, Cmd)>,

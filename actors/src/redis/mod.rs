@@ -4,8 +4,10 @@
 
 mod cluster;
 mod connection;
+mod library;
 mod link;
 mod node;
+mod page;
 mod push_queue;
 mod store;
 mod subscriber;

@@ -47,10 +47,11 @@ pub struct Resubscribe;
 /// messages a turn, sends one [`Arrived`] per hub and turn with `try_send`.
 /// When the connection ends or two probes are not echoed it connects anew: at
 /// once, then after 20 ms, then twice as long each time up to
-/// `redis.reconnect_max_delay`, jittered. Every hub is told [`Disconnected`]
-/// when it is subscribed again, and once before if that takes long. Where that
-/// is, [`Finder`] knows; a server that turns out to be the wrong one (a master
-/// that was demoted, a node cut off from its Cluster) is left likewise.
+/// `redis.reconnect_max_delay`, jittered, until a probe comes back. Every hub is
+/// told [`Disconnected`] when it is subscribed again, and once before if that
+/// takes long. Where that is, [`Finder`] knows; a server that turns out to be
+/// the wrong one (a master that was demoted, a node cut off from its Cluster) is
+/// left likewise.
 pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
     link: Arc<RedisLink>,
@@ -61,9 +62,10 @@ pub struct RedisSubscriber {
     subscribed_at: Instant,
     watch: Watch,
     /// A look at whether the server is still the right one, under way.
-    watching: Option<SpawnHandle>,
+    is_watching: bool,
     /// Counts such looks.
     looks: u32,
+    /// Attempts to connect since a probe last came back.
     attempts: u32,
     probe: Probe,
     /// Counts connections: what an older one still says is dropped.
@@ -98,7 +100,7 @@ impl RedisSubscriber {
             connection: None,
             subscribed_at: Instant::now(),
             watch: Watch::None,
-            watching: None,
+            is_watching: false,
             looks: 0,
             attempts: 0,
             probe: Probe {
@@ -116,6 +118,7 @@ impl RedisSubscriber {
     }
 
     fn connect(&mut self, ctx: &mut Context<Self>) {
+        self.attempts += 1;
         self.generation += 1;
         let generation = self.generation;
         let settings = self.shared.settings.redis.clone();
@@ -124,7 +127,7 @@ impl RedisSubscriber {
             settings.queue_bytes.as_u64() as usize,
         );
         let receiver = Arc::clone(&queue);
-        let candidate = self.finder.next(self.attempts as usize);
+        let candidate = self.finder.next(self.attempts as usize - 1);
         let attempt = async move { candidate.subscribe(&settings, queue).await };
         ctx.spawn(wrap_future(attempt).map(
             move |result: Result<Subscription, String>, actor: &mut Self, ctx| {
@@ -155,13 +158,12 @@ impl RedisSubscriber {
         self.connection = Some(connection);
         self.subscribed_at = Instant::now();
         self.watch = watch;
-        self.watching = None;
-        self.attempts = 0;
+        self.is_watching = false;
         self.probe.sent_at = None;
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
-        self.store.load_function();
+        self.store.load_library();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
         metrics.up.set(1);
@@ -180,15 +182,22 @@ impl RedisSubscriber {
 
     fn failed(&mut self, error: String, ctx: &mut Context<Self>) {
         self.link.set_down(error.clone());
-        let max = self.shared.settings.redis.reconnect_max_delay;
-        let delay = backoff(self.attempts, max);
-        self.attempts += 1;
         if self.attempts == 1 {
             warn!(%error, "cannot subscribe to Redis, trying again");
         } else {
-            debug!(%error, elapsed_ms = delay.as_millis() as u64, "cannot subscribe to Redis");
+            debug!(%error, attempts = self.attempts, "cannot subscribe to Redis");
         }
-        ctx.run_later(delay, Self::connect);
+        self.connect_later(ctx);
+    }
+
+    /// Connects at once after a link that proved good, else after a pause that
+    /// grows with each attempt: one may be accepted and cut each time.
+    fn connect_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(attempts) = self.attempts.checked_sub(1) else {
+            return self.connect(ctx);
+        };
+        let max = self.shared.settings.redis.reconnect_max_delay;
+        ctx.run_later(backoff(attempts, max), Self::connect);
     }
 
     /// The subscription is gone: whatever is published now is missed. All runs
@@ -214,7 +223,7 @@ impl RedisSubscriber {
                 tell_disconnected(&actor.shared.registry);
             }
         });
-        self.connect(ctx);
+        self.connect_later(ctx);
     }
 
     // ---- probing -----------------------------------------------------------
@@ -237,27 +246,26 @@ impl RedisSubscriber {
     /// Looks whether the server is still the right one: a master that was
     /// demoted, or a node cut off from its Cluster, echoes as well as ever.
     fn watch(&mut self, ctx: &mut Context<Self>) {
-        let (Some(connection), None) = (self.connection.clone(), self.watching) else {
+        let Some(connection) = self.connection.clone() else {
             return;
         };
-        if matches!(self.watch, Watch::None) {
+        if std::mem::replace(&mut self.is_watching, true) {
             return;
         }
         self.looks = self.looks.wrapping_add(1);
         let asks_others = self.looks.is_multiple_of(PROBES_PER_SENTINEL_CHECK);
         let (watch, generation) = (self.watch.clone(), self.generation);
         let look = async move { watch.objection(connection, asks_others).await };
-        let handle = ctx.spawn(
-            wrap_future(look).map(move |objection, actor: &mut Self, ctx| {
+        ctx.spawn(wrap_future(look).map(
+            move |objection, actor: &mut Self, ctx: &mut Context<Self>| {
                 if actor.generation == generation {
-                    actor.watching = None;
+                    actor.is_watching = false;
                     if let Some(objection) = objection {
                         actor.lost(&objection, ctx);
                     }
                 }
-            }),
-        );
-        self.watching = Some(handle);
+            },
+        ));
     }
 
     /// Publishes on the subscription's own connection: only so does the echo
@@ -291,6 +299,7 @@ impl RedisSubscriber {
                 .set_latency(sent_at.elapsed().as_secs_f64() * 1000.0);
         }
         self.probe.misses = 0;
+        self.attempts = 0;
     }
 
     // ---- routing -----------------------------------------------------------
