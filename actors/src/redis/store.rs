@@ -361,8 +361,9 @@ fn failed(what: &str, error: &RedisError) -> StoreError {
 
 /// What others are told of a failure: no address, no credentials.
 fn in_short(error: &RedisError) -> String {
+    let what = error.code().unwrap_or_else(|| error.category());
     match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.category()),
-        None => error.category().to_owned(),
+        Some(detail) => format!("{what}: {detail}"),
+        None => what.to_owned(),
     }
 }
