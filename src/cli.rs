@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use runcast_actors::settings::RedisUrl;
 
 use crate::settings::{Flag, SettingsError};
+use crate::tail::TailArgs;
 
 /// A live-run streaming broker: Redis Pub/Sub and kubectl logs to Server-Sent
 /// Events.
@@ -17,12 +18,12 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// Settings that win over the file and the environment.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings of the broker")]
     pub(crate) overrides: Overrides,
 }
 
 /// The subcommands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
     /// Serve runs over HTTP (what `runcast` alone does)
     Serve,
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Dev,
     /// Validate the settings and reach every dependency, then exit
     Check,
+    /// Follow a run in the terminal and exit as it does
+    Tail(Box<TailArgs>),
 }
 
 /// Flags that set a setting. Values stay texts here: the settings tell all

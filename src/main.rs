@@ -10,6 +10,7 @@ mod http;
 mod logging;
 mod server;
 mod settings;
+mod tail;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -38,38 +39,44 @@ fn main() -> ExitCode {
             };
         }
     };
-    let command = cli.command.unwrap_or(Command::Serve);
-    let settings = match settings(&cli, command) {
+    let command = cli.command.clone().unwrap_or(Command::Serve);
+    if let Command::Tail(args) = &command {
+        // A client: the broker's settings are none of its business.
+        return tail::run(args).unwrap_or_else(|error| failure(&error));
+    }
+    let settings = match settings(&cli, &command) {
         Ok(settings) => settings,
         Err(errors) => {
             errors.iter().for_each(say);
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match run(command, settings) {
+    match run(&command, settings) {
         Ok(code) => code,
-        Err(error) => {
-            say(&format_args!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
 }
 
-fn settings(cli: &Cli, command: Command) -> Result<Settings, Vec<SettingsError>> {
+fn failure(error: &anyhow::Error) -> ExitCode {
+    say(&format_args!("{error:#}"));
+    ExitCode::FAILURE
+}
+
+fn settings(cli: &Cli, command: &Command) -> Result<Settings, Vec<SettingsError>> {
     settings::load(&Inputs {
         file: cli.overrides.config.clone(),
-        dev: command == Command::Dev,
+        dev: *command == Command::Dev,
         environment: std::env::vars_os().collect(),
         flags: cli.overrides.flags()?,
     })
 }
 
-fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
-    if command == Command::Check {
+fn run(command: &Command, settings: Settings) -> anyhow::Result<ExitCode> {
+    if *command == Command::Check {
         return Ok(actix_rt::System::new().block_on(check::run(&settings))?);
     }
     logging::init(&settings.log)?;
-    actix_rt::System::new().block_on(server::serve(&settings, command == Command::Dev))?;
+    actix_rt::System::new().block_on(server::serve(&settings, *command == Command::Dev))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -54,6 +54,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
         ("limits.max_streams", limits.max_streams as u64),
+        ("limits.history_reads", limits.history_reads as u64),
         ("limits.idempotency_keys", limits.idempotency_keys as u64),
     ] {
         require(faults, count >= 1, key, "must be 1 or more");

@@ -334,6 +334,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("limits.max_event_bytes", "0", "1 byte"),
         ("limits.max_streams", "0", "1 or more"),
         ("limits.total_body_bytes", "1KiB", "limits.max_body_bytes"),
+        ("limits.history_reads", "0", "1 or more"),
         ("limits.idempotency_keys", "0", "1 or more"),
         ("limits.idempotency_ttl", "0s", "1s or more"),
         ("server.max_connections", "100000", "limits.max_streams"),
