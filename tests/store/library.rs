@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use runcast_actors::broker::{BrokerSettings, PublishError};
+use runcast_actors::broker::{BrokerSettings, NewEvent, PublishError};
 use runcast_actors::store::{AppendBatch, PageFrom, PageQuery};
 
 use super::contract::{
@@ -90,6 +90,32 @@ async fn what_redis_forgot_is_loaded_again() {
                 backend.command::<String>(&["SCRIPT", "FLUSH"]).await;
             }
         }
+    }
+}
+
+/// Many clients find Redis without our Lua at once: each batch is accepted
+/// whole and in order, whoever loads it.
+#[tokio::test]
+async fn clients_that_load_it_at_once_keep_their_order() {
+    // So large that Redis reads a batch in parts, with others between.
+    let large: Vec<NewEvent> = (0..20).map(|_| output("x".repeat(20_000))).collect();
+    for backend in [by_functions().await, by_scripts().await] {
+        let stores = [(); 16].map(|()| backend.open(BrokerSettings::default()));
+        let appended = stores.iter().enumerate().map(|(n, store)| {
+            let batch = AppendBatch {
+                // Those of one event have loaded it before the others are through.
+                events: large[..if n % 2 == 0 { 20 } else { 1 }].to_vec(),
+                restart: false,
+                producer: producer(&format!("p{n}"), 1, 1),
+            };
+            append(store, "42", batch)
+        });
+        for results in futures_util::future::join_all(appended).await {
+            assert!(results.iter().all(|result| new_id(result).seq > 0));
+        }
+        let page = read(&stores[0], "42", PageFrom::Before(u64::MAX), 20).await;
+        assert_eq!(page.head.map(|head| head.last.seq), Some(168));
+        assert!(page.events.iter().all(|event| event.lost == 0));
     }
 }
 

@@ -1,5 +1,6 @@
 //! [`RedisStore`]: a stream per run, appended to and read by our Lua.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::future::try_join_all;
@@ -113,53 +114,48 @@ impl RedisStore {
         run_id: &RunId,
         batch: &AppendBatch,
     ) -> Vec<RedisResult<PublishResult>> {
-        let deadline = self.appends.deadline();
-        let mut results = Vec::new();
-        let mut form = self.append_library.form(&self.appends, deadline).await;
-        for _ in 0..ATTEMPTS_MAX {
-            let answers = match form {
-                Ok(form) => {
-                    let calls = self.publish_calls(run_id, batch, results.len(), form);
-                    self.appends.pipeline(calls, deadline).await
-                }
-                Err(ref error) => Err(error.clone()),
-            };
-            match answers {
+        let (library, deadline) = (&self.append_library, self.appends.deadline());
+        let count = batch.events.len();
+        let mut results = Vec::with_capacity(count);
+        let mut form = match library.form(&self.appends, deadline).await {
+            Ok(form) => form,
+            Err(error) => return vec![error; count].into_iter().map(Err).collect(),
+        };
+        let mut attempts = 0;
+        while results.len() < count {
+            let begin = results.len();
+            let end = begin.saturating_add(library.calls_together()).min(count);
+            let calls = self.publish_calls(run_id, batch, begin..end, form);
+            match self.appends.pipeline(calls, deadline).await {
                 Ok(answers) => results.extend(answers.into_iter().map(read_published)),
-                Err(error) => {
-                    let failed = batch.events.len() - results.len();
-                    results.extend(vec![error; failed].into_iter().map(Err));
-                }
+                Err(error) => results.extend(vec![error; end - begin].into_iter().map(Err)),
             }
-            // What Redis did not even begin is tried again, unless it accepted
-            // an event after it: order is worth more.
-            let Some((begun, refusal)) = refused_tail(&results) else {
-                break;
-            };
-            let Ok(refused) = form else { break };
-            let next = self.append_library.next_form(
-                Entry::Publish,
-                refused,
-                refusal,
-                &self.appends,
-                deadline,
-            );
-            form = match next.await {
-                Ok(Some(form)) => Ok(form),
-                Ok(None) => break,
-                Err(error) => Err(error),
-            };
-            results.truncate(begun);
+            library.note_answered(results[begin..].iter().all(Result::is_ok));
+            let refused = refused_tail(&results[begin..]);
+            attempts += usize::from(refused.is_some());
+            if let Some((begun, refusal)) = refused
+                && attempts < ATTEMPTS_MAX
+                && let Ok(Some(next)) = library
+                    .next_form(Entry::Publish, form, refusal, &self.appends, deadline)
+                    .await
+            {
+                form = next;
+                results.truncate(begin + begun);
+            } else if let Some(Err(error)) = results.last() {
+                // What follows an event that failed is not tried before it.
+                let error = error.clone();
+                results.resize_with(count, || Err(error.clone()));
+            }
         }
         results
     }
 
-    /// The calls for the events of `batch` from `begin` on.
+    /// The calls for some events of `batch`.
     fn publish_calls(
         &self,
         run_id: &RunId,
         batch: &AppendBatch,
-        begin: usize,
+        part: Range<usize>,
         form: Form,
     ) -> Pipeline {
         let keys = self.keys(run_id);
@@ -168,11 +164,12 @@ impl RedisStore {
         let bytes_max = self.settings.limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
         let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
-        let mut pipe = Pipeline::with_capacity(batch.events.len() - begin);
-        for (index, event) in batch.events.iter().enumerate().skip(begin) {
+        let mut pipe = Pipeline::with_capacity(part.len());
+        for index in part.clone() {
+            let event = &batch.events[index];
             // One that brings the source along serves for all after it.
             let form = match form {
-                Form::Source if index > begin => Form::Hash,
+                Form::Source if index > part.start => Form::Hash,
                 form => form,
             };
             let mut call = self.append_library.command(Entry::Publish, form, &keys);
@@ -315,7 +312,9 @@ impl PublishOptions {
     }
 }
 
-/// Finds the events at the end of a batch that Redis did not even begin.
+/// Finds the events at the end of a pipeline that Redis did not even begin.
+/// One that it refused before others it accepted stays refused: order is worth
+/// more.
 fn refused_tail(results: &[RedisResult<PublishResult>]) -> Option<(usize, Refusal)> {
     let refusal = |result: &RedisResult<PublishResult>| Refusal::of(result.as_ref().err()?);
     let last = refusal(results.last()?)?;
