@@ -14,6 +14,7 @@ impl Metrics {
         self.hub_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
+        self.store_families(&mut out);
         out.0
     }
 
@@ -230,6 +231,34 @@ impl Metrics {
                 )
             }),
         );
+    }
+
+    fn store_families(&self, out: &mut Families) {
+        let store = &self.store;
+        for (name, help, counter) in [
+            (
+                "runcast_store_reads_total",
+                "Pages of history read from the store.",
+                &store.reads,
+            ),
+            (
+                "runcast_store_read_events_total",
+                "Events in pages read from the store.",
+                &store.read_events,
+            ),
+            (
+                "runcast_store_read_failures_total",
+                "Reads of the store that failed.",
+                &store.read_failures,
+            ),
+            (
+                "runcast_store_checks_total",
+                "Looks at the positions of runs in the store, of many at a time.",
+                &store.checks,
+            ),
+        ] {
+            out.counter(name, help, [(vec![], counter.get())]);
+        }
     }
 }
 

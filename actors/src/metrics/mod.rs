@@ -177,6 +177,20 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
+/// What the store of runs counts. Under a load without faults none of it
+/// moves but `checks`: no live event is read.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Pages read.
+    pub reads: Counter,
+    /// Events in them.
+    pub read_events: Counter,
+    /// Reads of pages or positions that failed.
+    pub read_failures: Counter,
+    /// Reads of the positions of runs, of many at a time.
+    pub checks: Counter,
+}
+
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -210,6 +224,8 @@ pub struct Metrics {
     pub actor_restarts: Counter,
     /// The Redis side.
     pub redis: RedisCounters,
+    /// The store of runs.
+    pub store: StoreCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
 

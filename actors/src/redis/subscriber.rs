@@ -148,7 +148,7 @@ impl RedisSubscriber {
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
-        self.store.load_function();
+        self.store.load_library();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
         metrics.up.set(1);
