@@ -326,7 +326,7 @@ mod tests {
         lines.iter().map(owned).collect()
     }
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn memory_then_disk_then_nothing_and_out_in_order() {
         // Two lines in memory, three of 14 bytes on disk.
         let spool = spool(2, 42);
@@ -341,7 +341,7 @@ mod tests {
         assert_eq!(jump, numbered(&[(8, "h")]));
     }
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn while_lines_are_on_disk_new_ones_follow_them_there() {
         let spool = spool(2, 1000);
         push(&spool, "abc");
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(spool.lock().memory.len(), 1, "memory is used again");
     }
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn the_last_status_fits_always_and_ends_it() {
         let spool = spool(1, 0);
         push(&spool, "ab");
@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(spool.dropped().0, 2);
     }
 
-    #[actix_rt::test]
+    #[tokio::test]
     async fn what_nobody_wants_is_only_counted() {
         let spool = spool(1, 1000);
         push(&spool, "ab");
