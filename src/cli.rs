@@ -9,6 +9,7 @@ use runcast_actors::settings::RedisUrl;
 use crate::exec::ExecArgs;
 use crate::publish::PublishArgs;
 use crate::settings::{Flag, SettingsError};
+use crate::tail::TailArgs;
 
 /// A live-run streaming broker: Redis Pub/Sub and kubectl logs to Server-Sent
 /// Events.
@@ -19,7 +20,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// Settings that win over the file and the environment.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings")]
     pub(crate) overrides: Overrides,
 }
 
@@ -36,6 +37,8 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Validate the settings and reach every dependency, then exit
     Check,
+    /// Follow a run in the terminal and exit as it does
+    Tail(Box<TailArgs>),
 }
 
 /// Flags that set a setting. Values stay texts here: the settings tell all

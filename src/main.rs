@@ -13,6 +13,7 @@ mod producer;
 mod publish;
 mod server;
 mod settings;
+mod tail;
 
 use std::fmt::Display;
 use std::io::Write;
@@ -43,6 +44,10 @@ fn main() -> ExitCode {
         }
     };
     let command = cli.command.clone().unwrap_or(Command::Serve);
+    if let Command::Tail(args) = &command {
+        // A client: the broker's settings are none of its business.
+        return tail::run(args).unwrap_or_else(|error| failure(&error));
+    }
     let settings = match settings(&cli, &command) {
         Ok(settings) => settings,
         Err(errors) => {
@@ -52,11 +57,13 @@ fn main() -> ExitCode {
     };
     match run(&command, &settings) {
         Ok(code) => code,
-        Err(error) => {
-            say(&format_args!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
+}
+
+fn failure(error: &anyhow::Error) -> ExitCode {
+    say(&format_args!("{error:#}"));
+    ExitCode::FAILURE
 }
 
 fn settings(cli: &Cli, command: &Command) -> Result<Settings, Vec<SettingsError>> {
@@ -81,6 +88,7 @@ fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
             let store = Rc::new(server::redis_store(settings)?);
             exec::run(settings, store, args).await
         }),
+        Command::Tail(args) => tail::run(args),
         Command::Serve | Command::Dev => {
             logging::init(&settings.log)?;
             system.block_on(server::serve(settings, *command == Command::Dev))?;

@@ -22,8 +22,10 @@
 
 pub mod broker;
 pub mod heartbeat;
+pub mod history;
 pub mod hub;
 pub mod kubectl;
+pub mod memory_store;
 pub mod metrics;
 pub mod order;
 pub mod protocol;

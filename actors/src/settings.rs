@@ -53,7 +53,7 @@ impl Default for RedisSettings {
             probe_interval: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(5),
-            reconnect_max_delay: Duration::from_secs(1),
+            reconnect_max_delay: Duration::from_millis(500),
             queue_messages: 100_000,
             queue_bytes: ByteSize::mib(64),
         }
@@ -68,6 +68,9 @@ pub struct HistorySettings {
     pub max_events: u64,
     /// Most bytes kept of one run.
     pub max_bytes_per_run: ByteSize,
+    /// Most bytes the runs of an embedded broker take together; past it the
+    /// run idle longest is forgotten.
+    pub embedded_total_bytes: ByteSize,
     /// How long a run's history outlives its last event.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
@@ -78,6 +81,7 @@ impl Default for HistorySettings {
         Self {
             max_events: 10_000,
             max_bytes_per_run: ByteSize::mib(16),
+            embedded_total_bytes: ByteSize::mib(512),
             ttl: Duration::from_secs(24 * 3600),
         }
     }
@@ -283,6 +287,8 @@ pub struct LimitSettings {
     pub max_streams: usize,
     /// Most streams of one client address; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most pages of history read or sent at once.
+    pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
     pub idempotency_keys: usize,
     /// How long each is.
@@ -301,6 +307,7 @@ impl Default for LimitSettings {
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),
         }

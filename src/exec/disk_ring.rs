@@ -1,8 +1,8 @@
 //! [`DiskRing`]: records in a private file, first in, first out.
 
-use std::fs::File;
+use std::fs::{File, Permissions};
 use std::io;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use bytes::Bytes;
@@ -41,8 +41,10 @@ impl DiskRing {
     /// # Errors
     /// No file can be made there.
     pub(super) fn create(dir: &Path, capacity: u64) -> io::Result<Self> {
+        let file = tempfile::tempfile_in(dir)?;
+        file.set_permissions(Permissions::from_mode(0o600))?;
         Ok(Self {
-            file: tempfile::tempfile_in(dir)?,
+            file,
             capacity,
             start: 0,
             bytes: 0,

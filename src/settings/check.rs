@@ -54,6 +54,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
         ("limits.max_streams", limits.max_streams as u64),
+        ("limits.history_reads", limits.history_reads as u64),
         ("limits.idempotency_keys", limits.idempotency_keys as u64),
     ] {
         require(faults, count >= 1, key, "must be 1 or more");
@@ -112,6 +113,15 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         format!(
             "must hold one post: at least limits.max_body_bytes ({})",
             limits.max_body_bytes
+        ),
+    );
+    require(
+        faults,
+        history.embedded_total_bytes >= history.max_bytes_per_run,
+        "history.embedded_total_bytes",
+        format!(
+            "must hold one run: at least history.max_bytes_per_run ({})",
+            history.max_bytes_per_run
         ),
     );
     require(

@@ -259,6 +259,25 @@ impl Metrics {
         ] {
             out.counter(name, help, [(vec![], counter.get())]);
         }
+        for (name, help, gauge) in [
+            (
+                "runcast_store_runs",
+                "Runs the embedded store knows now.",
+                &store.runs,
+            ),
+            (
+                "runcast_store_bytes",
+                "Bytes the runs of the embedded store take together.",
+                &store.bytes,
+            ),
+        ] {
+            out.gauge(name, help, [(vec![], gauge.get())]);
+        }
+        out.counter(
+            "runcast_store_evicted_runs_total",
+            "Runs the embedded store forgot to make room.",
+            [(vec![], store.evicted_runs.get())],
+        );
     }
 }
 

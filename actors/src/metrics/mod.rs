@@ -177,8 +177,8 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
-/// What the store of runs counts. Under a load without faults none of it
-/// moves but `checks`: no live event is read.
+/// What the store of runs counts. Under a load without faults `reads` stand
+/// still: no live event is read.
 #[derive(Debug, Default)]
 pub struct StoreCounters {
     /// Pages read.
@@ -189,6 +189,12 @@ pub struct StoreCounters {
     pub read_failures: Counter,
     /// Reads of the positions of runs, of many at a time.
     pub checks: Counter,
+    /// Runs the embedded store knows now.
+    pub runs: Gauge,
+    /// What they take together, in bytes.
+    pub bytes: Gauge,
+    /// Runs it forgot to make room.
+    pub evicted_runs: Counter,
 }
 
 /// Everything counted in one broker.
