@@ -97,7 +97,7 @@ impl Cli {
         CliSettings(command)
             .set("redis.url", &redis.url())
             .set("history.max_events", "1000000")
-            .set("history.max_bytes_per_run", "1GiB")
+            .set("history.max_bytes_per_run", "256MiB")
     }
 
     fn of(mut child: Child) -> Self {
