@@ -1,9 +1,11 @@
 //! Starting the parts of a serving process, and the signals that stop it.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
+use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -39,6 +41,11 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// Makes the store of whoever publishes without a broker.
+pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
+    RedisStore::new(Arc::new(broker_settings(settings)), Arc::default())
 }
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {

@@ -69,6 +69,8 @@ impl Refusal {
 #[derive(Debug, Default)]
 pub(super) struct Library {
     way: AtomicU8,
+    /// A call was answered, and nothing spoke against it since.
+    answered: AtomicBool,
     /// Redis has no `EVAL_RO` (before 7.0), or forbids it.
     without_read_only: AtomicBool,
 }
@@ -81,7 +83,23 @@ impl Library {
     /// Looks anew before the next call: it may be another Redis.
     pub(super) fn forget(&self) {
         self.way.store(UNKNOWN, Relaxed);
+        self.answered.store(false, Relaxed);
         self.without_read_only.store(false, Relaxed);
+    }
+
+    /// Notes whether the last call was answered.
+    pub(super) fn note_answered(&self, answered: bool) {
+        self.answered.store(answered, Relaxed);
+    }
+
+    /// How many calls in order may be sent together. Where our Lua may not be
+    /// loaded, only one: another client may load it between two of them, and
+    /// the second would be accepted without the first.
+    pub(super) fn calls_together(&self) -> usize {
+        match self.answered.load(Relaxed) {
+            true => usize::MAX,
+            false => 1,
+        }
     }
 
     /// Returns the form to call by. Looks which there is, and loads the
@@ -127,7 +145,7 @@ impl Library {
                 self.way.store(SCRIPTS, Relaxed);
                 Ok(Some(Form::Hash))
             }
-            (Refusal::ScriptMissing, Form::Hash) => Ok(Some(Form::Source)),
+            (Refusal::ScriptMissing, Form::Hash | Form::Source) => Ok(Some(Form::Source)),
             (Refusal::CommandDenied, form) if entry == Entry::Read => {
                 let first = !self.without_read_only.swap(true, Relaxed);
                 Ok(first.then_some(form))

@@ -1,5 +1,6 @@
 //! [`RedisStore`]: a stream per run, appended to and read by our Lua.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use redis::{Cmd, RedisError, RedisResult, Value};
@@ -108,56 +109,52 @@ impl RedisStore {
         run_id: &RunId,
         batch: &AppendBatch,
     ) -> Vec<RedisResult<PublishResult>> {
-        let deadline = self.appends.deadline();
+        let (library, deadline) = (&self.append_library, self.appends.deadline());
+        let count = batch.events.len();
         // A producer's number tells a second time from another event; to begin
         // a run anew a second time is another thing again.
         let repeat = match batch.producer.is_some() && !batch.restart {
             true => Repeat::Allowed,
             false => Repeat::Refused,
         };
-        let mut results = Vec::new();
-        let mut form = self.append_library.form(&self.appends, deadline).await;
-        for _ in 0..ATTEMPTS_MAX {
-            match &form {
-                Ok(form) => {
-                    let calls = self.publish_calls(run_id, batch, results.len(), *form);
-                    let calls = self.appends.pipeline(run_id, calls, repeat, deadline);
-                    results.extend(calls.await.into_iter().map(read_published));
-                }
-                Err(error) => {
-                    let failed = batch.events.len() - results.len();
-                    results.extend(vec![error.clone(); failed].into_iter().map(Err));
-                }
+        let mut results = Vec::with_capacity(count);
+        let mut form = match library.form(&self.appends, deadline).await {
+            Ok(form) => form,
+            Err(error) => return vec![error; count].into_iter().map(Err).collect(),
+        };
+        let mut attempts = 0;
+        while results.len() < count {
+            let begin = results.len();
+            let end = begin.saturating_add(library.calls_together()).min(count);
+            let calls = self.publish_calls(run_id, batch, begin..end, form);
+            let answering = self.appends.pipeline(run_id, calls, repeat, deadline);
+            results.extend(answering.await.into_iter().map(read_published));
+            library.note_answered(results[begin..].iter().all(Result::is_ok));
+            let refused = refused_tail(&results[begin..]);
+            attempts += usize::from(refused.is_some());
+            if let Some((begun, refusal)) = refused
+                && attempts < ATTEMPTS_MAX
+                && let Ok(Some(next)) = library
+                    .next_form(Entry::Publish, form, refusal, &self.appends, deadline)
+                    .await
+            {
+                form = next;
+                results.truncate(begin + begun);
+            } else if let Some(Err(error)) = results.last() {
+                // What follows an event that failed is not tried before it.
+                let error = error.clone();
+                results.resize_with(count, || Err(error.clone()));
             }
-            // What Redis did not even begin is tried again, unless it accepted
-            // an event after it: order is worth more.
-            let Some((begun, refusal)) = refused_tail(&results) else {
-                break;
-            };
-            let Ok(refused) = form else { break };
-            let next = self.append_library.next_form(
-                Entry::Publish,
-                refused,
-                refusal,
-                &self.appends,
-                deadline,
-            );
-            form = match next.await {
-                Ok(Some(form)) => Ok(form),
-                Ok(None) => break,
-                Err(error) => Err(error),
-            };
-            results.truncate(begun);
         }
         results
     }
 
-    /// The calls for the events of `batch` from `begin` on.
+    /// The calls for some events of `batch`.
     fn publish_calls(
         &self,
         run_id: &RunId,
         batch: &AppendBatch,
-        begin: usize,
+        part: Range<usize>,
         form: Form,
     ) -> Vec<Cmd> {
         let keys = self.keys(run_id);
@@ -166,11 +163,12 @@ impl RedisStore {
         let bytes_max = self.settings.limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
         let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
-        let mut calls = Vec::with_capacity(batch.events.len() - begin);
-        for (index, event) in batch.events.iter().enumerate().skip(begin) {
+        let mut calls = Vec::with_capacity(part.len());
+        for index in part.clone() {
+            let event = &batch.events[index];
             // One that brings the source along serves for all after it.
             let form = match form {
-                Form::Source if index > begin => Form::Hash,
+                Form::Source if index > part.start => Form::Hash,
                 form => form,
             };
             let mut call = self.append_library.command(Entry::Publish, form, &keys);
@@ -310,7 +308,9 @@ impl PublishOptions {
     }
 }
 
-/// Finds the events at the end of a batch that Redis did not even begin.
+/// Finds the events at the end of a pipeline that Redis did not even begin.
+/// One that it refused before others it accepted stays refused: order is worth
+/// more.
 fn refused_tail(results: &[RedisResult<PublishResult>]) -> Option<(usize, Refusal)> {
     let refusal = |result: &RedisResult<PublishResult>| Refusal::of(result.as_ref().err()?);
     let last = refusal(results.last()?)?;
@@ -356,8 +356,9 @@ fn failed(what: &str, error: &RedisError) -> StoreError {
 
 /// What others are told of a failure: no address, no credentials.
 fn in_short(error: &RedisError) -> String {
+    let what = error.code().unwrap_or_else(|| error.category());
     match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.category()),
-        None => error.category().to_owned(),
+        Some(detail) => format!("{what}: {detail}"),
+        None => what.to_owned(),
     }
 }
