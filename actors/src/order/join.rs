@@ -28,6 +28,10 @@ pub trait LogIndex: KnownIds {
     /// How many frames without a durable id it has dropped.
     fn loose_dropped(&self) -> u64;
 
+    /// How many frames without a durable id were written before a position,
+    /// kept or not.
+    fn loose_before(&self, position: Self::Position) -> u64;
+
     /// Whether a frame without a durable id was dropped that came after `id`.
     fn dropped_loose_after(&self, id: DurableId) -> bool;
 }
@@ -84,6 +88,7 @@ pub struct Joiner {
     trim_reason: GapReason,
     /// A gap that is told whatever the store says.
     told: Option<Told>,
+    /// So many frames without a durable id are not missing to it.
     loose_seen: u64,
     /// The history was rewound, and nothing of the new one was sent yet: a log
     /// may still go on with the old one.
@@ -123,7 +128,7 @@ impl Joiner {
             at: from,
             trim_reason: GapReason::Trimmed,
             told,
-            loose_seen: log.loose_dropped(),
+            loose_seen: loose_seen(from, log),
             is_rewound: false,
             state: State::Forward,
             safeguards,
@@ -219,7 +224,7 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         self.tell(None, out);
-        if log.loose_dropped() > self.loose_seen {
+        if log.loose_before(position) > self.loose_seen {
             // Plain events, or gaps, came and went while it read pages.
             out.push(JoinOutput::Gap {
                 reason: GapReason::SlowClient,
@@ -403,6 +408,15 @@ impl Joiner {
             Some(next) => log.us_of(next.epoch, next.seq) == Some(next.us),
             None => !self.place().is_some_and(goes_on),
         };
+        if let Some(place) = self.place()
+            && agrees
+            && next.is_some()
+            && is_other_in(log, place)
+        {
+            // The event it has seen is not of this history, and trimmed.
+            self.gap(GapReason::Rewound, None, None, out);
+            self.at = JoinFrom::Seen(Place { us: None, ..place });
+        }
         match self.place_in(log, Some(agrees)) {
             Some(position) => self.seat(position, log, out),
             None if self.lies_before(log) => self.read(out),
@@ -459,6 +473,16 @@ impl Joiner {
     }
 }
 
+/// How many frames without a durable id are not missing to who joins: all up
+/// to its place, or, for one that has seen nothing, all that there are.
+fn loose_seen(from: JoinFrom, log: &impl LogIndex) -> u64 {
+    let position = match from {
+        JoinFrom::Start => Some(log.end()),
+        JoinFrom::Seen(place) => place.id().and_then(|id| log.after(id)),
+    };
+    position.map_or(log.loose_dropped(), |position| log.loose_before(position))
+}
+
 /// This place in the log's newest branch: an older one may hold its event too.
 fn in_newest_branch<L: LogIndex>(log: &L, place: Place) -> Option<L::Position> {
     let is_base = |base: Place| {
@@ -470,6 +494,16 @@ fn in_newest_branch<L: LogIndex>(log: &L, place: Place) -> Option<L::Position> {
     }
     let us = log.us_of(place.epoch, place.seq)?;
     log.after(place.id().filter(|id| id.us == us)?)
+}
+
+/// Whether the log's newest branch has another event at this place.
+fn is_other_in(log: &impl LogIndex, place: Place) -> bool {
+    let base = log
+        .base()
+        .filter(|base| (base.epoch, base.seq) == (place.epoch, place.seq));
+    let us = log.us_of(place.epoch, place.seq);
+    let us = us.or(base.and_then(|base| base.us));
+    us.zip(place.us).is_some_and(|(us, seen)| us != seen)
 }
 
 fn push_range<L>(range: Range<usize>, out: &mut Vec<JoinOutput<L>>) {

@@ -9,7 +9,7 @@ use crate::log::Gap;
 use crate::store::{APPENDS_MAX, Append, number_of};
 
 /// Checks that all have come to the end of the history.
-pub fn check_rest(world: &World) -> Result<(), String> {
+pub(crate) fn check_rest(world: &World) -> Result<(), String> {
     let last = world.store.last();
     for (index, hub) in world.hubs.iter().enumerate() {
         if hub.worker.is_none() {
@@ -44,7 +44,7 @@ pub fn check_rest(world: &World) -> Result<(), String> {
 }
 
 /// Checks what every client was sent.
-pub fn check(world: &World) -> Result<(), String> {
+pub(crate) fn check(world: &World) -> Result<(), String> {
     for (index, client) in world.clients.iter().enumerate() {
         let mut check = ClientCheck {
             appends: &world.store.appends,
@@ -54,6 +54,8 @@ pub fn check(world: &World) -> Result<(), String> {
             previous_real: None,
             gaps: Gaps::default(),
             is_told: false,
+            plain: 0,
+            is_plain_told: false,
         };
         for (at, seen) in client.seen.iter().enumerate() {
             check
@@ -61,7 +63,7 @@ pub fn check(world: &World) -> Result<(), String> {
                 .map_err(|problem| format!("client {index}, frame {at}, {seen:?}: {problem}"))?;
         }
         check
-            .end(world.store.last())
+            .end(world.store.last(), world.hubs[client.hub].plain())
             .map_err(|problem| format!("client {index}, at the end: {problem}"))?;
     }
     Ok(())
@@ -87,12 +89,22 @@ struct ClientCheck<'a> {
     gaps: Gaps,
     /// A gap was told since that one.
     is_told: bool,
+    /// The last plain event that it has, or need not have.
+    plain: u64,
+    /// A gap was told since that one.
+    is_plain_told: bool,
 }
 
 impl ClientCheck<'_> {
     fn take(&mut self, seen: Seen) -> Result<(), String> {
         match seen {
-            Seen::Connected(_) => self.gaps = Gaps::default(),
+            Seen::Connected(_) => {
+                self.gaps = Gaps::default();
+                self.is_told = false;
+                self.is_plain_told = false;
+            }
+            Seen::Joins(plain) => self.plain = plain,
+            Seen::Plain(number) => self.plain(number)?,
             Seen::Gap(gap) => self.gap(gap)?,
             Seen::Event(id) => self.event(id)?,
         }
@@ -125,6 +137,16 @@ impl ClientCheck<'_> {
             last: Some(gap),
         };
         self.is_told = true;
+        self.is_plain_told = true;
+        Ok(())
+    }
+
+    fn plain(&mut self, number: u64) -> Result<(), String> {
+        if number > self.plain + 1 && !self.is_plain_told {
+            return Err(format!("not told of what is missing after {}", self.plain));
+        }
+        self.plain = self.plain.max(number);
+        self.is_plain_told = false;
         Ok(())
     }
 
@@ -167,6 +189,27 @@ impl ClientCheck<'_> {
         {
             return Err(format!("{missed} said to be missing after {previous}"));
         }
+        match self.gaps.missed {
+            Some(_) if !self.can_come_back() => self.check_trimmed(previous, id),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether what was trimmed may be there again.
+    fn can_come_back(&self) -> bool {
+        self.faults.rewinds || self.faults.restores || self.faults.forged
+    }
+
+    /// What a counted gap leaves out is not kept any more.
+    fn check_trimmed(&self, previous: DurableId, id: DurableId) -> Result<(), String> {
+        let mut at = self.appends[number_of(id)].parent;
+        while let Some(missing) = at.filter(|missing| *missing != previous) {
+            let append = self.appends[number_of(missing)];
+            if !append.is_trimmed {
+                return Err(format!("{missing} is said to be missing, but kept"));
+            }
+            at = append.parent;
+        }
         Ok(())
     }
 
@@ -189,7 +232,10 @@ impl ClientCheck<'_> {
         ))
     }
 
-    fn end(&self, last: Option<DurableId>) -> Result<(), String> {
+    fn end(&self, last: Option<DurableId>, plain: u64) -> Result<(), String> {
+        if self.plain < plain && !self.is_plain_told {
+            return Err(format!("plain events after {} are missing", self.plain));
+        }
         let Some(last) = last else { return Ok(()) };
         let number = number_of(last);
         let has_last = self.seen[number / 64] >> (number % 64) & 1 == 1;

@@ -15,9 +15,13 @@ use crate::store::{Page, Store};
 
 /// What a client was sent, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Seen {
+pub(crate) enum Seen {
     /// It connected to this hub.
     Connected(usize),
+    /// It began to join a log that had seen so many plain events.
+    Joins(u64),
+    /// Plain event number `n` of the hub.
+    Plain(u64),
     /// An event.
     Event(DurableId),
     /// A gap.
@@ -25,6 +29,7 @@ pub enum Seen {
 }
 
 /// Where a client is.
+#[expect(clippy::large_enum_variant, reason = "a few clients, moved in place")]
 #[derive(Debug)]
 enum State {
     /// Not connected.
@@ -47,6 +52,7 @@ struct Joining {
     asked_at: u64,
 }
 
+#[expect(clippy::large_enum_variant, reason = "a few clients, moved in place")]
 #[derive(Debug)]
 enum Then {
     GoOn,
@@ -58,11 +64,11 @@ enum Then {
 
 /// One client.
 #[derive(Debug)]
-pub struct Client {
+pub(crate) struct Client {
     /// All it was ever sent.
-    pub seen: Vec<Seen>,
+    pub(crate) seen: Vec<Seen>,
     /// The hub it is connected to.
-    pub hub: usize,
+    pub(crate) hub: usize,
     /// The last event it has.
     cursor: Option<DurableId>,
     /// Its place in the stream on this connection.
@@ -74,7 +80,7 @@ pub struct Client {
 
 impl Client {
     /// A client that has never connected.
-    pub fn new(safeguards: Safeguards) -> Self {
+    pub(crate) fn new(safeguards: Safeguards) -> Self {
         Self {
             seen: Vec::new(),
             hub: 0,
@@ -87,12 +93,12 @@ impl Client {
     }
 
     /// Whether it is not connected.
-    pub fn is_away(&self) -> bool {
+    pub(crate) fn is_away(&self) -> bool {
         matches!(self.state, State::Away)
     }
 
     /// Where it is, in a word.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         match &self.state {
             State::Joining(Joining { joiner, then, .. }) => format!("joining {then:?} {joiner:?}"),
             state => format!("{state:?}"),
@@ -100,12 +106,12 @@ impl Client {
     }
 
     /// Whether it stands at the end of this log.
-    pub fn is_at_end(&self, log: Option<&Log>) -> bool {
+    pub(crate) fn is_at_end(&self, log: Option<&Log>) -> bool {
         matches!((&self.state, log), (State::Seated(at), Some(log)) if *at == log.end())
     }
 
     /// Connects to a hub.
-    pub fn connect(&mut self, hub: usize) {
+    pub(crate) fn connect(&mut self, hub: usize) {
         self.hub = hub;
         self.place = None;
         self.seen.push(Seen::Connected(hub));
@@ -113,13 +119,13 @@ impl Client {
     }
 
     /// Disconnects.
-    pub fn disconnect(&mut self) {
+    pub(crate) fn disconnect(&mut self) {
         self.state = State::Away;
     }
 
     /// Does what it can, sending at most so many frames; returns whether it
     /// did anything.
-    pub fn go_on(&mut self, log: Option<&Log>, frames_max: usize) -> bool {
+    pub(crate) fn go_on(&mut self, log: Option<&Log>, frames_max: usize) -> bool {
         let Some(log) = log else { return false };
         match std::mem::replace(&mut self.state, State::Away) {
             State::Away => false,
@@ -128,6 +134,7 @@ impl Client {
                     Some(id) => JoinFrom::Seen(id.into()),
                     None => JoinFrom::Start,
                 };
+                self.seen.push(Seen::Joins(log.loose()));
                 self.join(Joiner::new(from, log, self.safeguards), log);
                 true
             }
@@ -147,7 +154,8 @@ impl Client {
             match entry {
                 Entry::Event(id) => self.send(Seen::Event(id)),
                 Entry::Gap(gap) => self.send(Seen::Gap(gap)),
-                Entry::Loose(_) | Entry::Base(_) => {}
+                Entry::Loose(number) => self.send(Seen::Plain(number)),
+                Entry::Base(_) => {}
             }
             at += 1;
         }
@@ -255,7 +263,7 @@ impl Client {
     }
 
     /// The store executes its read.
-    pub fn execute_read(&mut self, store: &Store, fails: bool) -> bool {
+    pub(crate) fn execute_read(&mut self, store: &Store, fails: bool) -> bool {
         if let State::Joining(Joining {
             then: Then::Read(call @ Call::Asked(_)),
             ..
@@ -275,13 +283,13 @@ impl Client {
                 self.place = Some(id.into());
             }
             Seen::Gap(Gap { base, .. }) => self.place = base.or(self.place),
-            Seen::Connected(_) => {}
+            Seen::Connected(_) | Seen::Joins(_) | Seen::Plain(_) => {}
         }
         self.seen.push(seen);
     }
 
     /// The log it reads from, if there is one.
-    pub fn log_of(hub: &Hub) -> Option<&Log> {
+    pub(crate) fn log_of(hub: &Hub) -> Option<&Log> {
         hub.worker.as_ref().and_then(|worker| worker.log.as_ref())
     }
 }

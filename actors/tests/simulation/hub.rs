@@ -12,7 +12,7 @@ use crate::store::{Page, Store};
 
 /// What a hub hears, in order.
 #[derive(Debug, Clone, Copy)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// A durable event.
     Durable(DurableId),
     /// A plain event.
@@ -23,7 +23,7 @@ pub enum Heard {
 
 /// A question to the store: asked, executed there, answered.
 #[derive(Debug, Clone, Copy)]
-pub enum Call<Q, A> {
+pub(crate) enum Call<Q, A> {
     /// On its way to the store.
     Asked(Q),
     /// Its answer is on its way back; `None`: it failed.
@@ -32,16 +32,16 @@ pub enum Call<Q, A> {
 
 /// A worker's log, which lags behind the hub's.
 #[derive(Debug)]
-pub struct Worker {
+pub(crate) struct Worker {
     /// What clients read; `None` until the hub is ready.
-    pub log: Option<Log>,
+    pub(crate) log: Option<Log>,
     /// What the hub sent.
     inbox: VecDeque<Entry>,
 }
 
 /// One hub.
 #[derive(Debug)]
-pub struct Hub {
+pub(crate) struct Hub {
     order: RunOrder,
     log: Log,
     held: VecDeque<DurableId>,
@@ -49,33 +49,33 @@ pub struct Hub {
     read: Option<Call<PageFrom, Page>>,
     position: Option<Call<bool, Option<DurableId>>>,
     /// The position is to be asked for soon.
-    pub is_check_wanted: bool,
+    pub(crate) is_check_wanted: bool,
     /// What was published and not yet heard.
-    pub channel: VecDeque<Heard>,
+    pub(crate) channel: VecDeque<Heard>,
     /// Whether its broker is subscribed.
-    pub is_connected: bool,
+    pub(crate) is_connected: bool,
     /// The log of its worker with clients.
-    pub worker: Option<Worker>,
+    pub(crate) worker: Option<Worker>,
     plain: u64,
     out: Vec<OrderOutput>,
     /// Reads of the store.
-    pub reads: u64,
+    pub(crate) reads: u64,
     limits: Limits,
     safeguards: Safeguards,
 }
 
 /// Bounds of a hub.
 #[derive(Debug, Clone, Copy)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Entries of its log, and of its worker's.
-    pub log_max: usize,
+    pub(crate) log_max: usize,
     /// Live events held while it reads.
-    pub held_max: usize,
+    pub(crate) held_max: usize,
 }
 
 impl Hub {
     /// A hub that nobody has heard of.
-    pub fn new(limits: Limits, safeguards: Safeguards) -> Self {
+    pub(crate) fn new(limits: Limits, safeguards: Safeguards) -> Self {
         Self {
             order: RunOrder::with_safeguards(safeguards),
             log: Log::new(limits.log_max),
@@ -96,17 +96,22 @@ impl Hub {
     }
 
     /// The same hub after its broker was killed.
-    pub fn reborn(&self) -> Self {
+    pub(crate) fn reborn(&self) -> Self {
         Self::new(self.limits, self.safeguards)
     }
 
     /// Where it stands.
-    pub fn place(&self) -> Option<Place> {
+    pub(crate) fn place(&self) -> Option<Place> {
         self.order.place()
     }
 
+    /// Number of its last plain event.
+    pub(crate) fn plain(&self) -> u64 {
+        self.plain
+    }
+
     /// Whether it waits for the store, or has not heard all.
-    pub fn is_busy(&self) -> bool {
+    pub(crate) fn is_busy(&self) -> bool {
         let lags = self
             .worker
             .as_ref()
@@ -122,7 +127,7 @@ impl Hub {
     // ---- inputs ------------------------------------------------------------
 
     /// Hears the next message.
-    pub fn hear(&mut self) {
+    pub(crate) fn hear(&mut self) {
         match self.channel.pop_front() {
             Some(Heard::Durable(id)) => self.live(id),
             Some(Heard::Plain) => {
@@ -135,7 +140,7 @@ impl Hub {
     }
 
     /// A client wants its log.
-    pub fn watch(&mut self) {
+    pub(crate) fn watch(&mut self) {
         if self.worker.is_none() {
             self.worker = Some(Worker {
                 log: None,
@@ -146,13 +151,13 @@ impl Hub {
     }
 
     /// Its last client went.
-    pub fn unwatch(&mut self) {
+    pub(crate) fn unwatch(&mut self) {
         self.worker = None;
         self.input(OrderInput::Unwatched);
     }
 
     /// Asks for the store's position, unless that is under way.
-    pub fn check(&mut self, is_sure: bool) {
+    pub(crate) fn check(&mut self, is_sure: bool) {
         if self.worker.is_some() && self.position.is_none() {
             self.position = Some(Call::Asked(is_sure));
             self.is_check_wanted = false;
@@ -160,7 +165,7 @@ impl Hub {
     }
 
     /// The store executes what it was asked.
-    pub fn execute_read(&mut self, store: &Store, fails: bool) {
+    pub(crate) fn execute_read(&mut self, store: &Store, fails: bool) {
         if let Some(Call::Asked(from)) = self.read {
             self.reads += 1;
             let page = (!fails).then(|| store.read(from));
@@ -169,7 +174,7 @@ impl Hub {
     }
 
     /// The answer to the read comes back.
-    pub fn take_page(&mut self) {
+    pub(crate) fn take_page(&mut self) {
         if let Some(Call::Answered(_, page)) = self.read {
             self.read = None;
             match page {
@@ -180,7 +185,7 @@ impl Hub {
     }
 
     /// The store executes the question for its position.
-    pub fn execute_check(&mut self, store: &Store, fails: bool) {
+    pub(crate) fn execute_check(&mut self, store: &Store, fails: bool) {
         if let Some(Call::Asked(is_sure)) = self.position {
             let last = (!fails).then(|| store.last());
             self.position = Some(Call::Answered(is_sure, last));
@@ -188,7 +193,7 @@ impl Hub {
     }
 
     /// The store's position comes back.
-    pub fn take_position(&mut self) {
+    pub(crate) fn take_position(&mut self) {
         if let Some(Call::Answered(sure, answer)) = self.position {
             self.position = None;
             if let Some(last) = answer {
@@ -198,7 +203,7 @@ impl Hub {
     }
 
     /// The worker takes what the hub sent it, at most so many frames.
-    pub fn pass_on(&mut self, frames_max: usize) {
+    pub(crate) fn pass_on(&mut self, frames_max: usize) {
         let Some(worker) = &mut self.worker else {
             return;
         };
@@ -302,7 +307,7 @@ impl Hub {
     }
 
     /// Where it is, for a trace.
-    pub fn state(&self) -> String {
+    pub(crate) fn state(&self) -> String {
         let Self {
             order,
             log,

@@ -7,7 +7,7 @@ use runcast_actors::protocol::{DurableId, GapReason};
 
 /// A frame, or a mark, in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Entry {
+pub(crate) enum Entry {
     /// A durable event.
     Event(DurableId),
     /// A plain event: number `n` of its hub.
@@ -20,20 +20,20 @@ pub enum Entry {
 
 /// A gap as it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub(crate) struct Gap {
     /// Why.
-    pub reason: GapReason,
+    pub(crate) reason: GapReason,
     /// The first event after it.
-    pub before: Option<DurableId>,
+    pub(crate) before: Option<DurableId>,
     /// How many are missing.
-    pub missed: Option<u64>,
+    pub(crate) missed: Option<u64>,
     /// Where the log goes on.
-    pub base: Option<Place>,
+    pub(crate) base: Option<Place>,
 }
 
 /// A ring of a hub, or of a worker.
 #[derive(Debug, Clone)]
-pub struct Log {
+pub(crate) struct Log {
     entries: VecDeque<Entry>,
     /// Number of the first entry kept.
     front: u64,
@@ -43,6 +43,7 @@ pub struct Log {
     base: Option<Place>,
     /// Durable events of the newest branch.
     branch: VecDeque<DurableId>,
+    loose: u64,
     loose_dropped: u64,
     /// Number of the newest entry without a durable id that was dropped, and
     /// the place in the stream it came after.
@@ -53,7 +54,7 @@ pub struct Log {
 
 impl Log {
     /// An empty log of at most so many entries.
-    pub fn new(entries_max: usize) -> Self {
+    pub(crate) fn new(entries_max: usize) -> Self {
         Self {
             entries: VecDeque::new(),
             front: 0,
@@ -61,6 +62,7 @@ impl Log {
             start: 0,
             base: None,
             branch: VecDeque::new(),
+            loose: 0,
             loose_dropped: 0,
             last_loose: None,
             dropped_place: None,
@@ -68,12 +70,12 @@ impl Log {
     }
 
     /// Writes an entry, and drops the oldest if there are too many.
-    pub fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: Entry) {
         match entry {
             Entry::Event(id) => {
                 self.branch.push_back(id);
             }
-            Entry::Loose(_) => {}
+            Entry::Loose(number) => self.loose = number,
             Entry::Gap(gap) => {
                 self.branch.clear();
                 self.base = gap.base;
@@ -117,24 +119,29 @@ impl Log {
     }
 
     /// The entry at a position; `None` at the end.
-    pub fn get(&self, position: u64) -> Option<Entry> {
+    pub(crate) fn get(&self, position: u64) -> Option<Entry> {
         let index = position.checked_sub(self.front)?;
         self.entries.get(usize::try_from(index).ok()?).copied()
     }
 
     /// Whether what lay at this position is dropped.
-    pub fn is_dropped(&self, position: u64) -> bool {
+    pub(crate) fn is_dropped(&self, position: u64) -> bool {
         position < self.front
     }
 
     /// Whether a frame without a durable id was dropped at or after a position.
-    pub fn dropped_loose_from(&self, position: u64) -> bool {
+    pub(crate) fn dropped_loose_from(&self, position: u64) -> bool {
         self.last_loose
             .is_some_and(|(number, _)| number >= position)
     }
 
+    /// Number of the newest plain event ever written.
+    pub(crate) fn loose(&self) -> u64 {
+        self.loose
+    }
+
     /// The place before the newest branch.
-    pub fn base_place(&self) -> Option<Place> {
+    pub(crate) fn base_place(&self) -> Option<Place> {
         self.base
     }
 }
@@ -180,6 +187,12 @@ impl LogIndex for Log {
 
     fn loose_dropped(&self) -> u64 {
         self.loose_dropped
+    }
+
+    fn loose_before(&self, position: u64) -> u64 {
+        let kept = position.saturating_sub(self.front) as usize;
+        let is_loose = |entry: &&Entry| matches!(entry, Entry::Loose(_) | Entry::Gap(_));
+        self.loose_dropped + self.entries.iter().take(kept).filter(is_loose).count() as u64
     }
 
     fn dropped_loose_after(&self, id: DurableId) -> bool {

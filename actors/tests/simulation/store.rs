@@ -13,24 +13,24 @@ const PAGE_EVENTS: usize = 6;
 /// ids are looked up by it, and no two are the same.
 const NUMBER_BITS: u32 = 12;
 /// Most appends of one run of the simulation.
-pub const APPENDS_MAX: usize = 1 << NUMBER_BITS;
+pub(crate) const APPENDS_MAX: usize = 1 << NUMBER_BITS;
 
 /// The number of an append.
-pub fn number_of(id: DurableId) -> usize {
+pub(crate) fn number_of(id: DurableId) -> usize {
     (id.us & (APPENDS_MAX as u64 - 1)) as usize
 }
 
 /// One event that was ever accepted.
 #[derive(Debug, Clone, Copy)]
-pub struct Append {
+pub(crate) struct Append {
     /// Its id.
-    pub id: DurableId,
+    pub(crate) id: DurableId,
     /// The event before it in its epoch.
-    pub parent: Option<DurableId>,
+    pub(crate) parent: Option<DurableId>,
     /// A failover or an older dump forgot it, or it was forged.
-    pub is_lost: bool,
+    pub(crate) is_lost: bool,
     /// It was trimmed, or expired, at some time.
-    pub is_trimmed: bool,
+    pub(crate) is_trimmed: bool,
 }
 
 /// What the keys of a run hold.
@@ -42,34 +42,29 @@ struct Keys {
 
 /// The store of one run.
 #[derive(Debug, Default)]
-pub struct Store {
+pub(crate) struct Store {
     keys: Keys,
     dump: Option<(Keys, usize)>,
     clock: u64,
     /// All that was ever accepted, in order.
-    pub appends: Vec<Append>,
+    pub(crate) appends: Vec<Append>,
     /// Entries kept; 0: all.
-    pub kept_max: usize,
+    pub(crate) kept_max: usize,
 }
 
 impl Store {
     /// The last event accepted, if the store knows the run.
-    pub fn last(&self) -> Option<DurableId> {
+    pub(crate) fn last(&self) -> Option<DurableId> {
         self.keys.last
     }
 
-    /// The oldest event kept.
-    pub fn first(&self) -> Option<DurableId> {
-        self.keys.last.and(self.keys.stream.front().copied())
-    }
-
     /// Lets time pass.
-    pub fn tick(&mut self, by: u64) {
+    pub(crate) fn tick(&mut self, by: u64) {
         self.clock += by;
     }
 
     /// Takes the next event.
-    pub fn append(&mut self) -> DurableId {
+    pub(crate) fn append(&mut self) -> DurableId {
         let parent = self.keys.last;
         let (epoch, seq) = match parent {
             Some(last) => (last.epoch, last.seq + 1),
@@ -82,7 +77,7 @@ impl Store {
     }
 
     /// Begins the run anew.
-    pub fn restart(&mut self) -> DurableId {
+    pub(crate) fn restart(&mut self) -> DurableId {
         let epoch = self.next_epoch();
         self.wipe_stream();
         self.push(epoch, 1, None)
@@ -122,7 +117,7 @@ impl Store {
     }
 
     /// An id that somebody else published on the run's channel.
-    pub fn forge(&mut self, epoch: u64, seq: u64) -> DurableId {
+    pub(crate) fn forge(&mut self, epoch: u64, seq: u64) -> DurableId {
         self.number(epoch, seq, self.clock, None, true)
     }
 
@@ -134,7 +129,7 @@ impl Store {
     // ---- faults ------------------------------------------------------------
 
     /// Keeps the newest `kept` entries.
-    pub fn trim(&mut self, kept: usize) {
+    pub(crate) fn trim(&mut self, kept: usize) {
         while self.keys.stream.len() > kept {
             let gone = self.keys.stream.pop_front();
             if let Some(id) = gone {
@@ -148,24 +143,24 @@ impl Store {
     }
 
     /// The stream expires, meta stays.
-    pub fn expire_stream(&mut self) {
+    pub(crate) fn expire_stream(&mut self) {
         self.wipe_stream();
     }
 
     /// Meta expires, the stream stays.
-    pub fn expire_meta(&mut self) {
+    pub(crate) fn expire_meta(&mut self) {
         self.keys.last = None;
     }
 
     /// `FLUSHALL`.
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.wipe_stream();
         self.keys.last = None;
     }
 
     /// A failover to a replica that lacks the last `count` writes, and whose
     /// clock is behind.
-    pub fn rewind(&mut self, count: usize, clock_behind: u64) {
+    pub(crate) fn rewind(&mut self, count: usize, clock_behind: u64) {
         for _ in 0..count {
             let Some(last) = self.keys.last else { break };
             if self.keys.stream.back() == Some(&last) {
@@ -178,12 +173,12 @@ impl Store {
     }
 
     /// Keeps a dump of now.
-    pub fn save(&mut self) {
+    pub(crate) fn save(&mut self) {
         self.dump = Some((self.keys.clone(), self.appends.len()));
     }
 
     /// Comes back with the last dump.
-    pub fn restore(&mut self) {
+    pub(crate) fn restore(&mut self) {
         if let Some((keys, appends)) = &self.dump {
             let appends = *appends;
             self.keys = keys.clone();
@@ -209,7 +204,7 @@ impl Store {
     // ---- reads -------------------------------------------------------------
 
     /// Reads a page, of this moment.
-    pub fn read(&self, from: PageFrom) -> Page {
+    pub(crate) fn read(&self, from: PageFrom) -> Page {
         let Some(last) = self.keys.last else {
             return Page::default();
         };
@@ -249,7 +244,7 @@ impl Store {
 
 /// A page of the store.
 #[derive(Debug, Clone, Copy)]
-pub struct Page {
+pub(crate) struct Page {
     last: Option<DurableId>,
     first: Option<DurableId>,
     anchor: Option<DurableId>,
