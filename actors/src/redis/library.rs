@@ -4,11 +4,12 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
+use futures_util::future::join_all;
 use redis::{Cmd, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::connection::Connection;
+use super::connection::{Connection, Master};
 
 /// The library; see the head of the file for its calls.
 const SOURCE: &str = include_str!("runcast.lua");
@@ -199,12 +200,36 @@ impl CallScript {
     }
 }
 
-/// Loads the functions, unless Redis has them or newer ones; says whether it
-/// has them now.
+/// Loads the functions into every server that takes writes; says whether all of
+/// them have them now. One that cannot be reached is left for later: a call to
+/// it will miss the function.
 async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisResult<bool> {
+    let masters = connection.masters(deadline).await?;
+    let outcomes = join_all(masters.iter().map(ensure_functions_at)).await;
+    let mut reached = false;
+    let mut has_functions = true;
+    let mut last_error = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(has) => {
+                reached = true;
+                has_functions &= has;
+            }
+            Err(error) => last_error = Some(error),
+        }
+    }
+    match last_error {
+        Some(error) if !reached => Err(error),
+        _ => Ok(has_functions),
+    }
+}
+
+/// Loads the functions, unless the server has them or newer ones; says whether
+/// it has them now.
+async fn ensure_functions_at(master: &Master) -> RedisResult<bool> {
     let mut ask = redis::cmd("FCALL_RO");
     ask.arg("runcast_version").arg(0);
-    let known = match connection.query(&ask, deadline).await {
+    let known = match master.query(ask).await {
         Ok(Value::Int(version)) if version >= VERSION => return Ok(true),
         Ok(_) => true,
         Err(error) if Refusal::of(&error).is_some() => false,
@@ -216,7 +241,7 @@ async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisRe
         load.arg("REPLACE");
     }
     load.arg(SOURCE);
-    match connection.query(&load, deadline).await {
+    match master.query::<Value>(load).await {
         Ok(_) => info!(version = VERSION, "runcast_publish loaded"),
         // Another broker was quicker.
         Err(error) if error.to_string().contains("already exists") => {}

@@ -3,13 +3,11 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
-use tokio::time::Instant;
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tracing::warn;
 
 use super::RedisLink;
-use super::connection::Connection;
+use super::connection::{Connection, Repeat};
 use super::library::{Entry, Form, Library, Refusal};
 use super::page::{read_page, read_position};
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
@@ -28,7 +26,7 @@ const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Attempts at a call: a function that is gone, then a script that is.
 const ATTEMPTS_MAX: usize = 4;
 
-/// Appends over one managed connection and reads over another, so that a long
+/// Appends over connections of its own and reads over others, so that a long
 /// batch delays neither a reader nor what the subscription brings. Cheap to
 /// clone.
 #[derive(Clone)]
@@ -45,19 +43,16 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Makes a store that connects when it is first used.
-    ///
-    /// # Errors
-    /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> RedisResult<Self> {
-        Ok(Self {
-            appends: Connection::new(&settings.redis)?,
-            reads: Connection::new(&settings.redis)?,
+    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            appends: Connection::new(&settings.redis),
+            reads: Connection::new(&settings.redis),
             append_library: Arc::default(),
             read_library: Arc::default(),
             link: None,
             settings,
             metrics,
-        })
+        }
     }
 
     /// Lets publishes be refused at once while `link` is down.
@@ -116,6 +111,12 @@ impl RedisStore {
     ) -> Vec<RedisResult<PublishResult>> {
         let (library, deadline) = (&self.append_library, self.appends.deadline());
         let count = batch.events.len();
+        // A producer's number tells a second time from another event; to begin
+        // a run anew a second time is another thing again.
+        let repeat = match batch.producer.is_some() && !batch.restart {
+            true => Repeat::Allowed,
+            false => Repeat::Refused,
+        };
         let mut results = Vec::with_capacity(count);
         let mut form = match library.form(&self.appends, deadline).await {
             Ok(form) => form,
@@ -126,10 +127,8 @@ impl RedisStore {
             let begin = results.len();
             let end = begin.saturating_add(library.calls_together()).min(count);
             let calls = self.publish_calls(run_id, batch, begin..end, form);
-            match self.appends.pipeline(calls, deadline).await {
-                Ok(answers) => results.extend(answers.into_iter().map(read_published)),
-                Err(error) => results.extend(vec![error; end - begin].into_iter().map(Err)),
-            }
+            let answering = self.appends.pipeline(run_id, calls, repeat, deadline);
+            results.extend(answering.await.into_iter().map(read_published));
             library.note_answered(results[begin..].iter().all(Result::is_ok));
             let refused = refused_tail(&results[begin..]);
             attempts += usize::from(refused.is_some());
@@ -157,14 +156,14 @@ impl RedisStore {
         batch: &AppendBatch,
         part: Range<usize>,
         form: Form,
-    ) -> Pipeline {
+    ) -> Vec<Cmd> {
         let keys = self.keys(run_id);
         let options = PublishOptions::new(&self.settings);
         // One that is refused for its size begins nothing.
         let bytes_max = self.settings.limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
         let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
-        let mut pipe = Pipeline::with_capacity(part.len());
+        let mut calls = Vec::with_capacity(part.len());
         for index in part.clone() {
             let event = &batch.events[index];
             // One that brings the source along serves for all after it.
@@ -186,9 +185,9 @@ impl RedisStore {
                 call.arg("PRODUCER").arg(&producer.id);
                 call.arg(producer.epoch).arg(seq);
             }
-            pipe.add_command(call);
+            calls.push(call);
         }
-        pipe
+        calls
     }
 
     // ---- reads -------------------------------------------------------------
@@ -208,7 +207,8 @@ impl RedisStore {
                 .arg(seq.min(SEQ_MAX))
                 .arg(query.events_max.max(1))
                 .arg(query.bytes_max);
-            let error = match self.reads.query(&call, deadline).await {
+            let answering = self.reads.query(run_id, call, Repeat::Allowed, deadline);
+            let error = match answering.await {
                 Ok(answer) => return Ok(read_page(answer)?),
                 Err(error) => error,
             };
@@ -223,29 +223,25 @@ impl RedisStore {
         }
     }
 
-    /// Each run's call is its own, since on a cluster their keys lie apart;
-    /// the connection sends together what is asked together.
     async fn read_positions(&self, run_ids: &[RunId]) -> RedisResult<Vec<Option<DurableId>>> {
         let mut positions = Vec::with_capacity(run_ids.len());
         for chunk in run_ids.chunks(POSITIONS_AT_ONCE) {
             let deadline = self.reads.deadline();
-            let asked = chunk
+            let calls = chunk
                 .iter()
-                .map(|run_id| self.read_position(run_id, deadline));
-            positions.extend(try_join_all(asked).await?);
+                .map(|run_id| (run_id, self.position_call(run_id)));
+            for answer in self.reads.read_each(calls, deadline).await {
+                positions.push(read_position(answer?)?);
+            }
         }
         Ok(positions)
     }
 
-    async fn read_position(
-        &self,
-        run_id: &RunId,
-        deadline: Instant,
-    ) -> RedisResult<Option<DurableId>> {
+    fn position_call(&self, run_id: &RunId) -> Cmd {
         let [_, meta] = self.keys(run_id);
         let mut call = redis::cmd("HMGET");
         call.arg(meta).arg("e").arg("s").arg("u");
-        Ok(read_position(self.reads.query(&call, deadline).await?)?)
+        call
     }
 }
 
