@@ -31,6 +31,7 @@ mod proxies;
 mod redis_stream;
 mod regressions;
 mod resume;
+mod run_detail;
 mod settings;
 mod shutdown;
 mod slow_clients;

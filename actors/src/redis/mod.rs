@@ -1,6 +1,7 @@
 //! The Redis backend: one subscription that everything arrives on, and managed
 //! connections for publishes and for reads. No other part knows Redis.
 
+mod claims;
 mod connection;
 mod library;
 mod link;
