@@ -43,6 +43,7 @@ use metrics::HttpMetrics;
 use problem::ApiError;
 use request_body::BodyRoom;
 
+pub(crate) use publish_body::{read_event, read_source};
 pub(crate) use server::HttpServer;
 
 /// Version of this build.

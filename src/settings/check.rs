@@ -97,6 +97,7 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         ("history.max_bytes_per_run", history.max_bytes_per_run),
         ("redis.queue_bytes", redis.queue_bytes),
         ("limits.max_body_bytes", limits.max_body_bytes),
+        ("exec.spool_memory_bytes", settings.exec.spool_memory_bytes),
     ] {
         require(
             faults,
@@ -172,6 +173,7 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
         ("kubectl.timeout", kubectl.timeout),
         ("kubectl.max_backoff", kubectl.max_backoff),
         ("limits.write_timeout", limits.write_timeout),
+        ("exec.partial_line_after", settings.exec.partial_line_after),
     ] {
         require(
             faults,

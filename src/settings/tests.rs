@@ -251,8 +251,8 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
          total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
-        "unknown key nonsense (FILE): the sections are cors, heartbeat, history, hub, kubectl, \
-         limits, log, metrics, redis, retry, runs, server, streaming"
+        "unknown key nonsense (FILE): the sections are cors, exec, heartbeat, history, hub, \
+         kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use redis::{RedisError, RedisResult, Script};
 
-use super::connection::Connection;
+use super::connection::{Connection, Repeat};
 use super::library::Refusal;
 use crate::protocol::RunId;
 use crate::settings::RedisSettings;
@@ -35,7 +35,8 @@ impl Claims<'_> {
             lease.as_millis().to_string(),
             claim.ttl.as_millis().to_string(),
         ];
-        let (word, detail) = self.run(run_id, claim, &arguments).await?;
+        // Sent twice, it would find its own claim and wait for itself.
+        let (word, detail) = self.run(run_id, claim, &arguments, Repeat::Refused).await?;
         Ok(match word.as_str() {
             "MINE" => Claimed::Mine(Some(Lease {
                 turn: detail.parse().map_err(|_| unexpected())?,
@@ -68,7 +69,9 @@ impl Claims<'_> {
             ],
             None => vec!["release".to_owned(), turn],
         };
-        self.run(run_id, claim, &arguments).await.map(drop)
+        self.run(run_id, claim, &arguments, Repeat::Allowed)
+            .await
+            .map(drop)
     }
 
     async fn run(
@@ -76,6 +79,7 @@ impl Claims<'_> {
         run_id: &RunId,
         claim: &PostClaim,
         arguments: &[String],
+        repeat: Repeat,
     ) -> RedisResult<(String, String)> {
         let prefix = &self.settings.channel_prefix;
         let command = |name: &str, script: &str| {
@@ -89,11 +93,10 @@ impl Claims<'_> {
             command
         };
         let deadline = self.connection.deadline();
-        let by_hash = command("EVALSHA", SCRIPT.get_hash());
-        let answer = match self.connection.query(&by_hash, deadline).await {
+        let run = |command| self.connection.query(run_id, command, repeat, deadline);
+        let answer = match run(command("EVALSHA", SCRIPT.get_hash())).await {
             Err(error) if Refusal::of(&error) == Some(Refusal::ScriptMissing) => {
-                let whole = command("EVAL", SOURCE);
-                self.connection.query(&whole, deadline).await
+                run(command("EVAL", SOURCE)).await
             }
             answer => answer,
         };
