@@ -12,6 +12,7 @@ mod dev;
 mod durable;
 mod embedded;
 mod embedded_end;
+mod examples;
 mod exec;
 mod exec_away;
 mod faults;
