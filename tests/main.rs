@@ -35,6 +35,7 @@ mod publish;
 mod redis_stream;
 mod regressions;
 mod resume;
+mod run_detail;
 mod settings;
 mod shutdown;
 mod slow_clients;

@@ -3,6 +3,7 @@
 //! which kind it is.
 
 mod check;
+mod claims;
 mod cluster;
 mod connection;
 mod library;
