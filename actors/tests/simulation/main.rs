@@ -22,7 +22,7 @@ use crate::driver::World;
 /// Steps of every seed.
 const STEPS: usize = 1000;
 /// Seeds of a plain `cargo test`.
-const SEEDS: u64 = 1000;
+const SEEDS: u64 = 3000;
 /// Seeds with a safeguard off.
 const SEEDS_UNSAFE: u64 = 500;
 
