@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{PageIds, Place, Safeguards};
-use crate::protocol::{DurableId, GapReason};
+use super::ids::is_rewound;
+use super::{PageIds, Safeguards};
+use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// A log that a client joins, as far as durable ids go.
@@ -134,6 +135,14 @@ impl Joiner {
     #[must_use]
     pub fn with_gap(mut self, reason: GapReason, missed: Option<u64>) -> Self {
         self.told = Some(Told { reason, missed });
+        self
+    }
+
+    /// A client of whom it is known that it missed nothing but what the store
+    /// can tell.
+    #[must_use]
+    pub fn without_gap(mut self) -> Self {
+        self.told = None;
         self
     }
 
@@ -279,7 +288,7 @@ impl Joiner {
             self.gap(GapReason::Expired, page.first(), None, out);
             return self.go_on(log, out);
         }
-        if at.epoch > last.epoch || at.is_rewound_by(page, last) {
+        if at.epoch > last.epoch || is_rewound(at, page, last) {
             let seq = match at.epoch == last.epoch {
                 true => at.seq.min(last.seq),
                 false => last.seq,

@@ -7,12 +7,12 @@
 //! so a simulator can drive both through millions of steps.
 
 mod hub;
+mod ids;
 mod join;
-mod place;
 
 pub use hub::{OrderInput, OrderOutput, RunOrder};
+pub use ids::{KnownIds, PageIds};
 pub use join::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex};
-pub use place::{KnownIds, PageIds, Place};
 
 /// Most events of a page that the order reads at once.
 pub const PAGE_EVENTS: usize = 512;
