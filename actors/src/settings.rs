@@ -53,7 +53,7 @@ impl Default for RedisSettings {
             probe_interval: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(5),
-            reconnect_max_delay: Duration::from_secs(1),
+            reconnect_max_delay: Duration::from_millis(500),
             queue_messages: 100_000,
             queue_bytes: ByteSize::mib(64),
         }

@@ -235,6 +235,30 @@ impl Metrics {
 
     fn store_families(&self, out: &mut Families) {
         let store = &self.store;
+        for (name, help, counter) in [
+            (
+                "runcast_store_reads_total",
+                "Pages of history read from the store.",
+                &store.reads,
+            ),
+            (
+                "runcast_store_read_events_total",
+                "Events in pages read from the store.",
+                &store.read_events,
+            ),
+            (
+                "runcast_store_read_failures_total",
+                "Reads of the store that failed.",
+                &store.read_failures,
+            ),
+            (
+                "runcast_store_checks_total",
+                "Looks at the positions of runs in the store, of many at a time.",
+                &store.checks,
+            ),
+        ] {
+            out.counter(name, help, [(vec![], counter.get())]);
+        }
         for (name, help, gauge) in [
             (
                 "runcast_store_runs",

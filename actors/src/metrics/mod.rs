@@ -177,14 +177,23 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
-/// What the embedded store counts.
+/// What the store of runs counts. Under a load without faults `reads` stand
+/// still: no live event is read.
 #[derive(Debug, Default)]
 pub struct StoreCounters {
-    /// Runs it knows now.
+    /// Pages read.
+    pub reads: Counter,
+    /// Events in them.
+    pub read_events: Counter,
+    /// Reads of pages or positions that failed.
+    pub read_failures: Counter,
+    /// Reads of the positions of runs, of many at a time.
+    pub checks: Counter,
+    /// Runs the embedded store knows now.
     pub runs: Gauge,
     /// What they take together, in bytes.
     pub bytes: Gauge,
-    /// Runs forgotten to make room.
+    /// Runs it forgot to make room.
     pub evicted_runs: Counter,
 }
 
@@ -221,7 +230,7 @@ pub struct Metrics {
     pub actor_restarts: Counter,
     /// The Redis side.
     pub redis: RedisCounters,
-    /// The embedded store.
+    /// The store of runs.
     pub store: StoreCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
