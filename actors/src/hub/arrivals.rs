@@ -143,6 +143,7 @@ impl RunHub {
             // accepted this: nothing accepted is lost.
             self.begin_epoch(event.id, ctx);
         }
+        self.order_epoch = Some(event.id.epoch);
         if event.lost > 0 {
             let gap = Gap {
                 before: Some(event.id.to_string()),

@@ -45,11 +45,13 @@ impl RunHub {
             timer: None,
         };
         let grace = match self.backend {
-            BackendKind::Redis | BackendKind::Embedded => self.shared.settings.runs.end_grace,
+            BackendKind::Redis | BackendKind::Embedded => {
+                self.shared.settings.runs.end_grace + CLOCK_MARGIN
+            }
             // The grace is over when `KubectlLogActor` says so.
             BackendKind::Kubectl => Duration::ZERO,
         };
-        self.end_after(grace + CLOCK_MARGIN, ctx);
+        self.end_after(grace, ctx);
     }
 
     /// Ends the run a while later, if it may by then.

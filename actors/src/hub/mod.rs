@@ -354,7 +354,10 @@ impl Handler<Describe> for RunHub {
     type Result = MessageResult<Describe>;
 
     fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
-        let ended = matches!(self.end, EndState::Ended { .. });
+        let ended = matches!(
+            self.end,
+            EndState::Ended { .. } | EndState::Ending { timer: None, .. }
+        );
         MessageResult(RunDetail {
             summary: RunSummary {
                 run_id: self.run_id.clone(),

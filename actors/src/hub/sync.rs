@@ -67,13 +67,12 @@ impl RunHub {
         let mut out = std::mem::take(&mut self.outputs);
         self.order.step(input, &self.log, &mut out);
         let mut hold = false;
-        let metrics = &self.shared.metrics;
         for output in out.drain(..) {
             match output {
                 OrderOutput::DeliverLive => self.deliver(event, ctx),
                 OrderOutput::Hold => hold = true,
-                OrderOutput::Duplicate => metrics.event_in(event.kind, EventResult::Duplicate),
-                OrderOutput::Leave => metrics.event_in(event.kind, EventResult::Left),
+                OrderOutput::Duplicate => self.count(event, EventResult::Duplicate),
+                OrderOutput::Leave => self.count(event, EventResult::Left),
                 other => self.carry_out(other, None, ctx),
             }
         }
@@ -81,12 +80,11 @@ impl RunHub {
         hold
     }
 
-    fn carry_out(
-        &mut self,
-        output: OrderOutput,
-        page: Option<&Page>,
-        ctx: &mut Context<Self>,
-    ) {
+    fn count(&self, event: &Durable<'_>, result: EventResult) {
+        self.shared.metrics.event_in(event.kind, result);
+    }
+
+    fn carry_out(&mut self, output: OrderOutput, page: Option<&Page>, ctx: &mut Context<Self>) {
         match output {
             OrderOutput::DeliverPage(range) => {
                 let events = page.and_then(|page| page.events.get(range));
@@ -101,6 +99,7 @@ impl RunHub {
                 base,
             } => self.branch(reason, before, missed, base, ctx),
             OrderOutput::Base(base) => {
+                self.order_epoch = base.map(|base| base.epoch);
                 self.writer.set_base(base);
                 self.log.set_base(base);
             }
@@ -248,7 +247,6 @@ impl RunHub {
             // The subscription looked well and brought less than there is.
             warn!(run_id = %self.run_id, "events did not arrive live, reading them");
             self.shared.metrics.redis.positions_off.inc();
-            self.shared.suspect_subscription();
         }
     }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::protocol::{
-    BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, Place, PlainId, RunId,
-    Timestamp, TimestampText, log_level_of, terminal_status,
+    BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, Place, PlainId,
+    RunId, Timestamp, TimestampText, log_level_of, terminal_status,
 };
 use crate::run_log::HubIdentity;
 use crate::sse::{EventFrame, FrameClass, Segment, SegmentBuilder, end_frame, gap_data, gap_frame};

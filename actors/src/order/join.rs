@@ -86,6 +86,8 @@ pub struct Joiner {
     /// A gap that is told whatever the store says.
     told: Option<Told>,
     loose_seen: u64,
+    /// Where what it is sent begins, if that is known exactly.
+    begins_after: Option<DurableId>,
     /// The history was rewound: a log whose newest event is no younger than
     /// this `us` does not know it yet.
     rewound_us: Option<u64>,
@@ -125,6 +127,10 @@ impl Joiner {
             trim_reason: GapReason::Trimmed,
             told,
             loose_seen: log.loose_dropped(),
+            begins_after: match from {
+                JoinFrom::Start => None,
+                JoinFrom::Seen(place) => place.id(),
+            },
             rewound_us: None,
             state: State::Forward,
             safeguards,
@@ -156,12 +162,19 @@ impl Joiner {
         }
     }
 
-    /// What the client has seen, if it is known exactly.
-    pub fn seen(&self) -> Option<DurableId> {
-        match self.at {
-            JoinFrom::Start => None,
-            JoinFrom::Seen(place) => place.id(),
-        }
+    /// The event that all it is sent comes after, if that is known exactly.
+    pub fn begins_after(&self) -> Option<DurableId> {
+        self.begins_after
+    }
+
+    /// What the client has seen.
+    pub fn seen(&self) -> JoinFrom {
+        self.at
+    }
+
+    /// Whether it is told a gap whatever the store says.
+    pub fn is_told_gap(&self) -> bool {
+        self.told.is_some()
     }
 
     /// Takes one input; what is to be done goes to `out`, in order.
@@ -172,7 +185,10 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         match input {
-            JoinInput::GoOn => self.go_on(log, out),
+            JoinInput::GoOn => {
+                self.state = State::Forward;
+                self.go_on(log, out);
+            }
             JoinInput::Page(page) => match self.state {
                 State::Forward => self.forward(page, log, out),
                 State::Back(us) => self.back(page, us, log, out),
@@ -249,6 +265,7 @@ impl Joiner {
         missed: Option<u64>,
         out: &mut Vec<JoinOutput<L>>,
     ) {
+        self.begins_after = None;
         if let Some(told) = &mut self.told {
             told.missed = None;
             return self.tell(before, out);
@@ -413,7 +430,7 @@ impl Joiner {
         if seen.is_none() && page.more() && !page.is_empty() {
             return out.push(JoinOutput::Read(PageFrom::Before(page.id(0).seq)));
         }
-        let (at, before) = match seen {
+        let (at, before): (Place, _) = match seen {
             Some(index) => {
                 let next = (index + 1 < page.len()).then(|| page.id(index + 1));
                 (page.id(index).into(), next)
@@ -425,6 +442,7 @@ impl Joiner {
         self.rewound_us = Some(us);
         self.at = JoinFrom::Seen(at);
         self.gap(GapReason::Rewound, before, None, out);
+        self.begins_after = at.id();
         self.go_on(log, out);
     }
 }

@@ -31,6 +31,26 @@ pub struct Safeguards {
     pub attach_before_read: bool,
 }
 
+impl Safeguards {
+    /// All of them; in a build with the feature `fault-switches`, but for those
+    /// that `RUNCAST_FAULT_OFF` names, separated by commas.
+    pub fn of_environment() -> Self {
+        let safeguards = Self::default();
+        #[cfg(feature = "fault-switches")]
+        let safeguards = {
+            let off = std::env::var("RUNCAST_FAULT_OFF").unwrap_or_default();
+            let is_on = |name: &str| !off.split(',').any(|word| word == name);
+            Self {
+                position_check: is_on("position_check"),
+                us_check: is_on("us_check"),
+                sync_on_hole: is_on("sync_on_hole"),
+                attach_before_read: is_on("attach_before_read"),
+            }
+        };
+        safeguards
+    }
+}
+
 impl Default for Safeguards {
     fn default() -> Self {
         Self {

@@ -68,7 +68,9 @@ impl RunLog {
     fn segment_with(&self, epoch: u64, seq: u64) -> Option<&Segment> {
         let at = self.segments.partition_point(|segment| {
             segment.no() < self.branch.segment_no
-                || segment.durable_through().is_none_or(|place| place.seq < seq)
+                || segment
+                    .durable_through()
+                    .is_none_or(|place| place.seq < seq)
         });
         let segment = self.segments.get(at)?;
         (segment.durable_through()?.epoch == epoch).then_some(segment)

@@ -89,9 +89,7 @@ impl RunLog {
                     let joiner = joiner(seen(id.durable));
                     Joining::Reading(joiner.with_gap(GapReason::Restarted, None))
                 }
-                EventId::Kubectl(_) => {
-                    self.join(&StreamStart::BadCursor, filter, hub, safeguards)
-                }
+                EventId::Kubectl(_) => self.join(&StreamStart::BadCursor, filter, hub, safeguards),
             },
         }
     }
@@ -177,11 +175,7 @@ impl RunLog {
     }
 
     /// After an event number of this very hub.
-    fn join_after_plain(
-        &self,
-        id: &PlainId,
-        joiner: impl FnOnce(JoinFrom) -> Joiner,
-    ) -> Joining {
+    fn join_after_plain(&self, id: &PlainId, joiner: impl FnOnce(JoinFrom) -> Joiner) -> Joining {
         let through = self.events_through;
         let kept_from = self.events_before(self.front());
         if id.n > through {
@@ -196,7 +190,7 @@ impl RunLog {
                 missed => joiner.with_gap(GapReason::Trimmed, missed),
             });
         }
-        let cursor = Some(EventId::Plain(id.clone()).to_string());
+        let cursor = Some(EventId::Plain(*id).to_string());
         Joining::Seated(Join::at(self.after_event(id.n), cursor))
     }
 

@@ -269,6 +269,21 @@ impl RunLog {
         }
     }
 
+    /// How many loose frames of the run lie before the place after the last
+    /// frame.
+    pub fn loose_through(&self) -> u64 {
+        self.loose_through
+    }
+
+    /// Returns how many loose frames of the run lie before `position`, which
+    /// must not lie before what is kept.
+    pub fn loose_before(&self, position: LogPosition) -> u64 {
+        match self.segment(position.segment_no) {
+            Some(segment) => segment.loose_before_frame(position.frame as usize),
+            None => self.loose_through,
+        }
+    }
+
     /// Returns the id of the last frame before `position` that has one.
     pub fn id_before(&self, position: LogPosition) -> Option<&str> {
         let last = self.segment(position.segment_no);
