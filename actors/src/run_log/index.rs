@@ -39,9 +39,12 @@ impl LogIndex for RunLog {
             Some(after_frame(segment, index))
         };
         let newest = self.segment_with(id.epoch, id.seq).and_then(in_segment);
+        let is_of_epoch = |place: Place| place.epoch == id.epoch;
         newest.or_else(|| {
-            // Older branches: few clients come from there.
-            let older = self.segments.iter().rev();
+            // Older branches of the epoch: few clients come from there. Who
+            // comes from an older epoch is told that it expired.
+            let older = self.durable_through.is_some_and(is_of_epoch);
+            let older = older.then(|| self.segments.iter().rev())?;
             older
                 .skip_while(|segment| segment.no() >= self.branch.segment_no)
                 .find_map(in_segment)

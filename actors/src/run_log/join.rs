@@ -190,19 +190,36 @@ impl RunLog {
                 missed => joiner.with_gap(GapReason::Trimmed, missed),
             });
         }
+        let position = self.after_event(id.n);
+        if self.has_ended_between(position) {
+            return Joining::Reading(joiner(JoinFrom::Start).with_gap(GapReason::Expired, None));
+        }
         let cursor = Some(EventId::Plain(*id).to_string());
-        Joining::Seated(Join::at(self.after_event(id.n), cursor))
+        Joining::Seated(Join::at(position, cursor))
+    }
+
+    /// Whether the run ended after `position` and began anew: its old `end` is
+    /// for those only who were there.
+    fn has_ended_between(&self, position: LogPosition) -> bool {
+        let old = self.segments.iter();
+        let old = old.take_while(|segment| segment.no() < self.branch.segment_no);
+        old.skip_while(|segment| segment.no() < position.segment_no)
+            .any(|segment| segment.classes().meets(FrameClass::END))
     }
 
     /// How many plain events after `id` were dropped, if that can be known:
     /// durable ones are read again.
     fn plain_dropped_after(&self, id: &PlainId) -> Option<u64> {
+        if self.dropped.hides_gap_after(id.n) || self.branch.segment_no > 0 {
+            return None;
+        }
         let dropped = self.events_before(self.front()).checked_sub(id.n)?;
-        let (base, seen) = (self.base()?, id.durable?);
-        let is_countable = base.epoch == seen.epoch
-            && self.branch.segment_no < self.front_no()
-            && !self.dropped.hides_gap_after(id.n);
-        let durable = is_countable.then(|| base.seq.checked_sub(seen.seq))??;
+        let start = self.start_state();
+        let durable = match (start.durable, id.durable) {
+            (None, None) => 0,
+            (Some(place), Some(seen)) => place.seq.checked_sub(seen.seq)?,
+            (Some(_), None) | (None, Some(_)) => return None,
+        };
         dropped.checked_sub(durable)
     }
 
