@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use runcast_actors::settings::RedisUrl;
 
+use crate::exec::ExecArgs;
+use crate::publish::PublishArgs;
 use crate::settings::{Flag, SettingsError};
 use crate::tail::TailArgs;
 
@@ -18,7 +20,7 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// Settings that win over the file and the environment.
-    #[command(flatten, next_help_heading = "Settings of the broker")]
+    #[command(flatten, next_help_heading = "Settings")]
     pub(crate) overrides: Overrides,
 }
 
@@ -29,6 +31,10 @@ pub(crate) enum Command {
     Serve,
     /// Serve on 127.0.0.1:8000 from memory, with a demo run: needs no Redis and no cluster
     Dev,
+    /// Publish lines of stdin as durable events of a run
+    Publish(PublishArgs),
+    /// Run a command unchanged and publish its output, durably
+    Exec(ExecArgs),
     /// Validate the settings and reach every dependency, then exit
     Check,
     /// Follow a run in the terminal and exit as it does

@@ -1,9 +1,11 @@
 //! Starting the parts of a serving process, and the signals that stop it.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
+use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -20,7 +22,7 @@ use crate::settings::Settings;
 pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let broker = Broker::start(broker_settings(settings))?;
+    let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
@@ -39,6 +41,11 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// Makes the store of whoever publishes without a broker.
+pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
+    RedisStore::new(Arc::new(broker_settings(settings)), Arc::default())
 }
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {

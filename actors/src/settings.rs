@@ -11,15 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod redis_place;
 mod redis_url;
 
+pub use redis_place::{RedisPlace, SentinelPlace};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
 /// `[redis]`: where events come from and how a dead link is noticed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port/db`, or `unix:///path`.
+    /// Where Redis is, and of which kind.
     pub url: RedisUrl,
     /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
     pub channel_prefix: String,
@@ -287,6 +289,8 @@ pub struct LimitSettings {
     pub max_streams: usize,
     /// Most streams of one client address; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most pages of history read or sent at once.
+    pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
     pub idempotency_keys: usize,
     /// How long each is.
@@ -305,6 +309,7 @@ impl Default for LimitSettings {
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),
         }

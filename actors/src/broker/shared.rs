@@ -13,11 +13,11 @@ use super::{BrokerSettings, DependencyHealth};
 use crate::hub::{Attach, EmbeddedStore, HubEntry, HubStats, Registry, RunHub};
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
-    Stop, watch_health,
+    PodLooks, Stop, watch_health,
 };
 use crate::metrics::{Family, Metrics};
 use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
-use crate::redis::{RedisLink, RedisStore, RedisSubscriber};
+use crate::redis::{RedisLink, RedisStore, RedisSubscriber, Resubscribe};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::RunStore;
@@ -44,6 +44,7 @@ pub struct BrokerShared {
     kubectl_counters: Arc<KubectlCounters>,
     kubectl_permits: Arc<FollowPermits>,
     pub(crate) kubectl_health: KubectlHealth,
+    pub(crate) pod_looks: PodLooks,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
     subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
@@ -54,6 +55,7 @@ pub struct BrokerShared {
 
 impl BrokerShared {
     pub(crate) fn new(settings: BrokerSettings) -> Arc<Self> {
+        let kubectl_counters: Arc<KubectlCounters> = Arc::default();
         Arc::new(Self {
             metrics: Arc::default(),
             registry: Registry::new(settings.hub.max_hubs),
@@ -61,7 +63,8 @@ impl BrokerShared {
             store: OnceLock::new(),
             core: Arbiter::new().handle(),
             kubectl_arbiter: Arbiter::new().handle(),
-            kubectl_counters: Arc::default(),
+            pod_looks: PodLooks::new(&settings.kubectl, Arc::clone(&kubectl_counters)),
+            kubectl_counters,
             kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),
             kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),
@@ -149,10 +152,10 @@ impl BrokerShared {
     // ---- Redis -------------------------------------------------------------
 
     /// Opens the store, and the subscription if it is Redis.
-    pub(crate) fn start_store(self: &Arc<Self>) -> anyhow::Result<()> {
+    pub(crate) fn start_store(self: &Arc<Self>) {
         let store: Arc<dyn RunStore> = match self.settings.backend() {
             BackendKind::Redis => {
-                let store = self.redis_store()?;
+                let store = self.redis_store();
                 self.start_subscriber(store.clone());
                 Arc::new(store)
             }
@@ -162,13 +165,11 @@ impl BrokerShared {
         };
         // Nobody else sets it.
         let _ = self.store.set(store);
-        Ok(())
     }
 
-    fn redis_store(&self) -> redis::RedisResult<RedisStore> {
+    fn redis_store(&self) -> RedisStore {
         let (settings, metrics) = (Arc::clone(&self.settings), Arc::clone(&self.metrics));
-        let store = RedisStore::new(settings, metrics)?;
-        Ok(store.with_link(Arc::clone(&self.redis)))
+        RedisStore::new(settings, metrics).with_link(Arc::clone(&self.redis))
     }
 
     fn start_subscriber(self: &Arc<Self>, store: RedisStore) {
@@ -190,10 +191,17 @@ impl BrokerShared {
             error!("the subscriber died and is replaced");
             self.metrics.actor_restarts.inc();
             self.redis.set_down("the subscriber died".to_owned());
-            match self.redis_store() {
-                Ok(store) => self.start_subscriber(store),
-                Err(error) => error!(%error, "no new subscriber"),
-            }
+            self.start_subscriber(self.redis_store());
+        }
+    }
+
+    /// Has the subscription made anew, at another place if there is one: it
+    /// looks well, but does not bring what was published.
+    #[expect(dead_code, reason = "asked for by who compares positions")]
+    pub(crate) fn resubscribe(&self) {
+        if let Some(subscriber) = lock(&self.subscriber).as_ref() {
+            // Refused: a mailbox as full as that has been asked already.
+            let _ = subscriber.try_send(Resubscribe);
         }
     }
 

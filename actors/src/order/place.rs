@@ -47,6 +47,15 @@ impl Place {
         let is_older = page.anchor().is_none() && !page.is_empty() && page.id(0).us < us;
         is_end || is_other || is_older
     }
+
+    /// Whether a page read after this place begins right after it, but its own
+    /// event is trimmed: another one may have stood there, and before it.
+    pub(super) fn is_unproven_by(self, page: &impl PageIds) -> bool {
+        self.id().is_some()
+            && page.anchor().is_none()
+            && !page.is_empty()
+            && page.id(0).seq == self.seq + 1
+    }
 }
 
 impl From<DurableId> for Place {
