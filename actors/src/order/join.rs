@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{KnownIds, PageIds, Place, Safeguards};
-use crate::protocol::{DurableId, GapReason};
+use super::ids::{is_back, is_rewound, is_unproven};
+use super::{KnownIds, PageIds, Safeguards};
+use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// A log that a client joins, as far as durable ids go.
@@ -83,6 +84,8 @@ pub enum JoinOutput<L> {
 /// and goes on in the log at exactly that place: no hole, no twin.
 #[derive(Debug, Clone)]
 pub struct Joiner {
+    /// Where it began, and where it is.
+    from: JoinFrom,
     at: JoinFrom,
     /// Why events that the store has trimmed are missing to this client.
     trim_reason: GapReason,
@@ -90,6 +93,8 @@ pub struct Joiner {
     told: Option<Told>,
     /// So many frames without a durable id are not missing to it.
     loose_seen: u64,
+    /// Where what it is sent begins, if that is known exactly.
+    begins_after: Option<DurableId>,
     /// The history was rewound, and nothing of the new one was sent yet: a log
     /// may still go on with the old one.
     is_rewound: bool,
@@ -125,10 +130,15 @@ impl Joiner {
             JoinFrom::Start | JoinFrom::Seen(_) => None,
         };
         Self {
+            from,
             at: from,
             trim_reason: GapReason::Trimmed,
             told,
             loose_seen: loose_seen(from, log),
+            begins_after: match from {
+                JoinFrom::Start => None,
+                JoinFrom::Seen(place) => place.id(),
+            },
             is_rewound: false,
             state: State::Forward,
             safeguards,
@@ -142,6 +152,14 @@ impl Joiner {
         self
     }
 
+    /// A client of whom it is known that it missed nothing but what the store
+    /// can tell.
+    #[must_use]
+    pub fn without_gap(mut self) -> Self {
+        self.told = None;
+        self
+    }
+
     /// A client that fell out of the log after `from`; what durable events it
     /// finds trimmed it missed by being slow.
     pub fn fallen_behind(from: Place, log: &impl LogIndex, safeguards: Safeguards) -> Self {
@@ -150,6 +168,16 @@ impl Joiner {
             told: None,
             ..Self::new(JoinFrom::Seen(from), log, safeguards)
         }
+    }
+
+    /// The event that all it is sent comes after, if that is known exactly.
+    pub fn begins_after(&self) -> Option<DurableId> {
+        self.begins_after
+    }
+
+    /// Whether it is told a gap whatever the store says.
+    pub fn is_told_gap(&self) -> bool {
+        self.told.is_some()
     }
 
     /// What the client has seen, if it is known exactly.
@@ -173,7 +201,10 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         match input {
-            JoinInput::GoOn => self.go_on(log, out),
+            JoinInput::GoOn => {
+                self.state = State::Forward;
+                self.go_on(log, out);
+            }
             JoinInput::Page(page) => match self.state {
                 State::Forward => self.forward(page, log, out),
                 State::Back(us) => self.back(page, us, log, out),
@@ -254,6 +285,7 @@ impl Joiner {
         missed: Option<u64>,
         out: &mut Vec<JoinOutput<L>>,
     ) {
+        self.begins_after = None;
         if let Some(told) = &mut self.told {
             told.missed = None;
             return self.tell(before, out);
@@ -293,7 +325,9 @@ impl Joiner {
             self.gap(GapReason::Expired, page.first(), None, out);
             return self.go_on(log, out);
         }
-        if at.epoch > last.epoch || at.is_rewound_by(page, last) {
+        // A place it came with may be known by number alone.
+        let is_back = self.at != self.from && is_back(at, page);
+        if at.epoch > last.epoch || is_back || is_rewound(at, page, last) {
             let seq = match at.epoch == last.epoch {
                 true => at.seq.min(last.seq),
                 false => last.seq,
@@ -320,7 +354,7 @@ impl Joiner {
     /// a time that is gone.
     fn no_history<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
         if let (JoinFrom::Seen(place), base) = (self.at, log.base()) {
-            if base.is_some_and(|base| (base.epoch, base.seq) < (place.epoch, place.seq)) {
+            if base.is_some_and(|base| (base.epoch, base.seq) <= (place.epoch, place.seq)) {
                 // The log is of that time too, and may be behind the client.
                 return out.push(JoinOutput::Wait);
             }
@@ -380,7 +414,7 @@ impl Joiner {
                 push_range(from..index, out);
                 from = index;
                 self.gap(self.trim_reason, Some(id), Some(id.seq - at.seq - 1), out);
-            } else if index == 0 && at.is_unproven_by(page) {
+            } else if index == 0 && is_unproven(at, page) {
                 self.gap(self.trim_reason, Some(id), None, out);
             }
             self.tell(Some(id), out);
@@ -469,6 +503,7 @@ impl Joiner {
         self.is_rewound = true;
         self.at = JoinFrom::Seen(at);
         self.gap(GapReason::Rewound, before, None, out);
+        self.begins_after = at.id();
         self.go_on(log, out);
     }
 }

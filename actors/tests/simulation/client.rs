@@ -4,9 +4,9 @@
 use std::collections::VecDeque;
 
 use runcast_actors::order::{
-    JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex, PageIds, Place, Safeguards,
+    JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex, PageIds, Safeguards,
 };
-use runcast_actors::protocol::{DurableId, GapReason};
+use runcast_actors::protocol::{DurableId, GapReason, Place};
 use runcast_actors::store::PageFrom;
 
 use crate::hub::{Call, Hub};

@@ -9,7 +9,7 @@ use crate::hub::{Heard, Hub, Limits};
 use crate::store::{APPENDS_MAX, Store};
 
 /// Rounds in which all must have come to rest.
-const ROUNDS_MAX: usize = 300;
+const ROUNDS_MAX: usize = 2000;
 
 /// What may happen in one run of the simulation.
 #[derive(Debug, Clone, Copy, Default)]
