@@ -278,3 +278,58 @@ async fn a_run_that_is_over_takes_nothing_until_it_is_begun_anew() {
     assert_eq!(data_of(&entries, "stdout"), [b"two"]);
     assert_eq!(statuses(&entries)[0], r#"{"status":"running"}"#);
 }
+
+/// As a container's first process we inherit the orphans of others.
+#[tokio::test]
+async fn as_the_first_process_we_reap_what_others_leave() {
+    let redis = Redis::start().await;
+    // The inner shell ends before its child does. Not reaped, that stays in
+    // /proc, and the loop goes on for ever.
+    let script = "sh -c 'sleep 0.05 & echo $!' | {
+        read pid
+        while test -e /proc/$pid; do sleep 0.01; done
+        echo reaped
+    }";
+    let output = shell(&redis, script).as_first_process().run().await;
+    assert_eq!(output.stdout(), "reaped\n", "{}", output.stderr());
+    assert_eq!(output.code, 0);
+}
+
+/// Keys of a terminal reach its whole foreground group: the command has the
+/// signal already, and must not get it from us once more.
+#[tokio::test]
+async fn a_key_of_the_terminal_interrupts_the_command_once() {
+    let redis = Redis::start().await;
+    let count = "\
+import signal
+keys = {signal.SIGINT, signal.SIGQUIT}
+signal.pthread_sigmask(signal.SIG_BLOCK, keys)
+interrupts = 0
+print('up', flush=True)
+while signal.sigwait(keys) == signal.SIGINT:
+    interrupts += 1
+    print(f'interrupted {interrupts},', flush=True)
+exit(4)";
+    let mut cli = Cli::with(&redis)
+        .arguments(&["exec", "--run", "42", "--", "python3", "-c", count])
+        .in_terminal()
+        .start();
+    let shows = async |cli: &Cli, text: &str| {
+        let shown = || String::from_utf8_lossy(&cli.stdout()).contains(text);
+        eventually(text, SOON, async || shown()).await;
+    };
+    shows(&cli, "up").await;
+    for n in 1..=20 {
+        cli.feed("\x03");
+        shows(&cli, &format!("interrupted {n},")).await;
+    }
+    cli.feed("\x1c");
+    let output = cli.end().await;
+    assert_eq!(output.code, 4, "{}", output.stdout());
+    assert!(!output.stdout().contains("interrupted 21"));
+    let entries = entries(&mut redis.publisher().await, "42").await;
+    assert_eq!(
+        statuses(&entries)[1],
+        r#"{"status":"cancelled","exit_code":4}"#
+    );
+}

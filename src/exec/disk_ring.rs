@@ -43,14 +43,25 @@ impl DiskRing {
     pub(super) fn create(dir: &Path, capacity: u64) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
-        Ok(Self {
+        Ok(Self::of(file, capacity))
+    }
+
+    fn of(file: File, capacity: u64) -> Self {
+        Self {
             file,
             capacity,
             start: 0,
             bytes: 0,
             records: 0,
             buffer: Vec::new(),
-        })
+        }
+    }
+
+    /// One on a disk that is full.
+    #[cfg(test)]
+    pub(super) fn on_full_disk() -> Self {
+        let file = File::options().read(true).write(true).open("/dev/full");
+        Self::of(file.expect("Linux has it"), 1000)
     }
 
     /// How many records it holds.

@@ -378,6 +378,18 @@ mod tests {
         assert_eq!(spool.take().await, None);
     }
 
+    /// The record that could not be written is dropped, and told why.
+    #[tokio::test]
+    async fn a_full_disk_is_a_full_spool() {
+        let spool = spool(1, 1000);
+        spool.lock().disk = Some(DiskRing::on_full_disk());
+        push(&spool, "abc");
+        spool.has_dropped().await;
+        let (dropped, fault) = spool.dropped();
+        assert_eq!((spool.len(), dropped), (1, 2));
+        assert!(fault.is_some_and(|fault| fault.contains("No space left")));
+    }
+
     #[test]
     fn a_place_without_room_for_a_file_is_told() {
         let settings = ExecSettings {

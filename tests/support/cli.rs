@@ -1,6 +1,7 @@
 //! [`Cli`]: the built `runcast` as a command, with its stdin and its outputs
 //! in the test's hands.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,6 +35,49 @@ impl CliSettings {
         self
     }
 
+    /// Lets it be process 1 of a PID namespace, as in a container.
+    pub(crate) fn as_first_process(self) -> Self {
+        let unshare = [
+            "--user",
+            "--map-root-user",
+            "--pid",
+            "--fork",
+            "--kill-child",
+            "--mount-proc",
+        ];
+        self.below("unshare", |words| {
+            unshare
+                .map(OsString::from)
+                .into_iter()
+                .chain(words)
+                .collect()
+        })
+    }
+
+    /// Gives it a terminal, whose keys are its stdin.
+    pub(crate) fn in_terminal(self) -> Self {
+        self.below("script", |words| {
+            let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
+            ["-qec", &quoted.join(" "), "/dev/null"]
+                .map(OsString::from)
+                .into()
+        })
+    }
+
+    /// Has it started by `program`, with the arguments made of its words.
+    fn below(self, program: &str, arguments: impl Fn(Vec<OsString>) -> Vec<OsString>) -> Self {
+        let words = [self.0.get_program()].into_iter().chain(self.0.get_args());
+        let mut command = Command::new(program);
+        command.args(arguments(words.map(ToOwned::to_owned).collect()));
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self(command)
+    }
+
     /// Starts it.
     pub(crate) fn start(self) -> Cli {
         Cli::of(self.spawn())
@@ -54,6 +98,11 @@ impl CliSettings {
     pub(crate) async fn run(self) -> Output {
         self.start().end().await
     }
+}
+
+/// Returns `word` as a shell takes it for one word.
+fn quote(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
 }
 
 /// What a command has written in all, and how it ended.
