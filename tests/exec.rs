@@ -279,9 +279,9 @@ async fn a_run_that_is_over_takes_nothing_until_it_is_begun_anew() {
     assert_eq!(statuses(&entries)[0], r#"{"status":"running"}"#);
 }
 
-/// As a container's first process we inherit the orphans of others.
+/// As a container's first process we inherit what others leave behind.
 #[tokio::test]
-async fn as_the_first_process_we_reap_what_others_leave() {
+async fn orphans_that_we_inherit_are_reaped() {
     let redis = Redis::start().await;
     // The inner shell ends before its child does. Not reaped, that stays in
     // /proc, and the loop goes on for ever.
@@ -290,7 +290,7 @@ async fn as_the_first_process_we_reap_what_others_leave() {
         while test -e /proc/$pid; do sleep 0.01; done
         echo reaped
     }";
-    let output = shell(&redis, script).as_first_process().run().await;
+    let output = shell(&redis, script).inheriting_orphans().run().await;
     assert_eq!(output.stdout(), "reaped\n", "{}", output.stderr());
     assert_eq!(output.code, 0);
 }

@@ -108,6 +108,7 @@ impl Spool {
         for payload in payloads {
             state.push(origin, payload, self.memory_bytes_max);
         }
+        state.commit();
         if state.dropped > dropped {
             self.dropped.notify_one();
         }
@@ -230,12 +231,15 @@ impl State {
             tag: line.origin as u8,
             payload: line.payload,
         };
-        match disk.push(&record) {
-            Ok(is_taken) => is_taken,
-            Err(error) => {
-                self.disk_fault = Some(error.to_string());
-                false
-            }
+        disk.push(&record)
+    }
+
+    /// Writes what was pushed to disk; drops it if that fails.
+    fn commit(&mut self) {
+        let committed = self.disk.as_mut().map(DiskRing::commit);
+        if let Some(Err((lines, error))) = committed {
+            self.disk_fault = Some(error.to_string());
+            self.dropped += lines;
         }
     }
 

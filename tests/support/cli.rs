@@ -35,22 +35,17 @@ impl CliSettings {
         self
     }
 
-    /// Lets it be process 1 of a PID namespace, as in a container.
-    pub(crate) fn as_first_process(self) -> Self {
-        let unshare = [
-            "--user",
-            "--map-root-user",
-            "--pid",
-            "--fork",
-            "--kill-child",
-            "--mount-proc",
-        ];
-        self.below("unshare", |words| {
-            unshare
-                .map(OsString::from)
-                .into_iter()
-                .chain(words)
-                .collect()
+    /// Lets it inherit the orphans of what it starts, as a container's first
+    /// process does.
+    pub(crate) fn inheriting_orphans(self) -> Self {
+        const PR_SET_CHILD_SUBREAPER: &str = "36";
+        let program = format!(
+            "import ctypes, os, sys; ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0); \
+             os.execv(sys.argv[1], sys.argv[1:])"
+        );
+        self.below("python3", |words| {
+            let python = ["-c", &program].map(OsString::from);
+            python.into_iter().chain(words).collect()
         })
     }
 
