@@ -8,9 +8,12 @@ use crate::support::history::{data_of, entries, statuses, wait_entries};
 use crate::support::wait::SOON;
 use crate::support::{Cli, Redis, eventually};
 
-/// `runcast exec --run 42 -- sh -c <script>`.
+/// `runcast exec --run 42 -- sh -c <script>`. A busy machine may stop it in the
+/// middle of a line for long; that is no line of its own.
 pub(crate) fn shell(redis: &Redis, script: &str) -> CliSettings {
-    Cli::with(redis).arguments(&["exec", "--run", "42", "--", "sh", "-c", script])
+    Cli::with(redis)
+        .set("exec.partial_line_after", "1h")
+        .arguments(&["exec", "--run", "42", "--", "sh", "-c", script])
 }
 
 /// Bytes of every value, with line breaks in odd places and none at the end.
@@ -26,9 +29,7 @@ async fn output_is_relayed_byte_for_byte_and_published_line_by_line() {
     let redis = Redis::start().await;
     let bytes = binary(100_000);
     let script = "cat; printf '\\033[1mbold\\r\\n' >&2; exit 3";
-    let mut cli = shell(&redis, script)
-        .set("exec.partial_line_after", "1h")
-        .start();
+    let mut cli = shell(&redis, script).start();
     cli.feed(&bytes);
     let output = cli.end().await;
     assert_eq!(output.code, 3, "{}", output.stderr());
@@ -197,7 +198,9 @@ async fn a_stop_is_passed_on_and_so_is_its_end() {
 async fn what_has_no_line_break_is_published_all_the_same() {
     let redis = Redis::start().await;
     let mut publisher = redis.publisher().await;
-    let mut cli = shell(&redis, "printf '10%%\\r'; cat").start();
+    let mut cli = shell(&redis, "printf '10%%\\r'; cat")
+        .set("exec.partial_line_after", "200ms")
+        .start();
     let shown = wait_entries(&mut publisher, "42", 2).await;
     assert_eq!(data_of(&shown, "stdout"), [b"10%\r"]);
     cli.wait_stdout(b"10%\r").await;
