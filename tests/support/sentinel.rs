@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use ::redis::{RedisResult, Value, from_redis_value};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
@@ -47,13 +48,12 @@ impl Sentinels {
         for port in started.ports.clone() {
             let others = (count - 1).to_string();
             eventually("a Sentinel knows everybody", SOON, async || {
-                let master = started.master_as_seen(port).await;
-                let says = |key: &str, value: &str| {
-                    master
-                        .windows(2)
-                        .any(|pair| pair[0] == key && pair[1] == value)
-                };
-                says("num-slaves", "1") && says("num-other-sentinels", &others)
+                let master = started.seen(port, "MASTER").await;
+                let replica = started.seen(port, "REPLICAS").await;
+                has(&master, "num-slaves", "1")
+                    && has(&master, "num-other-sentinels", &others)
+                    && has(&replica, "flags", "slave")
+                    && has(&replica, "master-link-status", "ok")
             })
             .await;
         }
@@ -78,18 +78,23 @@ impl Sentinels {
         self.ports.push(port);
     }
 
-    /// What `SENTINEL MASTER` says, key after value; empty while it is silent.
-    async fn master_as_seen(&self, port: u16) -> Vec<String> {
+    /// Returns what a Sentinel says of `MASTER` or, of the one replica, of
+    /// `REPLICAS`: key after value; empty while it is silent.
+    async fn seen(&self, port: u16, whom: &str) -> Vec<String> {
         let client = ::redis::Client::open(format!("redis://127.0.0.1:{port}")).expect("a URL");
         let Ok(mut connection) = client.get_multiplexed_async_connection().await else {
             return Vec::new();
         };
         let mut command = ::redis::cmd("SENTINEL");
-        command.arg("MASTER").arg(MASTER_NAME);
-        command
-            .query_async(&mut connection)
-            .await
-            .unwrap_or_default()
+        command.arg(whom).arg(MASTER_NAME);
+        let answer: RedisResult<Value> = command.query_async(&mut connection).await;
+        let answer = answer.unwrap_or(Value::Nil);
+        match whom {
+            "MASTER" => from_redis_value(answer).unwrap_or_default(),
+            _ => from_redis_value::<Vec<Vec<String>>>(answer)
+                .unwrap_or_default()
+                .concat(),
+        }
     }
 
     /// Returns a connection to a Sentinel.
@@ -115,4 +120,10 @@ impl Sentinels {
     pub(crate) fn broker(&self) -> BrokerSettings {
         Broker::redis(&self.master).set("redis.url", self.url())
     }
+}
+
+fn has(pairs: &[String], key: &str, value: &str) -> bool {
+    pairs
+        .chunks(2)
+        .any(|pair| pair[0] == key && pair[1] == value)
 }
