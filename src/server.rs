@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
+use runcast_actors::order::Safeguards;
 use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
@@ -71,6 +72,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        safeguards: Safeguards::of_environment(),
     }
 }
 

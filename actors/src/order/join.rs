@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{KnownIds, PageIds, Place, Safeguards};
-use crate::protocol::{DurableId, GapReason};
+use super::ids::{is_rewound, is_unproven};
+use super::{KnownIds, PageIds, Safeguards};
+use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// A log that a client joins, as far as durable ids go.
@@ -83,6 +84,8 @@ pub struct Joiner {
     /// A gap that is told whatever the store says.
     told: Option<Told>,
     loose_seen: u64,
+    /// Where what it is sent begins, if that is known exactly.
+    begins_after: Option<DurableId>,
     /// The history was rewound, and nothing of the new one was sent yet: a log
     /// may still go on with the old one.
     is_rewound: bool,
@@ -124,6 +127,10 @@ impl Joiner {
             trim_reason: GapReason::Trimmed,
             told,
             loose_seen: log.loose_dropped(),
+            begins_after: match from {
+                JoinFrom::Start => None,
+                JoinFrom::Seen(place) => place.id(),
+            },
             is_rewound: false,
             is_asked_again: false,
             state: State::Forward,
@@ -138,6 +145,14 @@ impl Joiner {
         self
     }
 
+    /// A client of whom it is known that it missed nothing but what the store
+    /// can tell.
+    #[must_use]
+    pub fn without_gap(mut self) -> Self {
+        self.told = None;
+        self
+    }
+
     /// A client that fell out of the log after `from`; what durable events it
     /// finds trimmed it missed by being slow.
     pub fn fallen_behind(from: Place, log: &impl LogIndex, safeguards: Safeguards) -> Self {
@@ -146,6 +161,16 @@ impl Joiner {
             told: None,
             ..Self::new(JoinFrom::Seen(from), log, safeguards)
         }
+    }
+
+    /// The event that all it is sent comes after, if that is known exactly.
+    pub fn begins_after(&self) -> Option<DurableId> {
+        self.begins_after
+    }
+
+    /// Whether it is told a gap whatever the store says.
+    pub fn is_told_gap(&self) -> bool {
+        self.told.is_some()
     }
 
     /// What the client has seen, if it is known exactly.
@@ -169,7 +194,10 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         match input {
-            JoinInput::GoOn => self.go_on(log, out),
+            JoinInput::GoOn => {
+                self.state = State::Forward;
+                self.go_on(log, out);
+            }
             JoinInput::Page(page) => match self.state {
                 State::Forward => self.forward(page, log, out),
                 State::Back(us) => self.back(page, us, log, out),
@@ -247,6 +275,7 @@ impl Joiner {
         missed: Option<u64>,
         out: &mut Vec<JoinOutput<L>>,
     ) {
+        self.begins_after = None;
         if let Some(told) = &mut self.told {
             told.missed = None;
             return self.tell(before, out);
@@ -286,7 +315,7 @@ impl Joiner {
             self.gap(GapReason::Expired, page.first(), None, out);
             return self.go_on(log, out);
         }
-        if at.epoch > last.epoch || at.is_rewound_by(page, last) {
+        if at.epoch > last.epoch || is_rewound(at, page, last) {
             let seq = match at.epoch == last.epoch {
                 true => at.seq.min(last.seq),
                 false => last.seq,
@@ -365,7 +394,7 @@ impl Joiner {
                 push_range(from..index, out);
                 from = index;
                 self.gap(self.trim_reason, Some(id), Some(id.seq - at.seq - 1), out);
-            } else if index == 0 && at.is_unproven_by(page) {
+            } else if index == 0 && is_unproven(at, page) {
                 self.gap(self.trim_reason, Some(id), None, out);
             }
             self.tell(Some(id), out);
@@ -449,6 +478,7 @@ impl Joiner {
         self.is_rewound = true;
         self.at = JoinFrom::Seen(at);
         self.gap(GapReason::Rewound, before, None, out);
+        self.begins_after = at.id();
         self.go_on(log, out);
     }
 }
