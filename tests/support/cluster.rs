@@ -1,5 +1,6 @@
 //! [`RedisCluster`]: three masters with a replica each.
 
+use super::port::free_port;
 use super::wait::{SOON, eventually};
 use super::{Broker, Redis, broker::BrokerSettings};
 
@@ -16,17 +17,23 @@ pub(crate) struct RedisCluster {
 impl RedisCluster {
     /// Starts it and waits until every node finds it whole.
     pub(crate) async fn start() -> Self {
-        let arguments = [
-            "--cluster-enabled",
-            "yes",
-            "--cluster-node-timeout",
-            "1000",
-            "--repl-diskless-sync-delay",
-            "0",
-        ];
         let mut nodes = Vec::new();
+        let mut bus_ports = Vec::new();
         for _ in 0..2 * MASTERS {
+            // Left to itself it is the port plus 10,000, which may be anyone's.
+            let bus_port = free_port().to_string();
+            let arguments = [
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "1000",
+                "--repl-diskless-sync-delay",
+                "0",
+                "--cluster-port",
+                &bus_port,
+            ];
             nodes.push(Redis::start_with(&arguments).await);
+            bus_ports.push(bus_port);
         }
         let first_port = nodes[0].port().to_string();
         for (index, node) in nodes.iter().enumerate() {
@@ -46,7 +53,7 @@ impl RedisCluster {
             }
             if index > 0 {
                 let _: () = publisher
-                    .command(&["CLUSTER", "MEET", "127.0.0.1", &first_port])
+                    .command(&["CLUSTER", "MEET", "127.0.0.1", &first_port, &bus_ports[0]])
                     .await;
             }
         }

@@ -91,13 +91,21 @@ impl Redis {
 
     /// Waits until a section of `INFO`, or `CLUSTER INFO`, has a line.
     pub(crate) async fn wait_info(&self, section: &str, line: &str) {
-        let command = match section {
-            "cluster" => ["CLUSTER", "INFO"],
-            section => ["INFO", section],
-        };
+        let mut command = ::redis::cmd(match section {
+            "cluster" => "CLUSTER",
+            _ => "INFO",
+        });
+        command.arg(match section {
+            "cluster" => "INFO",
+            section => section,
+        });
         eventually(&format!("{section}: {line}"), SOON, async || {
-            let info: String = self.publisher().await.command(&command).await;
-            info.lines().any(|known| known == line)
+            // A server that changes its role cuts its clients.
+            let Ok(mut connection) = self.connect().await else {
+                return false;
+            };
+            let info: RedisResult<String> = command.query_async(&mut connection).await;
+            info.is_ok_and(|info| info.lines().any(|known| known == line))
         })
         .await;
     }
