@@ -25,6 +25,7 @@ mod hostile_payloads;
 mod http_api;
 mod http_errors;
 mod idempotency;
+mod join;
 mod kubectl_actor;
 mod kubectl_chaos;
 mod kubectl_faults;
