@@ -46,5 +46,6 @@ mod shutdown;
 mod slow_clients;
 mod slow_paging;
 mod store;
+mod store_faults;
 mod tail;
 mod tail_connections;

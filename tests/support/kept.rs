@@ -149,6 +149,20 @@ pub(crate) async fn publish_numbers(
     accepted_ids(&response)
 }
 
+/// Publishes an output as an agent does that knows the function; returns its
+/// id.
+pub(crate) async fn append(publisher: &mut Publisher, run_id: &str, data: &str) -> String {
+    let (stream, meta) = (
+        format!("run:{{{run_id}}}:stream"),
+        format!("run:{{{run_id}}}:meta"),
+    );
+    let call = ["FCALL", "runcast_publish", "2", &stream, &meta, run_id];
+    let event = ["output", "stdout", data];
+    let answer: Vec<String> = publisher.command(&[call.as_slice(), &event].concat()).await;
+    assert_eq!(answer[0], "OK", "{answer:?}");
+    answer[1].clone()
+}
+
 /// The parts of a durable id: epoch, seq, µs.
 pub(crate) fn parts(id: &str) -> (u64, u64, u64) {
     let mut parts = id.split('-').map(|part| part.parse().expect("a number"));
