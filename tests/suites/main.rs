@@ -10,11 +10,7 @@
 )]
 mod support;
 
-mod checker;
 mod faults;
-mod follower;
-mod injector;
-mod publisher;
 mod soak;
 mod trend;
 
