@@ -137,6 +137,37 @@ async fn a_cut_subscription_is_told_and_resumed() {
     }
 }
 
+/// A proxy, or a Redis at its limit of clients, may take each subscription and
+/// cut it at once: that is no reason to come back without a pause.
+#[tokio::test]
+async fn a_subscription_cut_each_time_is_made_anew_at_a_pause() {
+    const CUTS: u32 = 9;
+    let redis = Redis::start().await;
+    let _broker = Broker::redis(&redis).start_ready().await;
+    let publisher = redis.publisher().await;
+    // No probe comes back any more: no subscription proves good.
+    let _: String = publisher
+        .clone()
+        .command(&["ACL", "SETUSER", "default", "-publish"])
+        .await;
+    let begin = Instant::now();
+    for _ in 0..CUTS {
+        eventually("it has subscribed", SOON, || {
+            let mut publisher = publisher.clone();
+            async move {
+                let killed: i64 = publisher
+                    .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+                    .await;
+                killed == 1
+            }
+        })
+        .await;
+    }
+    // The halves of 20, 40, 80, 160, 320, 500 and 500 ms, and the first at once.
+    let elapsed = begin.elapsed();
+    assert!(elapsed >= Duration::from_millis(800), "{elapsed:?}");
+}
+
 /// A stopped Redis is silence without an error: only a probe notices.
 #[tokio::test]
 async fn a_frozen_redis_is_noticed_told_and_healed() {

@@ -33,3 +33,4 @@ mod resume;
 mod settings;
 mod shutdown;
 mod slow_clients;
+mod store;

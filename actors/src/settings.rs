@@ -53,7 +53,7 @@ impl Default for RedisSettings {
             probe_interval: Duration::from_secs(2),
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(5),
-            reconnect_max_delay: Duration::from_secs(1),
+            reconnect_max_delay: Duration::from_millis(500),
             queue_messages: 100_000,
             queue_bytes: ByteSize::mib(64),
         }
@@ -68,6 +68,9 @@ pub struct HistorySettings {
     pub max_events: u64,
     /// Most bytes kept of one run.
     pub max_bytes_per_run: ByteSize,
+    /// Most bytes the runs of an embedded broker take together; past it the
+    /// run idle longest is forgotten.
+    pub embedded_total_bytes: ByteSize,
     /// How long a run's history outlives its last event.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
@@ -78,6 +81,7 @@ impl Default for HistorySettings {
         Self {
             max_events: 10_000,
             max_bytes_per_run: ByteSize::mib(16),
+            embedded_total_bytes: ByteSize::mib(512),
             ttl: Duration::from_secs(24 * 3600),
         }
     }

@@ -115,6 +115,15 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
     );
     require(
         faults,
+        history.embedded_total_bytes >= history.max_bytes_per_run,
+        "history.embedded_total_bytes",
+        format!(
+            "must hold one run: at least history.max_bytes_per_run ({})",
+            history.max_bytes_per_run
+        ),
+    );
+    require(
+        faults,
         hub.ring_bytes <= hub.total_ring_bytes,
         "hub.ring_bytes",
         format!(

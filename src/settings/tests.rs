@@ -324,6 +324,11 @@ fn values_that_do_not_go_together_are_refused() {
         ("heartbeat.interval", "2h", "at most 1h"),
         ("retry.min", "4s", "retry.max (3s)"),
         ("hub.ring_bytes", "513MiB", "hub.total_ring_bytes"),
+        (
+            "history.embedded_total_bytes",
+            "15MiB",
+            "history.max_bytes_per_run",
+        ),
         ("hub.inbox_bytes", "255KiB", "limits.max_event_bytes"),
         ("limits.max_event_bytes", "17MiB", "16MiB"),
         ("limits.max_event_bytes", "0", "1 byte"),

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use actix::prelude::*;
 use futures_util::future::join_all;
 
 pub(crate) use addresses::AddressPlace;
@@ -19,7 +18,7 @@ pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
 pub use types::*;
 
-use crate::heartbeat::HeartbeatActor;
+use crate::heartbeat::keep_clock;
 use crate::hub::{Describe, HasSeenEnd, HubEntry};
 use crate::metrics::Family;
 use crate::protocol::{BackendKind, Problem, RunId};
@@ -57,8 +56,7 @@ impl Broker {
         let shared = BrokerShared::new(settings);
         shared.start_store()?;
         shared.watch_kubectl();
-        let clock = Arc::clone(&shared);
-        Supervisor::start_in_arbiter(&shared.core, move |_| HeartbeatActor::new(clock));
+        shared.core.spawn(keep_clock(Arc::clone(&shared)));
         Ok(Self { shared })
     }
 

@@ -152,7 +152,7 @@ impl BrokerShared {
     pub(crate) fn start_store(self: &Arc<Self>) -> anyhow::Result<()> {
         let store: Arc<dyn RunStore> = match self.settings.backend() {
             BackendKind::Redis => {
-                let store = RedisStore::new(self)?;
+                let store = self.redis_store()?;
                 self.start_subscriber(store.clone());
                 Arc::new(store)
             }
@@ -163,6 +163,12 @@ impl BrokerShared {
         // Nobody else sets it.
         let _ = self.store.set(store);
         Ok(())
+    }
+
+    fn redis_store(&self) -> redis::RedisResult<RedisStore> {
+        let (settings, metrics) = (Arc::clone(&self.settings), Arc::clone(&self.metrics));
+        let store = RedisStore::new(settings, metrics)?;
+        Ok(store.with_link(Arc::clone(&self.redis)))
     }
 
     fn start_subscriber(self: &Arc<Self>, store: RedisStore) {
@@ -184,7 +190,7 @@ impl BrokerShared {
             error!("the subscriber died and is replaced");
             self.metrics.actor_restarts.inc();
             self.redis.set_down("the subscriber died".to_owned());
-            match RedisStore::new(self) {
+            match self.redis_store() {
                 Ok(store) => self.start_subscriber(store),
                 Err(error) => error!(%error, "no new subscriber"),
             }

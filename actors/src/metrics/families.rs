@@ -14,6 +14,7 @@ impl Metrics {
         self.hub_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
+        self.store_families(&mut out);
         out.0
     }
 
@@ -229,6 +230,53 @@ impl Metrics {
                     redis.rejected.of(reason).get(),
                 )
             }),
+        );
+    }
+
+    fn store_families(&self, out: &mut Families) {
+        let store = &self.store;
+        for (name, help, counter) in [
+            (
+                "runcast_store_reads_total",
+                "Pages of history read from the store.",
+                &store.reads,
+            ),
+            (
+                "runcast_store_read_events_total",
+                "Events in pages read from the store.",
+                &store.read_events,
+            ),
+            (
+                "runcast_store_read_failures_total",
+                "Reads of the store that failed.",
+                &store.read_failures,
+            ),
+            (
+                "runcast_store_checks_total",
+                "Looks at the positions of runs in the store, of many at a time.",
+                &store.checks,
+            ),
+        ] {
+            out.counter(name, help, [(vec![], counter.get())]);
+        }
+        for (name, help, gauge) in [
+            (
+                "runcast_store_runs",
+                "Runs the embedded store knows now.",
+                &store.runs,
+            ),
+            (
+                "runcast_store_bytes",
+                "Bytes the runs of the embedded store take together.",
+                &store.bytes,
+            ),
+        ] {
+            out.gauge(name, help, [(vec![], gauge.get())]);
+        }
+        out.counter(
+            "runcast_store_evicted_runs_total",
+            "Runs the embedded store forgot to make room.",
+            [(vec![], store.evicted_runs.get())],
         );
     }
 }

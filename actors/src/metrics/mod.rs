@@ -177,6 +177,26 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
+/// What the store of runs counts. Under a load without faults `reads` stand
+/// still: no live event is read.
+#[derive(Debug, Default)]
+pub struct StoreCounters {
+    /// Pages read.
+    pub reads: Counter,
+    /// Events in them.
+    pub read_events: Counter,
+    /// Reads of pages or positions that failed.
+    pub read_failures: Counter,
+    /// Reads of the positions of runs, of many at a time.
+    pub checks: Counter,
+    /// Runs the embedded store knows now.
+    pub runs: Gauge,
+    /// What they take together, in bytes.
+    pub bytes: Gauge,
+    /// Runs it forgot to make room.
+    pub evicted_runs: Counter,
+}
+
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -210,6 +230,8 @@ pub struct Metrics {
     pub actor_restarts: Counter,
     /// The Redis side.
     pub redis: RedisCounters,
+    /// The store of runs.
+    pub store: StoreCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
 

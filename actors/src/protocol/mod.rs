@@ -21,7 +21,7 @@ pub use gap::{Gap, GapReason};
 pub use json_field::{json_field, json_string_or_field};
 pub use kind::{BackendKind, EventKind, LogLevel, UnknownKind, UnknownLevel};
 pub(crate) use payload::write_json_string;
-pub use payload::{Payload, log_level_of, terminal_status};
+pub use payload::{Payload, log_level_of, status_word, terminal_status};
 pub use problem::Problem;
 pub use run_id::{KUBECTL_RUN_ID_BYTES_MAX, RUN_ID_BYTES_MAX, RunId, RunIdError};
 pub use timestamp::{Timestamp, TimestampText};

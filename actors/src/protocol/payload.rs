@@ -115,6 +115,19 @@ pub fn terminal_status(payload: Payload<'_>, terminal: &[String]) -> Option<Stri
         .map(|word| word.to_ascii_lowercase())
 }
 
+/// Returns the status of `payload`, the data of a `status` event, in short: a
+/// JSON string, field `status` of an object, or plain text; at most 64
+/// characters.
+pub fn status_word(payload: Payload<'_>) -> Option<String> {
+    const CHARS_MAX: usize = 64;
+    let word = match payload {
+        Payload::Json(json) => json_string_or_field(json, "status"),
+        Payload::Text(text) => Some(text.to_owned()),
+        Payload::Binary(_) => None,
+    };
+    word.map(|word| word.chars().take(CHARS_MAX).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

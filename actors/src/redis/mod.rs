@@ -1,7 +1,10 @@
-//! The Redis backend: one subscription that everything arrives on, and one
-//! managed connection for publishes. No other part knows Redis.
+//! The Redis backend: one subscription that everything arrives on, and managed
+//! connections for publishes and for reads. No other part knows Redis.
 
+mod connection;
+mod library;
 mod link;
+mod page;
 mod push_queue;
 mod store;
 mod subscriber;

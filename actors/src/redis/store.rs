@@ -1,35 +1,45 @@
-//! [`RedisStore`]: a stream per run, appended to through `runcast_publish`.
+//! [`RedisStore`]: a stream per run, appended to and read by our Lua.
 
 use std::sync::Arc;
 
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{RedisError, RedisResult, Value};
-use tracing::{info, warn};
+use futures_util::future::try_join_all;
+use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
+use tokio::time::Instant;
+use tracing::warn;
 
-use super::{RedisLink, client};
-use crate::broker::{
-    BrokerSettings, BrokerShared, NewEvent, PublishError, PublishResult, Published,
-};
+use super::RedisLink;
+use super::connection::Connection;
+use super::library::{Entry, Form, Library, Refusal};
+use super::page::{read_page, read_position};
+use crate::broker::{BrokerSettings, PublishError, PublishResult, Published};
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
 use crate::store::{
-    AppendBatch, AppendResults, Page, PageQuery, RunStore, StoreError, StoreFuture,
+    AppendBatch, AppendResults, Page, PageFrom, PageQuery, RunStore, StoreError, StoreFuture,
 };
 
-/// The function library; see the head of the file for its call.
-const LIBRARY: &str = include_str!("runcast.lua");
+/// Positions asked for at once; more wait for the answers of these.
+const POSITIONS_AT_ONCE: usize = 1024;
 
-/// Version inside [`LIBRARY`]; an older one in Redis is replaced.
-const LIBRARY_VERSION: i64 = 1;
+/// Seqs stay below it: in Lua, numbers are exact up to here.
+const SEQ_MAX: u64 = (1 << 53) - 1;
 
-/// Appends over a managed connection of its own, so that a long batch never
-/// delays what the subscription brings. Cheap to clone.
+/// Attempts at a call: a function that is gone, then a script that is.
+const ATTEMPTS_MAX: usize = 4;
+
+/// Appends over one managed connection and reads over another, so that a long
+/// batch delays neither a reader nor what the subscription brings. Cheap to
+/// clone.
 #[derive(Clone)]
 pub struct RedisStore {
     settings: Arc<BrokerSettings>,
-    link: Arc<RedisLink>,
+    link: Option<Arc<RedisLink>>,
     metrics: Arc<Metrics>,
-    connection: ConnectionManager,
+    appends: Connection,
+    reads: Connection,
+    /// Redis' access lists may tell appends from reads.
+    append_library: Arc<Library>,
+    read_library: Arc<Library>,
 }
 
 impl RedisStore {
@@ -37,144 +47,204 @@ impl RedisStore {
     ///
     /// # Errors
     /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(shared: &BrokerShared) -> RedisResult<Self> {
-        let settings = &shared.settings.redis;
-        let config = ConnectionManagerConfig::new()
-            // Unless told otherwise it gives up for ever after six attempts.
-            .set_number_of_retries(usize::MAX)
-            .set_max_delay(settings.reconnect_max_delay)
-            .set_connection_timeout(Some(settings.connect_timeout))
-            .set_response_timeout(Some(settings.command_timeout));
-        let connection = ConnectionManager::new_lazy_with_config(client(settings)?, config)?;
+    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> RedisResult<Self> {
         Ok(Self {
-            settings: Arc::clone(&shared.settings),
-            link: Arc::clone(&shared.redis),
-            metrics: Arc::clone(&shared.metrics),
-            connection,
+            appends: Connection::new(&settings.redis)?,
+            reads: Connection::new(&settings.redis)?,
+            append_library: Arc::default(),
+            read_library: Arc::default(),
+            link: None,
+            settings,
+            metrics,
         })
     }
 
+    /// Lets publishes be refused at once while `link` is down.
+    pub fn with_link(self, link: Arc<RedisLink>) -> Self {
+        let link = Some(link);
+        Self { link, ..self }
+    }
+
     /// Loads the library, unless Redis has it or a newer one. In the
-    /// background: a publish that finds none loads it, too.
-    pub(super) fn load_function(&self) {
-        let mut store = self.clone();
+    /// background: a call that finds none loads it, too.
+    pub(super) fn load_library(&self) {
+        let store = self.clone();
+        store.append_library.forget();
+        store.read_library.forget();
         actix_rt::spawn(async move {
-            if let Err(error) = store.ensure_function().await {
-                warn!(%error, "runcast_publish not loaded; durable publishes will fail");
+            let deadline = store.appends.deadline();
+            if let Err(error) = store.append_library.form(&store.appends, deadline).await {
+                warn!(%error, "runcast_publish not loaded; the next call tries again");
             }
         });
     }
 
-    async fn ensure_function(&mut self) -> RedisResult<()> {
-        let known: RedisResult<i64> = redis::cmd("FCALL_RO")
-            .arg("runcast_version")
-            .arg(0)
-            .query_async(&mut self.connection)
-            .await;
-        if matches!(known, Ok(version) if version >= LIBRARY_VERSION) {
-            return Ok(());
-        }
-        redis::cmd("FUNCTION")
-            .arg("LOAD")
-            .arg("REPLACE")
-            .arg(LIBRARY)
-            .query_async::<Value>(&mut self.connection)
-            .await?;
-        info!(version = LIBRARY_VERSION, "runcast_publish loaded");
-        Ok(())
+    /// Returns the run's stream and meta.
+    fn keys(&self, run_id: &RunId) -> [String; 2] {
+        let prefix = &self.settings.redis.channel_prefix;
+        ["stream", "meta"].map(|key| format!("{prefix}{{{run_id}}}:{key}"))
     }
 
-    /// Appends `events` in order, in one pipeline; answers for each.
-    async fn append_all(
+    // ---- appends -----------------------------------------------------------
+
+    /// Appends in order, in one pipeline; answers for each.
+    async fn append_all(&self, run_id: &RunId, batch: &AppendBatch) -> AppendResults {
+        let count = batch.events.len();
+        if let Some(link) = self.link.as_ref().filter(|link| !link.is_up()) {
+            let since = link.health().since;
+            let down = PublishError::Unavailable(format!("Redis is down since {since}"));
+            return vec![Err(down); count];
+        }
+        let results = self.call_publish(run_id, batch).await;
+        let answers: AppendResults = results
+            .into_iter()
+            .map(|result| result.unwrap_or_else(|error| Err(unavailable(&error))))
+            .collect();
+        let failed = |answer: &&PublishResult| matches!(answer, Err(PublishError::Unavailable(_)));
+        let counters = &self.metrics.redis;
+        counters.publishes.add(count as u64);
+        let failures = answers.iter().filter(failed).count();
+        counters.publish_failures.add(failures as u64);
+        answers
+    }
+
+    async fn call_publish(
         &self,
         run_id: &RunId,
-        events: &[NewEvent],
-        restart: bool,
-    ) -> Vec<PublishResult> {
-        let mut store = self.clone();
-        if !self.link.is_up() {
-            let since = self.link.health().since;
-            let down = PublishError::Unavailable(format!("Redis is down since {since}"));
-            return events.iter().map(|_| Err(down.clone())).collect();
-        }
-        let mut results = store.call(run_id, events, restart).await;
-        // After a restart without its data Redis has no functions; nothing of
-        // the batch was accepted then.
-        if results
-            .iter()
-            .all(|result| matches!(result, Err(error) if is_missing_function(error)))
-            && store.ensure_function().await.is_ok()
-        {
-            results = store.call(run_id, events, restart).await;
-        }
-        let counters = &self.metrics.redis;
-        counters.publishes.add(events.len() as u64);
-        let answers = results
-            .into_iter()
-            .map(|result| result.map_err(unavailable));
-        answers
-            .map(|answer| match answer {
-                Ok(result) => result,
-                Err(error) => {
-                    counters.publish_failures.inc();
-                    Err(error)
+        batch: &AppendBatch,
+    ) -> Vec<RedisResult<PublishResult>> {
+        let deadline = self.appends.deadline();
+        let mut results = Vec::new();
+        let mut form = self.append_library.form(&self.appends, deadline).await;
+        for _ in 0..ATTEMPTS_MAX {
+            let answers = match form {
+                Ok(form) => {
+                    let calls = self.publish_calls(run_id, batch, results.len(), form);
+                    self.appends.pipeline(calls, deadline).await
                 }
-            })
-            .collect()
+                Err(ref error) => Err(error.clone()),
+            };
+            match answers {
+                Ok(answers) => results.extend(answers.into_iter().map(read_published)),
+                Err(error) => {
+                    let failed = batch.events.len() - results.len();
+                    results.extend(vec![error; failed].into_iter().map(Err));
+                }
+            }
+            // What Redis did not even begin is tried again, unless it accepted
+            // an event after it: order is worth more.
+            let Some((begun, refusal)) = refused_tail(&results) else {
+                break;
+            };
+            let Ok(refused) = form else { break };
+            let next = self.append_library.next_form(
+                Entry::Publish,
+                refused,
+                refusal,
+                &self.appends,
+                deadline,
+            );
+            form = match next.await {
+                Ok(Some(form)) => Ok(form),
+                Ok(None) => break,
+                Err(error) => Err(error),
+            };
+            results.truncate(begun);
+        }
+        results
     }
 
-    async fn call(
-        &mut self,
+    /// The calls for the events of `batch` from `begin` on.
+    fn publish_calls(
+        &self,
         run_id: &RunId,
-        events: &[NewEvent],
-        restart: bool,
-    ) -> Vec<RedisResult<PublishResult>> {
-        let settings = &self.settings;
-        let prefix = &settings.redis.channel_prefix;
-        let mut pipe = redis::pipe();
-        for (index, event) in events.iter().enumerate() {
-            pipe.cmd("FCALL")
-                .arg("runcast_publish")
-                .arg(2)
-                .arg(format!("{prefix}{{{run_id}}}:stream"))
-                .arg(format!("{prefix}{{{run_id}}}:meta"))
-                .arg(run_id.as_str())
+        batch: &AppendBatch,
+        begin: usize,
+        form: Form,
+    ) -> Pipeline {
+        let keys = self.keys(run_id);
+        let options = PublishOptions::new(&self.settings);
+        let mut pipe = Pipeline::with_capacity(batch.events.len() - begin);
+        for (index, event) in batch.events.iter().enumerate().skip(begin) {
+            // One that brings the source along serves for all after it.
+            let form = match form {
+                Form::Source if index > begin => Form::Hash,
+                form => form,
+            };
+            let mut call = self.append_library.command(Entry::Publish, form, &keys);
+            call.arg(run_id.as_str())
                 .arg(event.kind.as_str())
                 .arg(&event.source)
-                .arg(&event.payload[..])
-                .arg("MAXLEN")
-                .arg(settings.history.max_events)
-                .arg("MAXBYTES")
-                .arg(settings.history.max_bytes_per_run.as_u64())
-                .arg("TTL")
-                .arg(settings.history.ttl.as_secs())
-                .arg("GRACE")
-                .arg(settings.runs.end_grace.as_millis() as u64)
-                .arg("MAXEVENT")
-                .arg(settings.limits.max_event_bytes.as_u64())
-                .arg("TERMINAL")
-                .arg(settings.runs.terminal_statuses.join(","));
-            if restart && index == 0 {
-                pipe.arg("RESTART");
+                .arg(&event.payload[..]);
+            options.add_to(&mut call);
+            if batch.restart && index == 0 {
+                call.arg("RESTART");
             }
+            if let Some(producer) = &batch.producer {
+                let seq = producer.first_seq.saturating_add(index as u64);
+                call.arg("PRODUCER").arg(&producer.id);
+                call.arg(producer.epoch).arg(seq);
+            }
+            pipe.add_command(call);
         }
-        // An error of one call is its own, not the pipeline's.
-        pipe.ignore_errors();
-        // The managed connection waits for Redis as long as it takes; we do not.
-        let deadline = settings.redis.command_timeout;
-        let answering = pipe.query_async(&mut self.connection);
-        let answer: RedisResult<Vec<RedisResult<Value>>> =
-            match tokio::time::timeout(deadline, answering).await {
-                Ok(answer) => answer,
-                Err(_) => Err((redis::ErrorKind::Io, "no answer in time").into()),
+        pipe
+    }
+
+    // ---- reads -------------------------------------------------------------
+
+    async fn read_page(&self, run_id: &RunId, query: PageQuery) -> RedisResult<Page> {
+        let keys = self.keys(run_id);
+        let (direction, seq) = match query.from {
+            PageFrom::After(seq) => ("after", seq),
+            PageFrom::Before(seq) => ("before", seq),
+        };
+        let deadline = self.reads.deadline();
+        let mut form = self.read_library.form(&self.reads, deadline).await?;
+        let mut attempts = 0;
+        loop {
+            let mut call = self.read_library.command(Entry::Read, form, &keys);
+            call.arg(direction)
+                .arg(seq.min(SEQ_MAX))
+                .arg(query.events_max.max(1))
+                .arg(query.bytes_max);
+            let error = match self.reads.query(&call, deadline).await {
+                Ok(answer) => return Ok(read_page(answer)?),
+                Err(error) => error,
             };
-        match answer {
-            Ok(answers) => answers
-                .into_iter()
-                .map(|answer| answer.and_then(|value| read_answer(&value)))
-                .collect(),
-            Err(error) => events.iter().map(|_| Err(error.clone())).collect(),
+            attempts += 1;
+            let Some(refusal) = Refusal::of(&error).filter(|_| attempts < ATTEMPTS_MAX) else {
+                return Err(error);
+            };
+            let next =
+                self.read_library
+                    .next_form(Entry::Read, form, refusal, &self.reads, deadline);
+            form = next.await?.ok_or(error)?;
         }
+    }
+
+    /// Each run's call is its own, since on a cluster their keys lie apart;
+    /// the connection sends together what is asked together.
+    async fn read_positions(&self, run_ids: &[RunId]) -> RedisResult<Vec<Option<DurableId>>> {
+        let mut positions = Vec::with_capacity(run_ids.len());
+        for chunk in run_ids.chunks(POSITIONS_AT_ONCE) {
+            let deadline = self.reads.deadline();
+            let asked = chunk
+                .iter()
+                .map(|run_id| self.read_position(run_id, deadline));
+            positions.extend(try_join_all(asked).await?);
+        }
+        Ok(positions)
+    }
+
+    async fn read_position(
+        &self,
+        run_id: &RunId,
+        deadline: Instant,
+    ) -> RedisResult<Option<DurableId>> {
+        let [_, meta] = self.keys(run_id);
+        let mut call = redis::cmd("HMGET");
+        call.arg(meta).arg("e").arg("s").arg("u");
+        Ok(read_position(self.reads.query(&call, deadline).await?)?)
     }
 }
 
@@ -184,29 +254,88 @@ impl RunStore for RedisStore {
         run_id: &'a RunId,
         batch: AppendBatch,
     ) -> StoreFuture<'a, AppendResults> {
-        Box::pin(async move { Ok(self.append_all(run_id, &batch.events, batch.restart).await) })
+        Box::pin(async move { Ok(self.append_all(run_id, &batch).await) })
     }
 
-    fn read<'a>(&'a self, _: &'a RunId, _: PageQuery) -> StoreFuture<'a, Page> {
-        Box::pin(async move { Err(StoreError("not read yet".to_owned())) })
+    fn read<'a>(&'a self, run_id: &'a RunId, query: PageQuery) -> StoreFuture<'a, Page> {
+        Box::pin(async move {
+            let counters = &self.metrics.store;
+            counters.reads.inc();
+            let page = self.read_page(run_id, query).await;
+            match &page {
+                Ok(page) => counters.read_events.add(page.events.len() as u64),
+                Err(_) => counters.read_failures.inc(),
+            }
+            page.map_err(|error| failed("history not read", &error))
+        })
     }
 
-    fn positions<'a>(&'a self, _: &'a [RunId]) -> StoreFuture<'a, Vec<Option<DurableId>>> {
-        Box::pin(async move { Err(StoreError("not read yet".to_owned())) })
+    fn positions<'a>(&'a self, run_ids: &'a [RunId]) -> StoreFuture<'a, Vec<Option<DurableId>>> {
+        Box::pin(async move {
+            self.metrics.store.checks.inc();
+            let positions = self.read_positions(run_ids).await;
+            positions.map_err(|error| {
+                self.metrics.store.read_failures.inc();
+                failed("positions not read", &error)
+            })
+        })
     }
 }
 
+/// The options of every publish, from the settings.
+struct PublishOptions {
+    numbers: [(&'static str, u64); 5],
+    terminal: String,
+}
+
+impl PublishOptions {
+    fn new(settings: &BrokerSettings) -> Self {
+        let (history, runs) = (&settings.history, &settings.runs);
+        Self {
+            numbers: [
+                ("MAXLEN", history.max_events),
+                ("MAXBYTES", history.max_bytes_per_run.as_u64()),
+                ("TTL", history.ttl.as_secs()),
+                ("GRACE", runs.end_grace.as_millis() as u64),
+                ("MAXEVENT", settings.limits.max_event_bytes.as_u64()),
+            ],
+            terminal: runs.terminal_statuses.join(","),
+        }
+    }
+
+    fn add_to(&self, call: &mut Cmd) {
+        for (name, value) in self.numbers {
+            call.arg(name).arg(value);
+        }
+        call.arg("TERMINAL").arg(&self.terminal);
+    }
+}
+
+/// Finds the events at the end of a batch that Redis did not even begin.
+fn refused_tail(results: &[RedisResult<PublishResult>]) -> Option<(usize, Refusal)> {
+    let refusal = |result: &RedisResult<PublishResult>| Refusal::of(result.as_ref().err()?);
+    let last = refusal(results.last()?)?;
+    let refused = results.iter().rev().map(refusal);
+    let count = refused.take_while(|refusal| *refusal == Some(last)).count();
+    Some((results.len() - count, last))
+}
+
 /// Reads `["OK", id]` and its kin.
-fn read_answer(value: &Value) -> RedisResult<PublishResult> {
-    let (word, detail): (String, String) = redis::from_redis_value_ref(value)?;
+fn read_published(answer: RedisResult<Value>) -> RedisResult<PublishResult> {
+    let (word, detail): (String, String) = redis::from_redis_value(answer?)?;
     let unexpected = || {
         RedisError::from((
             redis::ErrorKind::UnexpectedReturnType,
             "unexpected answer of runcast_publish",
         ))
     };
+    let id = || detail.parse().map_err(|_| unexpected());
     Ok(match word.as_str() {
-        "OK" => Ok(Published::new(detail.parse().map_err(|_| unexpected())?)),
+        "OK" => Ok(Published::new(id()?)),
+        "DUP" => Ok(Published {
+            id: if detail.is_empty() { None } else { Some(id()?) },
+            is_duplicate: true,
+        }),
         "CLOSED" => Err(PublishError::Closed),
         "FENCED" => Err(PublishError::Fenced),
         "TOO_LARGE" => Err(PublishError::TooLarge {
@@ -216,18 +345,20 @@ fn read_answer(value: &Value) -> RedisResult<PublishResult> {
     })
 }
 
-fn is_missing_function(error: &RedisError) -> bool {
-    error
-        .detail()
-        .is_some_and(|detail| detail.contains("Function not found"))
-        || error.to_string().contains("Function not found")
+fn unavailable(error: &RedisError) -> PublishError {
+    warn!(%error, "durable publish failed");
+    PublishError::Unavailable(in_short(error))
 }
 
-/// What a publisher is told of a failure: no address, no credentials.
-fn unavailable(error: RedisError) -> PublishError {
-    warn!(%error, "durable publish failed");
-    PublishError::Unavailable(match error.detail() {
+fn failed(what: &str, error: &RedisError) -> StoreError {
+    warn!(%error, "{what}");
+    StoreError(in_short(error))
+}
+
+/// What others are told of a failure: no address, no credentials.
+fn in_short(error: &RedisError) -> String {
+    match error.detail() {
         Some(detail) => format!("{}: {detail}", error.category()),
         None => error.category().to_owned(),
-    })
+    }
 }

@@ -37,7 +37,7 @@ const PROBE_MISSES_MAX: u32 = 2;
 /// messages a turn, sends one [`Arrived`] per hub and turn with `try_send`.
 /// When the connection ends or two probes are not echoed it connects anew: at
 /// once, then after 20 ms, then twice as long each time up to
-/// `redis.reconnect_max_delay`, jittered. Every hub is told [`Disconnected`]
+/// `redis.reconnect_max_delay`, jittered, until a probe comes back. Every hub is told [`Disconnected`]
 /// when it is subscribed again, and once before if that takes long.
 pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
@@ -45,6 +45,7 @@ pub struct RedisSubscriber {
     /// Told after each subscription: Redis may have forgotten its functions.
     store: RedisStore,
     connection: Option<MultiplexedConnection>,
+    /// Attempts to connect since a probe last came back.
     attempts: u32,
     probe: Probe,
     /// Counts connections: what an older one still says is dropped.
@@ -91,6 +92,7 @@ impl RedisSubscriber {
     }
 
     fn connect(&mut self, ctx: &mut Context<Self>) {
+        self.attempts += 1;
         self.generation += 1;
         let generation = self.generation;
         let settings = self.shared.settings.redis.clone();
@@ -143,12 +145,11 @@ impl RedisSubscriber {
         ctx: &mut Context<Self>,
     ) {
         self.connection = Some(connection);
-        self.attempts = 0;
         self.probe.sent_at = None;
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
-        self.store.load_function();
+        self.store.load_library();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
         metrics.up.set(1);
@@ -166,18 +167,25 @@ impl RedisSubscriber {
 
     fn failed(&mut self, error: String, ctx: &mut Context<Self>) {
         self.link.set_down(error.clone());
-        let max = self.shared.settings.redis.reconnect_max_delay;
-        let delay = RECONNECT_MIN_DELAY
-            .saturating_mul(1 << self.attempts.min(16))
-            .min(max);
-        // Between half and all of it, so that brokers do not come together.
-        let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-        self.attempts += 1;
         if self.attempts == 1 {
             warn!(%error, "cannot subscribe to Redis, trying again");
         } else {
-            debug!(%error, elapsed_ms = delay.as_millis() as u64, "cannot subscribe to Redis");
+            debug!(%error, attempts = self.attempts, "cannot subscribe to Redis");
         }
+        self.connect_later(ctx);
+    }
+
+    /// Connects at once after a link that proved good, else after a pause that
+    /// grows with each attempt: one may be accepted and cut each time.
+    fn connect_later(&mut self, ctx: &mut Context<Self>) {
+        let Some(attempts) = self.attempts.checked_sub(1) else {
+            return self.connect(ctx);
+        };
+        let delay = RECONNECT_MIN_DELAY
+            .saturating_mul(1 << attempts.min(16))
+            .min(self.shared.settings.redis.reconnect_max_delay);
+        // Between half and all of it, so that brokers do not come together.
+        let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
         ctx.run_later(delay, Self::connect);
     }
 
@@ -204,7 +212,7 @@ impl RedisSubscriber {
                 tell_disconnected(&actor.shared.registry);
             }
         });
-        self.connect(ctx);
+        self.connect_later(ctx);
     }
 
     // ---- probing -----------------------------------------------------------
@@ -254,6 +262,7 @@ impl RedisSubscriber {
                 .set_latency(sent_at.elapsed().as_secs_f64() * 1000.0);
         }
         self.probe.misses = 0;
+        self.attempts = 0;
     }
 
     // ---- routing -----------------------------------------------------------

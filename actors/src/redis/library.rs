@@ -1,0 +1,223 @@
+//! [`Library`]: our Lua in Redis, as functions or, where those are missing or
+//! forbidden, as scripts.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
+
+use redis::{Cmd, RedisError, RedisResult, Script, ServerErrorKind, Value};
+use tokio::time::Instant;
+use tracing::info;
+
+use super::connection::Connection;
+
+/// The library; see the head of the file for its calls.
+const SOURCE: &str = include_str!("runcast.lua");
+
+/// Version inside [`SOURCE`]; an older one in Redis is replaced, a newer one
+/// left alone.
+const VERSION: i64 = 2;
+
+/// A call into the library. It takes the run's two keys, then its arguments.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Entry {
+    /// `runcast_publish`
+    Publish,
+    /// `runcast_read`
+    Read,
+}
+
+/// The command that makes a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `FCALL`
+    Function,
+    /// `EVALSHA`
+    Hash,
+    /// `EVAL`: once, if Redis does not know the hash.
+    Source,
+}
+
+/// Why Redis did not even begin a call that another form may get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The function is not loaded.
+    FunctionMissing,
+    /// The script is not loaded.
+    ScriptMissing,
+    /// The command is unknown or forbidden.
+    CommandDenied,
+}
+
+impl Refusal {
+    /// Reads it from an error, if it is one.
+    pub(super) fn of(error: &RedisError) -> Option<Self> {
+        let says = |text: &str| error.to_string().contains(text);
+        if error.kind() == ServerErrorKind::NoScript.into() {
+            Some(Self::ScriptMissing)
+        } else if says("Function not found") {
+            Some(Self::FunctionMissing)
+        } else if error.kind() == ServerErrorKind::NoPerm.into() || says("unknown command") {
+            Some(Self::CommandDenied)
+        } else {
+            None
+        }
+    }
+}
+
+/// How this Redis runs our source, as far as is known.
+#[derive(Debug, Default)]
+pub(super) struct Library {
+    way: AtomicU8,
+    /// Redis has no `EVAL_RO` (before 7.0), or forbids it.
+    without_read_only: AtomicBool,
+}
+
+const UNKNOWN: u8 = 0;
+const FUNCTIONS: u8 = 1;
+const SCRIPTS: u8 = 2;
+
+impl Library {
+    /// Looks anew before the next call: it may be another Redis.
+    pub(super) fn forget(&self) {
+        self.way.store(UNKNOWN, Relaxed);
+        self.without_read_only.store(false, Relaxed);
+    }
+
+    /// Returns the form to call by. Looks which there is, and loads the
+    /// functions, if that is not known yet.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub(super) async fn form(
+        &self,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> RedisResult<Form> {
+        if self.way.load(Relaxed) == UNKNOWN {
+            let has_functions = ensure_functions(connection, deadline).await?;
+            let way = if has_functions { FUNCTIONS } else { SCRIPTS };
+            self.way.store(way, Relaxed);
+        }
+        Ok(match self.way.load(Relaxed) {
+            SCRIPTS => Form::Hash,
+            _ => Form::Function,
+        })
+    }
+
+    /// Returns the form to try after `form` was refused, if there is one.
+    ///
+    /// # Errors
+    /// When Redis does not answer.
+    pub(super) async fn next_form(
+        &self,
+        entry: Entry,
+        form: Form,
+        refusal: Refusal,
+        connection: &Connection,
+        deadline: Instant,
+    ) -> RedisResult<Option<Form>> {
+        match (refusal, form) {
+            // After a restart without its data, or a failover.
+            (Refusal::FunctionMissing, Form::Function) => {
+                self.forget();
+                self.form(connection, deadline).await.map(Some)
+            }
+            (Refusal::CommandDenied, Form::Function) => {
+                self.way.store(SCRIPTS, Relaxed);
+                Ok(Some(Form::Hash))
+            }
+            (Refusal::ScriptMissing, Form::Hash) => Ok(Some(Form::Source)),
+            (Refusal::CommandDenied, form) if entry == Entry::Read => {
+                let first = !self.without_read_only.swap(true, Relaxed);
+                Ok(first.then_some(form))
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// Begins the command of a call on a run's keys.
+    pub(super) fn command(&self, entry: Entry, form: Form, keys: &[String; 2]) -> Cmd {
+        let read_only = entry == Entry::Read
+            && (form == Form::Function || !self.without_read_only.load(Relaxed));
+        let name = match (form, read_only) {
+            (Form::Function, false) => "FCALL",
+            (Form::Function, true) => "FCALL_RO",
+            (Form::Hash, false) => "EVALSHA",
+            (Form::Hash, true) => "EVALSHA_RO",
+            (Form::Source, false) => "EVAL",
+            (Form::Source, true) => "EVAL_RO",
+        };
+        let (function, script) = match entry {
+            Entry::Publish => ("runcast_publish", &*PUBLISH),
+            Entry::Read => ("runcast_read", &*READ),
+        };
+        let mut command = redis::cmd(name);
+        match form {
+            Form::Function => command.arg(function),
+            Form::Hash => command.arg(&script.hash),
+            Form::Source => command.arg(&script.source),
+        };
+        command.arg(2).arg(keys);
+        command
+    }
+}
+
+/// [`SOURCE`] as a script that makes one call.
+struct CallScript {
+    source: String,
+    hash: String,
+}
+
+static PUBLISH: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("publish"));
+static READ: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("read"));
+
+impl CallScript {
+    fn new(call: &str) -> Self {
+        // Before 7.0 a script has no first line of this kind.
+        let (_, body) = SOURCE.split_once('\n').unwrap_or_default();
+        let source = format!("local SCRIPT = '{call}'\n{body}");
+        let hash = Script::new(&source).get_hash().to_owned();
+        Self { source, hash }
+    }
+}
+
+/// Loads the functions, unless Redis has them or newer ones; says whether it
+/// has them now.
+async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisResult<bool> {
+    let mut ask = redis::cmd("FCALL_RO");
+    ask.arg("runcast_version").arg(0);
+    let known = match connection.query(&ask, deadline).await {
+        Ok(Value::Int(version)) if version >= VERSION => return Ok(true),
+        Ok(_) => true,
+        Err(error) if Refusal::of(&error).is_some() => false,
+        Err(error) => return Err(error),
+    };
+    let mut load = redis::cmd("FUNCTION");
+    load.arg("LOAD");
+    if known {
+        load.arg("REPLACE");
+    }
+    load.arg(SOURCE);
+    match connection.query(&load, deadline).await {
+        Ok(_) => info!(version = VERSION, "runcast_publish loaded"),
+        // Another broker was quicker.
+        Err(error) if error.to_string().contains("already exists") => {}
+        Err(error) if Refusal::of(&error).is_some() => {
+            info!(%error, "Redis runs no functions for us; scripts serve instead");
+            return Ok(false);
+        }
+        Err(error) => return Err(error),
+    }
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_that_of_the_source() {
+        assert!(SOURCE.contains(&format!("\nlocal VERSION = {VERSION}\n")));
+        assert!(SOURCE.starts_with("#!lua name=runcast\n"));
+    }
+}

@@ -1,0 +1,4 @@
+//! The contract of a store, held by every store there is.
+
+mod contract;
+mod redis;
