@@ -39,6 +39,9 @@ use tokio::task::LocalSet;
 use self::sum::Sum;
 use super::{number_from_env, report};
 
+/// Far more than a trial takes: it hangs.
+const TRIAL_MAX: Duration = Duration::from_secs(120);
+
 #[test]
 fn faults() {
     let plan = Plan::from_env();
@@ -116,6 +119,10 @@ impl Plan {
             .build()
             .expect("a runtime starts");
         let trial = trial::run(self.seed, number, self.switched_off.as_deref());
+        let trial = async {
+            let ended = tokio::time::timeout(TRIAL_MAX, trial).await;
+            ended.expect("a trial comes to its end")
+        };
         LocalSet::new().block_on(&runtime, trial)
     }
 }
