@@ -46,14 +46,15 @@ pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Ta
         tally: Tally::default(),
     };
     for (at, one) in seen.iter().enumerate() {
-        walk.step(one)
-            .map_err(|violation| Failure { at, violation })?;
+        if let Err(violation) = walk.step(one) {
+            return Err(Failure { at, violation });
+        }
     }
     Ok(walk.tally)
 }
 
 /// The first thing that is wrong.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub(crate) struct Failure {
     /// Its place in what the client saw.
     pub(crate) at: usize,
@@ -484,3 +485,7 @@ impl Walk<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;

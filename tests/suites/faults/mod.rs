@@ -55,6 +55,7 @@ fn faults() {
     });
     let sum = sum.into_inner().expect("no trial panics with it");
     sum.stories().for_each(report);
+    sum.sorts().for_each(|line| report(&line));
     let table = sum.markdown(&plan);
     report(&table);
     if let Ok(path) = std::env::var("RUNCAST_FAULTS_REPORT") {

@@ -78,6 +78,18 @@ pub(crate) enum Violation {
 }
 
 impl Violation {
+    /// Returns its name, and the reason of a gap.
+    pub(crate) fn name(&self) -> String {
+        let text = format!("{self:?}");
+        let name = text.split([' ', '(', '{']).next().unwrap_or_default();
+        match self {
+            Self::NeedlessGap(gap)
+            | Self::WrongCount { gap, .. }
+            | Self::WrongRange { gap, .. } => format!("{name} {}", gap.reason),
+            _ => name.to_owned(),
+        }
+    }
+
     /// Returns the column of the report it counts in.
     pub(crate) fn column(&self) -> Column {
         match self {

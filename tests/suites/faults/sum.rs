@@ -19,6 +19,8 @@ pub(crate) struct Sum {
     pub(crate) trials: u64,
     classes: BTreeMap<Class, ClassSum>,
     faults: BTreeMap<Fault, u64>,
+    /// Violations by class, sort of run and exact violation.
+    sorts: BTreeMap<String, u64>,
     stories: Vec<String>,
     /// Trials that could not be brought to their end.
     broken: u64,
@@ -49,6 +51,10 @@ impl Sum {
         add_all(&mut class.durable_gaps, &outcomes.durable_gaps);
         add_all(&mut class.violations, &outcomes.violations);
         add_all(&mut self.faults, &outcomes.faults);
+        for (sort, count) in &outcomes.sorts {
+            let sort = format!("{:?} {sort}", outcomes.class);
+            *self.sorts.entry(sort).or_default() += count;
+        }
         self.stories.extend(outcomes.stories);
     }
 
@@ -72,6 +78,11 @@ impl Sum {
 
     pub(crate) fn stories(&self) -> impl Iterator<Item = &str> {
         self.stories.iter().map(String::as_str).take(STORIES_MAX)
+    }
+
+    /// Returns how often each violation was found, a line each.
+    pub(crate) fn sorts(&self) -> impl Iterator<Item = String> {
+        self.sorts.iter().map(|(sort, count)| format!("{count:>6} {sort}"))
     }
 
     pub(crate) fn progress(&self, after: Duration) -> String {

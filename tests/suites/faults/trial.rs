@@ -36,6 +36,8 @@ pub(crate) struct Outcomes {
     /// Gaps of runs that are published durably only.
     pub(crate) durable_gaps: BTreeMap<String, u64>,
     pub(crate) violations: BTreeMap<Column, u64>,
+    /// The same by the sort of run and the exact violation.
+    pub(crate) sorts: BTreeMap<String, u64>,
     pub(crate) stories: Vec<String>,
 }
 
@@ -81,6 +83,7 @@ pub(crate) async fn run(seed: u64, number: u64, switched_off: Option<&str>) -> O
             tally: Tally::default(),
             durable_gaps: BTreeMap::new(),
             violations: BTreeMap::new(),
+            sorts: BTreeMap::new(),
             stories: Vec::new(),
         },
         rng,
@@ -240,7 +243,12 @@ impl Trial {
                             self.fail(*index, witness, &Failure { at, violation });
                         }
                     }
-                    Err(failure) => self.fail(*index, witness, &failure),
+                    Err(failure) => {
+                        let events = witness.seen.iter();
+                        let events = events.filter(|one| matches!(one, Seen::Event { .. }));
+                        self.outcomes.tally.deliveries += events.count() as u64;
+                        self.fail(*index, witness, &failure);
+                    }
                 }
             }
             drop(ledger);
@@ -333,6 +341,8 @@ impl Trial {
             failure.violation,
             told.join("\n")
         );
+        let sort = format!("{:?} {}", run.mix, failure.violation.name());
+        *self.outcomes.sorts.entry(sort).or_default() += 1;
         self.story(&text, failure.violation.column());
     }
 
