@@ -12,6 +12,7 @@ mod support;
 
 mod faults;
 mod soak;
+mod times;
 mod trend;
 
 use std::str::FromStr;

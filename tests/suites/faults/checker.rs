@@ -32,8 +32,9 @@ pub(crate) struct Truth<'a> {
 /// - A turn to another history or epoch is told.
 /// - A stated count is what lies between the bounds, and none of it was sent.
 /// - Plain events come in the order published, and a gap stands where some
-///   are missing.
-pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Tally, Failure> {
+///   are missing. A hub gives them ids of its own: on another broker they may
+///   come again.
+pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Tally, Box<Failure>> {
     let mut walk = Walk {
         truth,
         kinds,
@@ -42,12 +43,13 @@ pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Ta
         gaps: Vec::new(),
         sent: HashSet::new(),
         numbers: HashSet::new(),
+        plain_numbers: HashSet::new(),
         plain: PlainWalk::default(),
         tally: Tally::default(),
     };
     for (at, one) in seen.iter().enumerate() {
         if let Err(violation) = walk.step(one) {
-            return Err(Failure { at, violation });
+            return Err(Box::new(Failure { at, violation }));
         }
     }
     Ok(walk.tally)
@@ -77,6 +79,8 @@ struct Walk<'a> {
     gaps: Vec<Gap>,
     sent: HashSet<Id>,
     numbers: HashSet<usize>,
+    /// Those of the hub that numbered the last plain event.
+    plain_numbers: HashSet<usize>,
     plain: PlainWalk,
     tally: Tally,
 }
@@ -87,8 +91,9 @@ struct PlainWalk {
     next: usize,
     /// Counts of the gaps since the last plain event.
     told: Vec<Option<u64>>,
-    /// Had none since it began without a cursor: those published before may
-    /// come or not.
+    /// The hub that numbered the last one.
+    hub: Option<u64>,
+    /// Had none of this hub: those published before may come or not.
     is_fresh: bool,
     /// Came back with a durable id since the last one.
     is_excused: bool,
@@ -118,12 +123,7 @@ impl Walk<'_> {
         }
     }
 
-    fn joined(
-        &mut self,
-        cursor: Option<Id>,
-        from: From,
-        due_from: usize,
-    ) -> Result<(), Violation> {
+    fn joined(&mut self, cursor: Option<Id>, from: From, due_from: usize) -> Result<(), Violation> {
         self.tally.streams += 1;
         let Some(id) = cursor else {
             self.place = Place::Fresh(from);
@@ -162,7 +162,7 @@ impl Walk<'_> {
         *self.tally.gaps.entry(gap.reason.clone()).or_default() += 1;
         let is_due = gap.reason == "producer" || self.truth.has_plain;
         if self.truth.is_lossless && !is_due {
-            return Err(Violation::NeedlessGap(gap.clone()));
+            return Err(Violation::NeedlessGap(Box::new(gap.clone())));
         }
         self.gaps.push(gap.clone());
         self.plain.told.push(gap.missed);
@@ -177,11 +177,21 @@ impl Walk<'_> {
         if !self.sent.insert(id) {
             return Err(Violation::Duplicate { n, id });
         }
-        let is_again = !self.numbers.insert(n);
         // A producer that Redis forgot sends again what it was sure of.
         let may_come_again =
             matches!(published.way, Way::Function { .. }) && !self.truth.is_lossless;
-        if is_again && !may_come_again {
+        if let Id::Plain { hub, .. } = id
+            && self.plain.hub != Some(hub)
+        {
+            self.plain.hub = Some(hub);
+            self.plain.is_fresh = true;
+            self.plain_numbers.clear();
+        }
+        let numbers = match id {
+            Id::Durable(_) => &mut self.numbers,
+            Id::Plain { .. } => &mut self.plain_numbers,
+        };
+        if !numbers.insert(n) && !may_come_again {
             return Err(Violation::Duplicate { n, id });
         }
         if published.outcome == Outcome::Refused {
@@ -365,7 +375,7 @@ impl Walk<'_> {
             let mut between = between.filter(|id| low < id.seq && id.seq < high);
             if let Some(holds) = between.find(|id| self.sent.contains(&Id::Durable(*id))) {
                 return Err(Violation::WrongRange {
-                    gap: gap.clone(),
+                    gap: Box::new(gap.clone()),
                     holds: Id::Durable(holds),
                 });
             }
@@ -374,7 +384,7 @@ impl Walk<'_> {
             // Plain events in between are counted, too.
             let is_right = missed == missing || (self.truth.has_plain && missed > missing);
             if !is_right {
-                let gap = gap.clone();
+                let gap = Box::new(gap.clone());
                 return Err(Violation::WrongCount { gap, missing });
             }
             self.tally.counts_checked += 1;
@@ -446,6 +456,7 @@ impl Walk<'_> {
             })
             .collect();
         self.plain.next = n + 1;
+        self.plain.hub = plain.hub;
         if plain.told.is_empty() {
             if missing.is_empty() {
                 return Ok(());
@@ -470,16 +481,13 @@ impl Walk<'_> {
             && plain.told.iter().all(Option::is_some);
         let stated: u64 = plain.told.iter().flatten().sum();
         if is_exact && stated != missing {
-            let gap = self.gaps.last().cloned();
-            return Err(Violation::WrongCount {
-                gap: gap.unwrap_or_else(|| Gap {
-                    reason: "several".to_owned(),
-                    after: None,
-                    before: None,
-                    missed: Some(stated),
-                }),
-                missing,
+            let gap = Box::new(Gap {
+                reason: "plain".to_owned(),
+                after: None,
+                before: None,
+                missed: Some(stated),
             });
+            return Err(Violation::WrongCount { gap, missing });
         }
         self.tally.counts_checked += u64::from(is_exact);
         Ok(())

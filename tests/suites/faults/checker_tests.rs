@@ -250,7 +250,11 @@ fn a_cursor_that_went_past_an_event_is_found() {
     // Event 3 is an output, which this client hides by its filter.
     let hidden = World::durable(9).check(
         Kinds::OUTPUT_STATUS,
-        &[event(0), event(1), Seen::Position(Id::Durable(durable(3, 30)))],
+        &[
+            event(0),
+            event(1),
+            Seen::Position(Id::Durable(durable(3, 30))),
+        ],
     );
     assert!(hidden.is_ok());
 }
@@ -294,7 +298,9 @@ fn a_turn_to_another_history_must_be_told() {
     // Told, and nothing of the new history is missing.
     let mut seen = sound(5);
     seen.push(gap("rewound", Some(3), None, None));
-    seen.extend([(5, 4, 140), (6, 5, 150), (7, 6, 160)].map(|(n, seq, us)| forked_event(n, seq, us)));
+    seen.extend(
+        [(5, 4, 140), (6, 5, 150), (7, 6, 160)].map(|(n, seq, us)| forked_event(n, seq, us)),
+    );
     assert_eq!(world.find(&seen), None);
     // Told for another place than the event that is missing.
     seen.remove(8);
@@ -306,7 +312,9 @@ fn a_turn_to_another_history_must_be_told() {
 #[test]
 fn who_never_saw_what_a_failover_forgot_needs_no_word() {
     let mut seen = sound(3);
-    seen.extend([(5, 4, 140), (6, 5, 150), (7, 6, 160)].map(|(n, seq, us)| forked_event(n, seq, us)));
+    seen.extend(
+        [(5, 4, 140), (6, 5, 150), (7, 6, 160)].map(|(n, seq, us)| forked_event(n, seq, us)),
+    );
     assert_eq!(forked().find(&seen), None);
 }
 

@@ -41,7 +41,11 @@ pub(crate) struct Witness {
 }
 
 impl Client {
-    pub(crate) fn new(run: &Rc<Run>, brokers: &Rc<Vec<SocketAddr>>, mut rng: fastrand::Rng) -> Self {
+    pub(crate) fn new(
+        run: &Rc<Run>,
+        brokers: &Rc<Vec<SocketAddr>>,
+        mut rng: fastrand::Rng,
+    ) -> Self {
         let kinds = match rng.u8(..12) {
             0 => Kinds::OUTPUT,
             1 => Kinds::OUTPUT_LOG,

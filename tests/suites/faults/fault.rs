@@ -110,7 +110,9 @@ impl Fault {
             Self::CutBroker => "the connections of a broker to Redis cut",
             Self::HalfOpen => "the connections of a broker to Redis carry nothing any more",
             Self::RefuseBroker => "a broker cannot reach Redis for a while",
-            Self::RestartKept => "restart of Redis with its data (`SHUTDOWN SAVE`, or `SIGKILL` with a log)",
+            Self::RestartKept => {
+                "restart of Redis with its data (`SHUTDOWN SAVE`, or `SIGKILL` with a log)"
+            }
             Self::HandOver => "planned failover to the replica",
             Self::KillBroker => "`SIGKILL` of a broker",
             Self::RestartBroker => "`SIGTERM` of a broker",

@@ -20,11 +20,12 @@ mod fault;
 mod history;
 mod id;
 mod ledger;
-mod proxy;
+pub(crate) mod proxy;
 mod publisher;
 mod redis_pair;
 mod run;
 mod seen;
+pub(crate) mod silent;
 mod sum;
 mod trial;
 mod world;
@@ -59,7 +60,11 @@ fn faults() {
     let table = sum.markdown(&plan);
     report(&table);
     if let Ok(path) = std::env::var("RUNCAST_FAULTS_REPORT") {
-        sum::write_into(&path, plan.switched_off.as_deref().unwrap_or("faults"), &table);
+        sum::write_into(
+            &path,
+            plan.switched_off.as_deref().unwrap_or("faults"),
+            &table,
+        );
     }
     match &plan.switched_off {
         None => assert_eq!(sum.violations(), 0, "see above"),

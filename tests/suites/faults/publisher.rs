@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 use super::id::Durable;
 use super::ledger::{Kinds, Outcome, Way};
 use super::run::{Mix, Run, payload};
+use super::silent::{SILENT, silent_library};
 use crate::support::http::Request;
 
 /// What the brokers under test take at most.
@@ -19,9 +20,6 @@ pub(crate) const EVENT_BYTES_MAX: usize = 16 * 1024;
 
 /// The pause before a publisher tries again.
 const AGAIN: Duration = Duration::from_millis(30);
-
-/// Announces nothing: a publish whose live frame is lost on every broker.
-const SILENT: &str = "runcast_publish_silent";
 
 /// Publishes in one run until told to stop.
 pub(crate) struct Publisher {
@@ -56,7 +54,11 @@ impl Publisher {
     pub(crate) async fn run(mut self) -> Self {
         while self.run.is_live.get() {
             let burst = self.run.burst.take();
-            let count = if burst > 0 { burst } else { self.rng.usize(1..8) };
+            let count = if burst > 0 {
+                burst
+            } else {
+                self.rng.usize(1..8)
+            };
             let bytes = match self.rng.u8(..100) {
                 0 => EVENT_BYTES_MAX + 1,
                 1..10 => self.rng.usize(..2000),
@@ -214,7 +216,7 @@ impl Publisher {
             let answers = self.link.ask(&pipe).await;
             let mut left = Vec::new();
             for (index, event) in open.iter().enumerate() {
-                match answers.get(index).map(|answer| read_answer(answer)) {
+                match answers.get(index).map(read_answer) {
                     Some(Some(outcome)) => self.close(event.0, outcome),
                     _ => left.push(*event),
                 }
@@ -246,7 +248,11 @@ impl Publisher {
                 .arg(self.run.meta_key())
                 .arg(&self.run.id)
                 .arg(event.kind.word())
-                .arg(if event.kind == Kinds::STATUS { "" } else { "suite" })
+                .arg(if event.kind == Kinds::STATUS {
+                    ""
+                } else {
+                    "suite"
+                })
                 .arg(data)
                 .arg("MAXLEN")
                 .arg(history_max)
@@ -324,18 +330,4 @@ impl Link {
         // It may be there already; if not, the next call finds out.
         let _ = self.ask(&pipe).await;
     }
-}
-
-/// The library of the broker, with its `PUBLISH` taken out and other names.
-fn silent_library() -> String {
-    let library = include_str!("../../../actors/src/redis/runcast.lua");
-    let silent = library
-        .replace("name=runcast\n", "name=runcast_silent\n")
-        .replace("'runcast_publish'", "'runcast_publish_silent'")
-        .replace("'runcast_version'", "'runcast_version_silent'")
-        .replace("'runcast_read'", "'runcast_read_silent'")
-        // A call that does nothing.
-        .replace("redis.call('PUBLISH'", "tostring('PUBLISH'");
-    assert!(silent.contains("tostring('PUBLISH'"), "it would be heard");
-    silent
 }

@@ -72,7 +72,9 @@ pub(crate) fn payload(n: usize, bytes: usize) -> String {
 pub(crate) fn number_in(data: &[u8]) -> Option<usize> {
     const HEAD: &[u8] = b"{\"n\":";
     let begin = memchr::memmem::find(data, HEAD)? + HEAD.len();
-    let digits = data[begin..].iter().take_while(|byte| byte.is_ascii_digit());
+    let digits = data[begin..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit());
     digits.fold(None, |number, digit| {
         Some(number.unwrap_or(0) * 10 + usize::from(digit - b'0'))
     })

@@ -27,10 +27,16 @@ pub(crate) enum Seen {
     /// A `cursor` frame.
     Position(Id),
     /// Event number `n` of the ledger.
-    Event { n: usize, id: Id },
+    Event {
+        n: usize,
+        id: Id,
+    },
     Gap(Gap),
     /// `end`: the id of the last event, and the count of all events.
-    End { last: Option<Id>, events: Option<u64> },
+    End {
+        last: Option<Id>,
+        events: Option<u64>,
+    },
     /// Nothing at all came for far longer than a heartbeat.
     Silent,
 }
@@ -49,27 +55,58 @@ pub(crate) struct Gap {
 pub(crate) enum Violation {
     /// Durable events that Redis accepted and kept on this history are
     /// missing, and no gap covers them.
-    SilentLoss { missing: Vec<u64>, before: Id },
+    SilentLoss {
+        missing: Vec<u64>,
+        before: Id,
+    },
     /// Plain events are missing, and no gap stands at that place.
-    PlainLoss { missing: Vec<usize>, before: usize },
+    PlainLoss {
+        missing: Vec<usize>,
+        before: usize,
+    },
     /// The client went over to another history or epoch without a word.
-    UntoldTurn { from: Id, to: Id },
-    Duplicate { n: usize, id: Id },
-    OutOfOrder { n: usize, due: usize },
+    UntoldTurn {
+        from: Id,
+        to: Id,
+    },
+    Duplicate {
+        n: usize,
+        id: Id,
+    },
+    OutOfOrder {
+        n: usize,
+        due: usize,
+    },
     /// It was refused, or never published.
     NeverAccepted(usize),
     /// Another id than the publisher was answered.
-    WrongId { n: usize, id: Id },
+    WrongId {
+        n: usize,
+        id: Id,
+    },
     /// A count that is not what lies between the bounds.
-    WrongCount { gap: Gap, missing: u64 },
+    WrongCount {
+        gap: Box<Gap>,
+        missing: u64,
+    },
     /// A gap over an event that this client was sent.
-    WrongRange { gap: Gap, holds: Id },
+    WrongRange {
+        gap: Box<Gap>,
+        holds: Id,
+    },
     /// Events a producer numbered and never got through, told wrongly or not.
-    WrongProducerGap { n: usize, lost: u64, told: Option<u64> },
+    WrongProducerGap {
+        n: usize,
+        lost: u64,
+        told: Option<u64>,
+    },
     /// A gap although nothing was lost in Redis.
-    NeedlessGap(Gap),
+    NeedlessGap(Box<Gap>),
     /// `end` with a wrong count of events.
-    WrongEnd { events: u64, accepted: u64 },
+    WrongEnd {
+        events: u64,
+        accepted: u64,
+    },
     SilentStream,
     /// The last event never came, although all is well again.
     NeverReached,

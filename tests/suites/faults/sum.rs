@@ -72,7 +72,10 @@ impl Sum {
 
     /// Returns how much was found that must not be.
     pub(crate) fn violations(&self) -> u64 {
-        let found = self.classes.values().flat_map(|class| class.violations.values());
+        let found = self
+            .classes
+            .values()
+            .flat_map(|class| class.violations.values());
         self.broken + found.sum::<u64>()
     }
 
@@ -82,7 +85,9 @@ impl Sum {
 
     /// Returns how often each violation was found, a line each.
     pub(crate) fn sorts(&self) -> impl Iterator<Item = String> {
-        self.sorts.iter().map(|(sort, count)| format!("{count:>6} {sort}"))
+        self.sorts
+            .iter()
+            .map(|(sort, count)| format!("{count:>6} {sort}"))
     }
 
     pub(crate) fn progress(&self, after: Duration) -> String {
@@ -123,7 +128,9 @@ impl Sum {
         self.row(out, "trials", &classes, |one| one.trials)?;
         self.row(out, "faults", &classes, |one| one.faults)?;
         self.row(out, "events published", &classes, |one| one.published)?;
-        self.row(out, "… accepted, not kept by Redis", &classes, |one| one.forgotten)?;
+        self.row(out, "… accepted, not kept by Redis", &classes, |one| {
+            one.forgotten
+        })?;
         self.row(out, "clients", &classes, |one| one.clients)?;
         self.row(out, "streams", &classes, |one| one.tally.streams)?;
         self.row(out, "**deliveries**", &classes, |one| one.tally.deliveries)?;
@@ -160,7 +167,10 @@ impl Sum {
         classes: &[&Class],
         value: impl Fn(&ClassSum) -> u64,
     ) -> std::fmt::Result {
-        let values: Vec<u64> = classes.iter().map(|one| value(&self.classes[one])).collect();
+        let values: Vec<u64> = classes
+            .iter()
+            .map(|one| value(&self.classes[one]))
+            .collect();
         write!(out, "| {name} |")?;
         for value in &values {
             write!(out, " {} |", grouped(*value))?;
@@ -207,7 +217,10 @@ fn grouped(number: u64) -> String {
 /// `<!-- end of <name> -->`.
 pub(crate) fn write_into(path: &str, name: &str, report: &str) {
     let text = std::fs::read_to_string(path).unwrap_or_else(|why| panic!("{path}: {why}"));
-    let (begin, end) = (format!("<!-- {name} -->\n"), format!("<!-- end of {name} -->"));
+    let (begin, end) = (
+        format!("<!-- {name} -->\n"),
+        format!("<!-- end of {name} -->"),
+    );
     let place = text.find(&begin).zip(text.find(&end));
     let (from, to) = place.unwrap_or_else(|| panic!("{path} has no place for {name}"));
     let (head, tail) = (&text[..from + begin.len()], &text[to..]);

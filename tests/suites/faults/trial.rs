@@ -167,10 +167,8 @@ impl Trial {
         for _ in 0..self.rng.usize(2..6) {
             let is_logged = self.world.redis.is_logged();
             let fault = Fault::draw(self.class, is_logged, &mut self.rng);
-            self.told.push(format!(
-                "{:.2} s {fault:?}",
-                begin.elapsed().as_secs_f32()
-            ));
+            self.told
+                .push(format!("{:.2} s {fault:?}", begin.elapsed().as_secs_f32()));
             self.world.suffer(fault, &self.runs).await;
             *self.outcomes.faults.entry(fault).or_default() += 1;
             sleep(Duration::from_millis(self.rng.u64(0..700))).await;
@@ -216,45 +214,50 @@ impl Trial {
                 .filter(|(_, witness)| Rc::ptr_eq(&witness.run, &run))
                 .collect();
             let kept = self.read_stream(&run).await;
-            let ledger = run.ledger.borrow();
-            let history = history(&ledger, &own, &kept);
-            self.count(&run, &ledger, &history);
-            let truth = Truth {
-                ledger: &ledger,
-                history: &history,
-                is_lossless: self.class != Class::Lossy,
-                is_local: self.class == Class::Local,
-                has_plain: run.mix != Mix::Durable,
-                has_durable: run.mix != Mix::Plain,
-            };
-            for (index, witness) in &own {
-                match check(&truth, witness.kinds, &witness.seen) {
-                    Ok(tally) => {
-                        self.outcomes.tally.add(&tally);
-                        if run.mix == Mix::Durable {
-                            for (reason, count) in &tally.gaps {
-                                let sum = self.outcomes.durable_gaps.entry(reason.clone());
-                                *sum.or_default() += count;
-                            }
-                        }
-                        if !witness.is_done {
-                            let at = witness.seen.len();
-                            let violation = Violation::NeverReached;
-                            self.fail(*index, witness, &Failure { at, violation });
-                        }
-                    }
-                    Err(failure) => {
-                        let events = witness.seen.iter();
-                        let events = events.filter(|one| matches!(one, Seen::Event { .. }));
-                        self.outcomes.tally.deliveries += events.count() as u64;
-                        self.fail(*index, witness, &failure);
-                    }
-                }
-            }
-            drop(ledger);
+            self.judge_run(&run, &own, &kept);
             if run.mix == Mix::Durable && run.ends {
                 self.check_ended(&own).await;
             }
+        }
+    }
+
+    fn judge_run(&mut self, run: &Run, own: &[(usize, &Witness)], kept: &[(u64, u64, usize)]) {
+        let ledger = run.ledger.borrow();
+        let history = history(&ledger, own, kept);
+        self.count(run, &ledger, &history);
+        let truth = Truth {
+            ledger: &ledger,
+            history: &history,
+            is_lossless: self.class != Class::Lossy,
+            is_local: self.class == Class::Local,
+            has_plain: run.mix != Mix::Durable,
+            has_durable: run.mix != Mix::Plain,
+        };
+        for (index, witness) in own {
+            match check(&truth, witness.kinds, &witness.seen) {
+                Ok(tally) => self.passed(*index, witness, &tally),
+                Err(failure) => {
+                    let events = witness.seen.iter();
+                    let events = events.filter(|one| matches!(one, Seen::Event { .. }));
+                    self.outcomes.tally.deliveries += events.count() as u64;
+                    self.fail(*index, witness, &failure);
+                }
+            }
+        }
+    }
+
+    fn passed(&mut self, index: usize, witness: &Witness, tally: &Tally) {
+        self.outcomes.tally.add(tally);
+        if witness.run.mix == Mix::Durable {
+            for (reason, count) in &tally.gaps {
+                let sum = self.outcomes.durable_gaps.entry(reason.clone());
+                *sum.or_default() += count;
+            }
+        }
+        if !witness.is_done {
+            let at = witness.seen.len();
+            let violation = Violation::NeverReached;
+            self.fail(index, witness, &Failure { at, violation });
         }
     }
 
@@ -333,12 +336,13 @@ impl Trial {
             .collect();
         let told = &told[told.len().saturating_sub(40)..];
         let run = &witness.run;
+        let kinds = witness.kinds.query();
+        // A loss may name thousands.
+        let found = format!("{:.400}", format!("{:?}", failure.violation));
         let text = format!(
-            "{} {:?}, client {index} of {}: {:?}\n{}",
+            "{} {:?}, client {index} of {kinds}: {found}\n{}",
             run.id,
             run.mix,
-            witness.kinds.query(),
-            failure.violation,
             told.join("\n")
         );
         let sort = format!("{:?} {}", run.mix, failure.violation.name());

@@ -81,7 +81,8 @@ impl World {
             .flat_map(|(index, log)| {
                 let tail = log.len().saturating_sub(lines);
                 let tail = log[tail..].to_vec();
-                tail.into_iter().map(move |line| format!("broker {index}: {line}"))
+                tail.into_iter()
+                    .map(move |line| format!("broker {index}: {line}"))
             })
             .collect()
     }
