@@ -32,8 +32,8 @@ pub(crate) struct Truth<'a> {
 /// - A turn to another history or epoch is told.
 /// - A stated count is what lies between the bounds, and none of it was sent.
 /// - Plain events come in the order published, and a gap stands where some
-///   are missing. A hub gives them ids of its own: on another broker they may
-///   come again.
+///   are missing. Their ids hold for one hub: who comes to another one is told
+///   a gap, and may be sent all of them again.
 pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Tally, Box<Failure>> {
     let mut walk = Walk {
         truth,
@@ -77,7 +77,7 @@ struct Walk<'a> {
     cursor: Option<Id>,
     /// Told since `place`, on this stream.
     gaps: Vec<Gap>,
-    sent: HashSet<Id>,
+    sent: HashSet<Durable>,
     numbers: HashSet<usize>,
     /// Those of the hub that numbered the last plain event.
     plain_numbers: HashSet<usize>,
@@ -174,9 +174,6 @@ impl Walk<'_> {
         let Some(published) = self.truth.ledger.events.get(n).copied() else {
             return Err(Violation::NeverAccepted(n));
         };
-        if !self.sent.insert(id) {
-            return Err(Violation::Duplicate { n, id });
-        }
         // A producer that Redis forgot sends again what it was sure of.
         let may_come_again =
             matches!(published.way, Way::Function { .. }) && !self.truth.is_lossless;
@@ -187,11 +184,14 @@ impl Walk<'_> {
             self.plain.is_fresh = true;
             self.plain_numbers.clear();
         }
-        let numbers = match id {
-            Id::Durable(_) => &mut self.numbers,
-            Id::Plain { .. } => &mut self.plain_numbers,
+        let is_twin = match id {
+            Id::Durable(durable) => {
+                let is_known = !self.numbers.insert(n);
+                !self.sent.insert(durable) || (is_known && !may_come_again)
+            }
+            Id::Plain { .. } => !self.plain_numbers.insert(n),
         };
-        if !numbers.insert(n) && !may_come_again {
+        if is_twin {
             return Err(Violation::Duplicate { n, id });
         }
         if published.outcome == Outcome::Refused {
@@ -312,7 +312,7 @@ impl Walk<'_> {
                 break;
             }
             let is_due = (inclusive || entry.id != to) && (!is_fresh || entry.is_kept);
-            if is_due && self.is_visible(entry) && !self.sent.contains(&Id::Durable(entry.id)) {
+            if is_due && self.is_visible(entry) && !self.sent.contains(&entry.id) {
                 missing.push(entry.id.seq);
             }
         }
@@ -373,7 +373,7 @@ impl Walk<'_> {
                 .flat_map(|node| self.truth.history.branch(node))
                 .map(|entry| entry.id);
             let mut between = between.filter(|id| low < id.seq && id.seq < high);
-            if let Some(holds) = between.find(|id| self.sent.contains(&Id::Durable(*id))) {
+            if let Some(holds) = between.find(|id| self.sent.contains(id)) {
                 return Err(Violation::WrongRange {
                     gap: Box::new(gap.clone()),
                     holds: Id::Durable(holds),

@@ -10,7 +10,7 @@ use super::fault::{Class, Fault};
 use super::seen::{Column, Tally};
 use super::trial::Outcomes;
 
-/// Stories printed at most; the rest is only counted.
+/// Stories printed at most; the file has all.
 const STORIES_MAX: usize = 30;
 
 /// All trials of one run.
@@ -79,8 +79,11 @@ impl Sum {
         self.broken + found.sum::<u64>()
     }
 
+    /// Writes all stories into a file; returns its path and the first of them.
     pub(crate) fn stories(&self) -> impl Iterator<Item = &str> {
-        self.stories.iter().map(String::as_str).take(STORIES_MAX)
+        const PATH: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/faults.txt");
+        std::fs::write(PATH, self.stories.join("\n")).expect("the directory is there");
+        std::iter::once(PATH).chain(self.stories.iter().map(String::as_str).take(STORIES_MAX))
     }
 
     /// Returns how often each violation was found, a line each.
