@@ -13,10 +13,6 @@ pub(crate) enum Class {
     Lossy,
 }
 
-impl Class {
-    pub(crate) const ALL: [Self; 3] = [Self::Local, Self::Lossless, Self::Lossy];
-}
-
 impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

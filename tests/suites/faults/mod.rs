@@ -9,13 +9,13 @@
 //! | `RUNCAST_SEED` | repeats the draws of a run, not the timing of processes |
 //! | `RUNCAST_FAULTS_TRIAL` | the first trial, to look at one that failed |
 //! | `RUNCAST_FAULTS_PARALLEL` | how many worlds there are at once |
-//! | `RUNCAST_FAULTS_OFF` | safeguards the brokers shall lack: losses must be found |
 //! | `RUNCAST_FAULTS_REPORT` | a document that has a place for the report |
 //!
 //! docs/reliability.md says what is promised.
 
 mod checker;
 mod client;
+mod document;
 mod fault;
 mod history;
 mod id;
@@ -46,30 +46,42 @@ const TRIAL_MAX: Duration = Duration::from_secs(120);
 #[test]
 fn faults() {
     let plan = Plan::from_env();
-    report(&format!("faults: {plan:?}"));
-    let sum = Mutex::new(Sum::default());
-    let next = AtomicU64::new(plan.first);
-    std::thread::scope(|scope| {
-        for _ in 0..plan.parallel {
-            scope.spawn(|| plan.run_trials(&next, &sum));
-        }
-    });
-    let sum = sum.into_inner().expect("no trial panics with it");
+    let sum = plan.run();
     sum.stories().for_each(report);
     sum.sorts().for_each(|line| report(&line));
     let table = sum.markdown(&plan);
     report(&table);
     if let Ok(path) = std::env::var("RUNCAST_FAULTS_REPORT") {
-        sum::write_into(
-            &path,
-            plan.switched_off.as_deref().unwrap_or("faults"),
-            &table,
-        );
+        document::write_into(&path, "faults", &table);
     }
-    match &plan.switched_off {
-        None => assert_eq!(sum.violations(), 0, "see above"),
-        Some(safeguards) => assert!(sum.violations() > 0, "{safeguards}: nothing was found"),
+    assert_eq!(sum.violations(), 0, "see above");
+}
+
+/// Shows what each safeguard of the broker is for: without it, the same trials
+/// must find what clients then lose.
+#[cfg(feature = "fault-switches")]
+#[test]
+fn safeguards() {
+    let mut table = document::safeguards_head();
+    let mut unneeded = Vec::new();
+    for safeguard in document::SAFEGUARDS {
+        let mut plan = Plan::from_env();
+        plan.switched_off = Some(safeguard);
+        let sum = plan.run();
+        sum.sorts().for_each(|line| report(&line));
+        table.push_str(&document::safeguards_row(&plan, &sum));
+        if sum.violations() == 0 {
+            unneeded.push(safeguard);
+        }
     }
+    report(&table);
+    if let Ok(path) = std::env::var("RUNCAST_FAULTS_REPORT") {
+        document::write_into(&path, "safeguards", &table);
+    }
+    assert!(
+        unneeded.is_empty(),
+        "nothing was found without {unneeded:?}"
+    );
 }
 
 /// What to run.
@@ -81,7 +93,8 @@ struct Plan {
     parallel: u64,
     until: Instant,
     begin: Instant,
-    switched_off: Option<String>,
+    /// A safeguard that the brokers lack.
+    switched_off: Option<&'static str>,
 }
 
 impl Plan {
@@ -95,8 +108,21 @@ impl Plan {
             parallel: number_from_env("RUNCAST_FAULTS_PARALLEL", 4),
             until: begin + Duration::from_secs(seconds),
             begin,
-            switched_off: std::env::var("RUNCAST_FAULTS_OFF").ok(),
+            switched_off: None,
         }
+    }
+
+    /// Runs all trials, some at once.
+    fn run(&self) -> Sum {
+        report(&format!("faults: {self:?}"));
+        let sum = Mutex::new(Sum::default());
+        let next = AtomicU64::new(self.first);
+        std::thread::scope(|scope| {
+            for _ in 0..self.parallel {
+                scope.spawn(|| self.run_trials(&next, &sum));
+            }
+        });
+        sum.into_inner().expect("no trial panics with it")
     }
 
     /// Runs one trial after the other, on a thread of its own.
@@ -124,7 +150,7 @@ impl Plan {
             .enable_all()
             .build()
             .expect("a runtime starts");
-        let trial = trial::run(self.seed, number, self.switched_off.as_deref());
+        let trial = trial::run(self.seed, number, self.switched_off);
         let trial = async {
             let ended = tokio::time::timeout(TRIAL_MAX, trial).await;
             ended.expect("a trial comes to its end")
