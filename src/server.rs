@@ -4,6 +4,7 @@ use std::future::Future;
 
 use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
+use runcast_actors::order::Safeguards;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -64,6 +65,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        safeguards: Safeguards::of_environment(),
     }
 }
 

@@ -173,12 +173,13 @@ async fn ids_at_the_edge_of_their_numbers_do_no_harm() {
     let (hub, _) = plain.split_once('-').expect("~hub-n");
     let now = now_ms();
     for (seq, us) in [
-        (1, now * 1000),
+        (3, now * 1000),
         (u64::MAX, now * 1000 + 1),
         (2, now * 1000 + 2),
     ] {
         let message = framed(now, seq, us, "1");
         publisher.publish("run:{42}:events", message).await;
+        broker.publish("42", serde_json::json!(seq)).await;
         while client.event().await.event == "gap" {}
     }
     let max = u64::MAX;

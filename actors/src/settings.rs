@@ -27,6 +27,9 @@ pub struct RedisSettings {
     /// probes without an echo mean the link is dead.
     #[serde(with = "humantime_serde")]
     pub probe_interval: Duration,
+    /// How often the last ids of watched runs are compared with the store's.
+    #[serde(with = "humantime_serde")]
+    pub check_interval: Duration,
     /// How long one connection attempt may take.
     #[serde(with = "humantime_serde")]
     pub connect_timeout: Duration,
@@ -51,6 +54,7 @@ impl Default for RedisSettings {
                 .expect("the default URL parses; a test sees to it"),
             channel_prefix: "run:".to_owned(),
             probe_interval: Duration::from_secs(2),
+            check_interval: Duration::from_secs(3),
             connect_timeout: Duration::from_secs(2),
             command_timeout: Duration::from_secs(5),
             reconnect_max_delay: Duration::from_millis(500),
@@ -74,6 +78,10 @@ pub struct HistorySettings {
     /// How long a run's history outlives its last event.
     #[serde(with = "humantime_serde")]
     pub ttl: Duration,
+    /// Payload bytes of a page read from the store, or one event.
+    pub page_bytes: ByteSize,
+    /// Most pages read at once; further readers wait.
+    pub max_reads: usize,
 }
 
 impl Default for HistorySettings {
@@ -83,6 +91,8 @@ impl Default for HistorySettings {
             max_bytes_per_run: ByteSize::mib(16),
             embedded_total_bytes: ByteSize::mib(512),
             ttl: Duration::from_secs(24 * 3600),
+            page_bytes: ByteSize::kib(256),
+            max_reads: 64,
         }
     }
 }

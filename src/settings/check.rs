@@ -164,6 +164,7 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
     );
     for (key, time) in [
         ("redis.probe_interval", redis.probe_interval),
+        ("redis.check_interval", redis.check_interval),
         ("redis.connect_timeout", redis.connect_timeout),
         ("redis.command_timeout", redis.command_timeout),
         ("redis.reconnect_max_delay", redis.reconnect_max_delay),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
 use crate::settings::{
@@ -30,6 +31,8 @@ pub struct BrokerSettings {
     pub kubectl: KubectlSettings,
     /// `[limits]`
     pub limits: LimitSettings,
+    /// What is switched off to show that a test finds it missing; no setting.
+    pub safeguards: Safeguards,
 }
 
 impl BrokerSettings {
@@ -44,15 +47,13 @@ impl BrokerSettings {
     }
 
     /// Makes the log of a hub, and of a worker that mirrors it. Where the hub
-    /// is the only history (embedded; kubectl, which must hold a whole log
-    /// while its readers catch up) it is as long as histories are.
+    /// is the only history (kubectl, which must hold a whole log while its
+    /// readers catch up) it is as long as histories are.
     pub(crate) fn new_log(&self, backend: BackendKind) -> RunLog {
         match backend {
-            BackendKind::Redis => RunLog::new(self.hub.ring_bytes.as_u64() as usize, u64::MAX),
-            BackendKind::Embedded => RunLog::new(
-                self.history.max_bytes_per_run.as_u64() as usize,
-                self.history.max_events,
-            ),
+            BackendKind::Redis | BackendKind::Embedded => {
+                RunLog::new(self.hub.ring_bytes.as_u64() as usize, u64::MAX)
+            }
             BackendKind::Kubectl => {
                 RunLog::new(self.history.max_bytes_per_run.as_u64() as usize, u64::MAX)
             }
@@ -62,9 +63,7 @@ impl BrokerSettings {
     /// How long a hub outlives its last client and event.
     pub(crate) fn idle_ttl(&self, backend: BackendKind) -> Duration {
         match backend {
-            BackendKind::Redis => self.hub.idle_ttl,
-            // The hub is the history.
-            BackendKind::Embedded => self.history.ttl,
+            BackendKind::Redis | BackendKind::Embedded => self.hub.idle_ttl,
             BackendKind::Kubectl => self.kubectl.linger,
         }
     }

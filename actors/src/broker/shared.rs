@@ -2,26 +2,35 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use actix::prelude::*;
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
-use tracing::error;
+use tokio::sync::Semaphore;
+use tracing::{debug, error};
 
 use super::addresses::StreamsPerAddress;
 use super::{BrokerSettings, DependencyHealth};
-use crate::hub::{Attach, EmbeddedStore, HubEntry, HubStats, Registry, RunHub};
+use crate::hub::{
+    Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
+    RunHub,
+};
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
     Stop, watch_health,
 };
-use crate::metrics::{Family, Metrics};
-use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
+use crate::memory_store::MemoryStore;
+use crate::metrics::{EventResult, Family, Metrics};
+use crate::protocol::{BackendKind, DurableId, Problem, RunId, Timestamp};
 use crate::redis::{RedisLink, RedisStore, RedisSubscriber};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
-use crate::store::RunStore;
+use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
 use crate::worker::{AttachId, Inbox};
+
+/// How often the embedded store looks for histories that have expired.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 
 /// State that the actors of one broker share: immutable, atomic, or behind a
 /// lock that is not on the path of an event.
@@ -36,6 +45,9 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
+    /// Bounds the pages in memory: each read holds one.
+    reads: Semaphore,
+    checker: OnceLock<Addr<PositionChecker>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
     pub(crate) core: ArbiterHandle,
     /// Thread of the kubectl actors and their children's pipes: a flood of
@@ -59,6 +71,8 @@ impl BrokerShared {
             registry: Registry::new(settings.hub.max_hubs),
             redis: Arc::default(),
             store: OnceLock::new(),
+            reads: Semaphore::new(settings.history.max_reads.max(1)),
+            checker: OnceLock::new(),
             core: Arbiter::new().handle(),
             kubectl_arbiter: Arbiter::new().handle(),
             kubectl_counters: Arc::default(),
@@ -156,13 +170,110 @@ impl BrokerShared {
                 self.start_subscriber(store.clone());
                 Arc::new(store)
             }
-            BackendKind::Embedded | BackendKind::Kubectl => {
-                Arc::new(EmbeddedStore(Arc::downgrade(self)))
+            BackendKind::Embedded | BackendKind::Kubectl => self.start_memory_store(),
+        };
+        // Nobody else sets them.
+        let _ = self.store.set(store);
+        let shared = Arc::clone(self);
+        let checker =
+            Supervisor::start_in_arbiter(&self.core, move |_| PositionChecker::new(shared));
+        let _ = self.checker.set(checker);
+        Ok(())
+    }
+
+    /// Starts a store in memory that hands what it accepts to hubs.
+    fn start_memory_store(self: &Arc<Self>) -> Arc<MemoryStore> {
+        let shared = Arc::downgrade(self);
+        let sink = move |run_id: &RunId, events: Vec<StoredEvent>| {
+            if let Some(shared) = shared.upgrade() {
+                shared.hand_over(run_id, events);
             }
         };
-        // Nobody else sets it.
-        let _ = self.store.set(store);
-        Ok(())
+        let metrics = Arc::clone(&self.metrics);
+        let store = Arc::new(MemoryStore::new(&self.settings, metrics, Box::new(sink)));
+        let swept = Arc::downgrade(&store);
+        self.core.spawn(async move {
+            while let Some(store) = swept.upgrade() {
+                store.sweep();
+                drop(store);
+                tokio::time::sleep(SWEEP_INTERVAL).await;
+            }
+        });
+        store
+    }
+
+    /// Sends what the store in memory accepted to the run's hub. A hub that
+    /// takes it not, or none, reads it when it is wanted.
+    fn hand_over(self: &Arc<Self>, run_id: &RunId, events: Vec<StoredEvent>) {
+        let messages = events.into_iter().map(Incoming::Stored).collect();
+        let sent = self.with_hub(BackendKind::Embedded, run_id, |entry| {
+            let batch = Arrived {
+                refused_before: entry.stats.take_refused(),
+                messages,
+                received_at: Instant::now(),
+            };
+            if let Err(refused) = entry.hub.try_send(batch) {
+                self.metrics.mailbox_refusals.inc();
+                let (SendError::Full(batch) | SendError::Closed(batch)) = refused;
+                entry
+                    .stats
+                    .refuse(batch.refused_before.and(Refused::UNKNOWN));
+                for message in &batch.messages {
+                    self.metrics.event_in(message.kind(), EventResult::Refused);
+                }
+            }
+        });
+        if sent.is_none() {
+            debug!(%run_id, "no room for another hub");
+        }
+    }
+
+    // ---- history -----------------------------------------------------------
+
+    fn store(&self) -> &dyn RunStore {
+        let store = self.store.get();
+        &**store.expect("a broker has its store from its start")
+    }
+
+    /// Reads a page of a run, when one of `history.max_reads` is free.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub(crate) async fn read_page(
+        &self,
+        run_id: &RunId,
+        query: PageQuery,
+    ) -> Result<Page, StoreError> {
+        let permit = self.reads.acquire().await;
+        let _permit = permit.expect("nobody closes it");
+        self.store().read(run_id, query).await
+    }
+
+    /// Reads the last ids of many runs.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub(crate) async fn positions(
+        &self,
+        run_ids: &[RunId],
+    ) -> Result<Vec<Option<DurableId>>, StoreError> {
+        self.store().positions(run_ids).await
+    }
+
+    /// Whether asking the store makes sense now.
+    pub(crate) fn store_is_reachable(&self) -> bool {
+        self.settings.backend() != BackendKind::Redis || self.redis.is_up()
+    }
+
+    /// Has all watched runs compared with the store at once.
+    pub(crate) fn check_positions(&self) {
+        if let Some(checker) = self.checker.get() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per subscription, and it must not be refused"
+            )]
+            checker.do_send(CheckNow);
+        }
     }
 
     fn redis_store(&self) -> redis::RedisResult<RedisStore> {

@@ -1,4 +1,4 @@
-//! What arrives from Redis: plain messages and framed copies, in order.
+//! What arrives live: plain messages, framed copies, events of our own store.
 
 use actix::prelude::*;
 use tracing::{debug, warn};
@@ -7,16 +7,17 @@ use super::ending::EndState;
 use super::writer::{IdSource, NewFrame, source_of};
 use super::{Arrived, Incoming, RunHub};
 use crate::metrics::{EventResult, RejectReason};
+use crate::order::OrderInput;
 use crate::protocol::{DurableId, EventKind, FramedEvent, Gap, GapReason, Timestamp};
+use crate::sse::FrameClass;
+use crate::store::{Page, StoredEvent};
 
 impl Handler<Arrived> for RunHub {
     type Result = ();
 
     fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
         self.writer.begin(arrived.received_at);
-        if let Some(gap) = arrived.refused_before.gap() {
-            self.gap(gap);
-        }
+        self.refused(arrived.refused_before, ctx);
         let now = Timestamp::now();
         for message in arrived.messages {
             match message {
@@ -29,11 +30,50 @@ impl Handler<Arrived> for RunHub {
                     let source = source_of(&channel, source_start);
                     self.plain(kind, source, &payload, now, ctx);
                 }
-                Incoming::Framed(message) => self.framed(&message, ctx),
-                Incoming::TooLarge(kind) => self.too_large(kind),
+                Incoming::TooLarge(kind) => self.too_large(kind, FrameClass::CONTROL),
+                durable => self.arrived(durable, ctx),
             }
         }
         self.publish(ctx);
+    }
+}
+
+/// A durable event, from wherever it was read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Durable<'a> {
+    pub(super) id: DurableId,
+    pub(super) lost: u64,
+    pub(super) kind: EventKind,
+    pub(super) source: &'a str,
+    pub(super) payload: &'a [u8],
+    /// The function says that it ends the run.
+    pub(super) is_terminal: bool,
+}
+
+impl<'a> From<FramedEvent<'a>> for Durable<'a> {
+    fn from(event: FramedEvent<'a>) -> Self {
+        Self {
+            id: event.id,
+            lost: event.lost,
+            kind: event.kind,
+            source: event.source,
+            payload: event.payload,
+            is_terminal: event.terminal,
+        }
+    }
+}
+
+impl<'a> From<&'a StoredEvent> for Durable<'a> {
+    fn from(event: &'a StoredEvent) -> Self {
+        Self {
+            id: event.id,
+            lost: event.lost,
+            kind: event.kind,
+            source: &event.source,
+            payload: &event.payload,
+            // Its data tells, by our own settings.
+            is_terminal: false,
+        }
     }
 }
 
@@ -46,7 +86,9 @@ impl RunHub {
         now: Timestamp,
         ctx: &mut Context<Self>,
     ) {
-        if self.refuses_late(kind) {
+        if matches!(self.end, EndState::Ended { .. }) {
+            self.shared.metrics.event_in(kind, EventResult::Closed);
+            debug!(run_id = %self.run_id, kind = %kind, "event after the run's end dropped");
             return;
         }
         let terminal = self.writer.event(&NewFrame {
@@ -62,106 +104,78 @@ impl RunHub {
         }
     }
 
-    /// Counts and drops what comes after `end`.
-    fn refuses_late(&self, kind: EventKind) -> bool {
-        if !matches!(self.end, EndState::Ended { .. }) {
-            return false;
-        }
-        self.shared.metrics.event_in(kind, EventResult::Closed);
-        debug!(run_id = %self.run_id, kind = %kind, "event after the run's end dropped");
-        true
-    }
-
-    fn too_large(&mut self, kind: EventKind) {
+    fn too_large(&mut self, kind: EventKind, class: FrameClass) {
         self.shared.metrics.event_in(kind, EventResult::TooLarge);
-        self.gap(Gap {
+        let gap = Gap {
             missed: Some(1),
             ..Gap::unknown(GapReason::TooLarge)
-        });
+        };
+        self.gap(gap, class);
     }
 
-    fn framed(&mut self, message: &[u8], ctx: &mut Context<Self>) {
-        let event = match FramedEvent::parse(message).and_then(FramedEvent::checked_now) {
-            Ok(event) => event,
-            Err(error) => {
-                self.shared
-                    .metrics
-                    .redis
-                    .rejected
-                    .of(RejectReason::BadFrame)
-                    .inc();
-                warn!(run_id = %self.run_id, %error, "message on the framed channel dropped");
-                return;
+    /// Takes a durable event that arrived live, now or after it was held.
+    pub(super) fn arrived(&mut self, message: Incoming, ctx: &mut Context<Self>) {
+        let event = match &message {
+            Incoming::Stored(event) => Durable::from(event),
+            Incoming::Framed(bytes) => {
+                match FramedEvent::parse(bytes).and_then(FramedEvent::checked_now) {
+                    Ok(event) => Durable::from(event),
+                    Err(error) => {
+                        let rejected = &self.shared.metrics.redis.rejected;
+                        rejected.of(RejectReason::BadFrame).inc();
+                        warn!(run_id = %self.run_id, %error, "message on the framed channel dropped");
+                        return;
+                    }
+                }
             }
+            Incoming::Plain { .. } | Incoming::TooLarge(_) => return,
         };
-        if !self.follows(event.id, event.kind, ctx) {
-            return;
+        let hold = self.step_live(OrderInput::<Page>::Live(event.id), &event, ctx);
+        if hold {
+            self.hold(message);
+        }
+    }
+
+    /// Writes a durable event that follows on.
+    pub(super) fn deliver(&mut self, event: &Durable<'_>, ctx: &mut Context<Self>) {
+        if matches!(self.end, EndState::Ended { .. }) {
+            // Only a plain status ended it; the store never closed it, and
+            // accepted this: nothing accepted is lost.
+            self.begin_epoch(event.id, ctx);
+        }
+        self.order_epoch = Some(event.id.epoch);
+        if event.lost > 0 {
+            let gap = Gap {
+                before: Some(event.id.to_string()),
+                missed: Some(event.lost),
+                ..Gap::unknown(GapReason::Producer)
+            };
+            self.gap(gap, FrameClass::STORE_GAP);
         }
         let limits = &self.shared.settings.limits;
         let is_too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
             || event.source.len() > limits.max_source_bytes;
-        if is_too_large {
-            self.too_large(event.kind);
-            self.writer.last_durable = Some(event.id);
-            return;
-        }
-        if event.lost > 0 {
-            self.gap(Gap {
-                before: Some(event.id.to_string()),
-                missed: Some(event.lost),
-                ..Gap::unknown(GapReason::Producer)
-            });
-        }
-        let status = self.writer.event(&NewFrame {
-            kind: event.kind,
-            source: event.source,
-            ts: Timestamp::from_micros(event.id.us as i64),
-            payload: event.payload,
-            id: IdSource::Durable(event.id),
-        });
-        self.shared
-            .metrics
-            .event_in(event.kind, EventResult::Accepted);
-        if event.terminal {
+        let status = match is_too_large {
+            true => {
+                self.too_large(event.kind, FrameClass::STORE_GAP);
+                self.writer.pass(event.id);
+                None
+            }
+            false => {
+                let metrics = &self.shared.metrics;
+                metrics.event_in(event.kind, EventResult::Accepted);
+                self.writer.event(&NewFrame {
+                    kind: event.kind,
+                    source: event.source,
+                    ts: Timestamp::from_micros(event.id.us as i64),
+                    payload: event.payload,
+                    id: IdSource::Durable(event.id),
+                })
+            }
+        };
+        if event.is_terminal || status.is_some() {
             let status = status.or_else(|| self.writer.status.clone());
             self.begin_end(status.unwrap_or_else(|| "completed".to_owned()), ctx);
         }
-    }
-
-    /// Compares a durable id with the last one: whether to deliver it, and
-    /// what to tell before it.
-    fn follows(&mut self, id: DurableId, kind: EventKind, ctx: &mut Context<Self>) -> bool {
-        let has_ended = matches!(self.end, EndState::Ended { .. });
-        let Some(last) = self.writer.last_durable else {
-            if has_ended {
-                // Only a plain status ended it; for Redis it was never closed.
-                self.begin_epoch(Some(id.to_string()), ctx);
-            }
-            return true;
-        };
-        let gap = |missed, reason| Gap {
-            before: Some(id.to_string()),
-            missed,
-            ..Gap::unknown(reason)
-        };
-        if id.epoch > last.epoch {
-            self.begin_epoch(Some(id.to_string()), ctx);
-            return true;
-        }
-        if id.epoch < last.epoch || (id.seq <= last.seq && id.us <= last.us) {
-            self.shared.metrics.event_in(kind, EventResult::Duplicate);
-            return false;
-        }
-        if has_ended {
-            // Redis accepted it, so the run goes on: nothing accepted is lost.
-            self.begin_epoch(Some(id.to_string()), ctx);
-            return true;
-        }
-        if id.seq <= last.seq {
-            self.gap(gap(None, GapReason::Rewound));
-        } else if id.seq - last.seq > 1 {
-            self.gap(gap(Some(id.seq - last.seq - 1), GapReason::Disconnected));
-        }
-        true
     }
 }

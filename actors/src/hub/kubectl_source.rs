@@ -11,6 +11,7 @@ use super::writer::{IdSource, NewFrame};
 use crate::kubectl::{KubectlLine, KubectlLogActor, KubectlUpdate, Stop};
 use crate::metrics::EventResult;
 use crate::protocol::{EventId, EventKind, Gap, GapReason, KubectlPosition, Problem, Timestamp};
+use crate::sse::FrameClass;
 use crate::sse::problem_frame;
 use crate::worker::{AttachId, RunMessage};
 
@@ -199,10 +200,11 @@ impl Handler<KubectlUpdate> for RunHub {
                 self.shared
                     .metrics
                     .event_in(EventKind::Output, EventResult::TooLarge);
-                self.gap(Gap {
+                let gap = Gap {
                     missed: Some(1),
                     ..Gap::unknown(GapReason::TooLarge)
-                });
+                };
+                self.gap(gap, FrameClass::CONTROL);
             }
             KubectlUpdate::Failed(problem) => return self.kubectl_failed(&problem, ctx),
             KubectlUpdate::Ended { status, ts } => self.kubectl_ended(status, ts, ctx),

@@ -7,8 +7,9 @@ use actix::Message;
 use bytes::Bytes;
 
 use super::Refused;
-use crate::broker::{NewEvent, PublishResult, RunDetail};
-use crate::protocol::{Cursor, EventKind};
+use crate::broker::RunDetail;
+use crate::protocol::{Cursor, DurableId, EventKind};
+use crate::store::StoredEvent;
 use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 
 /// A message as the subscriber read it, its channel already split.
@@ -27,6 +28,8 @@ pub enum Incoming {
     },
     /// A durable event's framed copy, header included.
     Framed(Bytes),
+    /// A durable event that this process's own store accepted.
+    Stored(StoredEvent),
     /// A plain publish over `limits.max_event_bytes`; its payload is gone.
     TooLarge(EventKind),
 }
@@ -38,6 +41,7 @@ impl Incoming {
         match self {
             Self::Plain { kind, .. } | Self::TooLarge(kind) => *kind,
             Self::Framed(_) => EventKind::Output,
+            Self::Stored(event) => event.kind,
         }
     }
 }
@@ -55,10 +59,24 @@ pub struct Arrived {
     pub received_at: Instant,
 }
 
-/// The subscription was lost: every run is told.
+/// The subscription was lost, or is back after it was.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]
-pub struct Disconnected;
+pub struct Disconnected {
+    /// It is back: what was missed can be read now.
+    pub is_back: bool,
+}
+
+/// The store's last id of the run.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct StorePosition {
+    /// `None`: the store does not know the run.
+    pub last: Option<DurableId>,
+    /// It was asked after the subscription was back: a difference is believed
+    /// at once.
+    pub sure: bool,
+}
 
 /// The queue before the hubs dropped messages of unknown runs, or batches of
 /// this run were refused.
@@ -91,16 +109,6 @@ impl Drop for Attach {
 pub struct Detach {
     /// Of [`Attach`].
     pub attach_id: AttachId,
-}
-
-/// Publish into an embedded run.
-#[derive(Debug, Message)]
-#[rtype(result = "Vec<PublishResult>")]
-pub struct Append {
-    /// In order.
-    pub events: Vec<NewEvent>,
-    /// Begin the run anew first.
-    pub restart: bool,
 }
 
 /// What is known of the run?

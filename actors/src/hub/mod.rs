@@ -1,13 +1,13 @@
 //! [`RunHub`]: the one owner of a run's order, history and fan-out.
 
-mod append;
 mod arrivals;
-mod embedded_store;
+mod checker;
 mod ending;
 mod kubectl_source;
 mod messages;
 mod registry;
 mod stats;
+mod sync;
 mod writer;
 
 use std::collections::HashMap;
@@ -15,24 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use actix::prelude::*;
-use bytes::Bytes;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
-pub use embedded_store::EmbeddedStore;
+pub use checker::{CheckNow, PositionChecker};
 pub use messages::{
-    Append, Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
-    Retire,
+    Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed, Retire,
+    StorePosition,
 };
 pub use registry::{HubEntry, Registry};
 pub use stats::{HubStats, Refused};
 
 use crate::broker::{BrokerShared, RunDetail, RunSummary};
+use crate::order::{OrderInput, OrderOutput, RunOrder};
 use crate::protocol::{BackendKind, Gap, GapReason, RunId};
 use crate::run_log::RunLog;
-use crate::sse::gap_frame;
-use crate::worker::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
+use crate::sse::FrameClass;
+use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 use ending::EndState;
 use kubectl_source::KubectlSource;
+use sync::Held;
 use writer::LogWriter;
 
 /// How long a hub waits before it tries a full inbox again.
@@ -41,11 +42,12 @@ const CATCH_UP_DELAY: Duration = Duration::from_millis(20);
 /// The hub of one run on one backend.
 ///
 /// Owns the run's order, its ids, its log and the list of workers attached.
-/// Takes [`Arrived`] from the subscriber, `KubectlUpdate` from a
-/// `KubectlLogActor`, [`Append`] from HTTP on an embedded broker,
-/// [`Attach`]/[`Detach`] from workers. Writes to worker inboxes. Its mailbox
-/// holds `hub.mailbox` messages of the event path; a refused batch is told by
-/// `gap` reason `overflow`. Ends `hub.idle_ttl` after its last client and
+/// Takes [`Arrived`] from the subscriber or from the embedded store,
+/// `KubectlUpdate` from a `KubectlLogActor`, [`Attach`]/[`Detach`] from
+/// workers, [`StorePosition`] from the checker. Reads the store when live
+/// events do not follow on. Writes to worker inboxes. Its mailbox holds
+/// `hub.mailbox` messages of the event path; what a refused batch held is read
+/// from the store, or told by `gap` reason `overflow`. Ends `hub.idle_ttl` after its last client and
 /// event, or earlier to make room.
 pub struct RunHub {
     shared: Arc<BrokerShared>,
@@ -56,6 +58,12 @@ pub struct RunHub {
     /// Bytes of the log as last added to the broker's total.
     counted_bytes: u64,
     writer: LogWriter,
+    order: RunOrder,
+    /// Epoch of the newest branch.
+    order_epoch: Option<u64>,
+    /// Empty between two steps; kept for its room.
+    outputs: Vec<OrderOutput>,
+    held: Held,
     attachments: HashMap<AttachId, Attachment>,
     catching_up: bool,
     end: EndState,
@@ -94,6 +102,10 @@ impl RunHub {
                 backend,
                 shared.settings.runs.terminal_statuses.clone(),
             ),
+            order: RunOrder::with_safeguards(shared.settings.safeguards),
+            order_epoch: None,
+            outputs: Vec::new(),
+            held: Held::default(),
             attachments: HashMap::new(),
             catching_up: false,
             end: EndState::Open,
@@ -107,20 +119,24 @@ impl RunHub {
     }
 
     /// Writes a gap that all clients of the run are told.
-    fn gap(&mut self, gap: Gap) {
+    fn gap(&mut self, gap: Gap, class: FrameClass) {
         if matches!(self.end, EndState::Ended { .. }) {
             // Nothing may follow `end`.
             return;
         }
-        self.shared.metrics.gaps.of(gap.reason).inc();
+        self.note_gap(gap.reason, gap.missed);
+        self.writer.gap(gap, class);
+    }
+
+    fn note_gap(&self, reason: GapReason, missed: Option<u64>) {
+        self.shared.metrics.gaps.of(reason).inc();
         warn!(
             run_id = %self.run_id,
             backend = %self.backend,
-            reason = gap.reason.as_str(),
-            dropped = gap.missed,
+            reason = reason.as_str(),
+            dropped = missed,
             "events are missing"
         );
-        self.writer.gap(gap);
     }
 
     /// Appends what was written to the log and sends it to the workers.
@@ -212,43 +228,6 @@ impl RunHub {
         self.stats.set_ring_bytes(bytes);
     }
 
-    /// Empties the log for a new epoch of the run.
-    fn reset_log(&mut self) {
-        self.log.begin_epoch();
-        self.count_bytes();
-        let from = self.log_start();
-        for (attach_id, attachment) in &mut self.attachments {
-            attachment.next_no = from.segment_no;
-            attachment.tell(*attach_id, RunMessage::Reset(from));
-        }
-    }
-
-    fn log_start(&self) -> LogStart {
-        LogStart {
-            dropped: self.log.dropped(),
-            segment_no: self.log.front_no(),
-            events: self.log.events_before(self.log.front()),
-        }
-    }
-
-    /// Begins a new epoch of the run: its old history is gone, its end too.
-    /// Those who watch are told; those who come later never knew the old one.
-    fn begin_epoch(&mut self, before: Option<String>, ctx: &mut Context<Self>) {
-        self.reopen(ctx);
-        let gap = Gap {
-            after: self.writer.last_id_text(),
-            before,
-            ..Gap::unknown(GapReason::Expired)
-        };
-        self.shared.metrics.gaps.of(gap.reason).inc();
-        info!(run_id = %self.run_id, backend = %self.backend, "run began anew");
-        self.publish(ctx);
-        self.reset_log();
-        self.writer.begin_epoch();
-        let frame = Bytes::from(gap_frame(&gap));
-        self.tell_all(|| RunMessage::Notice(frame.clone()));
-    }
-
     fn tell_all(&self, message: impl Fn() -> RunMessage) {
         for (attach_id, attachment) in &self.attachments {
             attachment.tell(*attach_id, message());
@@ -260,7 +239,7 @@ impl RunHub {
     }
 
     fn send_log(&mut self, attach_id: AttachId) {
-        let from = self.log_start();
+        let from = self.log.start_state();
         let Some(attachment) = self.attachments.get_mut(&attach_id) else {
             return;
         };
@@ -315,9 +294,12 @@ impl Handler<Attach> for RunHub {
         };
         self.attachments.insert(attach.attach_id, attachment);
         if self.backend == BackendKind::Kubectl {
-            self.kubectl_attached(attach.attach_id, ctx);
-        } else {
-            self.send_log(attach.attach_id);
+            return self.kubectl_attached(attach.attach_id, ctx);
+        }
+        // Answered at once, or when it is known where the stream stands.
+        self.step(OrderInput::Watched, ctx);
+        if matches!(self.end, EndState::Ending { timer: None, .. }) {
+            self.step(OrderInput::Doubt, ctx);
         }
     }
 }
@@ -325,32 +307,12 @@ impl Handler<Attach> for RunHub {
 impl Handler<Detach> for RunHub {
     type Result = ();
 
-    fn handle(&mut self, detach: Detach, _: &mut Self::Context) {
+    fn handle(&mut self, detach: Detach, ctx: &mut Self::Context) {
         if self.attachments.remove(&detach.attach_id).is_some() {
             self.stats.remove_attachment();
         }
-    }
-}
-
-impl Handler<Disconnected> for RunHub {
-    type Result = ();
-
-    fn handle(&mut self, _: Disconnected, ctx: &mut Self::Context) {
-        if matches!(self.end, EndState::Ended { .. }) {
-            return;
-        }
-        self.gap(Gap::unknown(GapReason::Disconnected));
-        self.publish(ctx);
-    }
-}
-
-impl Handler<Overflowed> for RunHub {
-    type Result = ();
-
-    fn handle(&mut self, Overflowed(refused): Overflowed, ctx: &mut Self::Context) {
-        if let Some(gap) = refused.gap() {
-            self.gap(gap);
-            self.publish(ctx);
+        if self.attachments.is_empty() {
+            self.step(OrderInput::Unwatched, ctx);
         }
     }
 }
@@ -392,7 +354,10 @@ impl Handler<Describe> for RunHub {
     type Result = MessageResult<Describe>;
 
     fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
-        let ended = matches!(self.end, EndState::Ended { .. });
+        let ended = matches!(
+            self.end,
+            EndState::Ended { .. } | EndState::Ending { timer: None, .. }
+        );
         MessageResult(RunDetail {
             summary: RunSummary {
                 run_id: self.run_id.clone(),

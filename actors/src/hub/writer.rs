@@ -5,8 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use crate::protocol::{
-    BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, PlainId, RunId,
-    Timestamp, TimestampText, log_level_of, terminal_status,
+    BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, Place, PlainId,
+    RunId, Timestamp, TimestampText, log_level_of, terminal_status,
 };
 use crate::run_log::HubIdentity;
 use crate::sse::{EventFrame, FrameClass, Segment, SegmentBuilder, end_frame, gap_data, gap_frame};
@@ -48,7 +48,7 @@ pub(super) struct LogWriter {
     pub(super) status: Option<String>,
     pub(super) counts: [u64; 3],
     pub(super) gaps: Vec<String>,
-    /// An event without a durable id was written.
+    /// An event without a durable id was written since the run began.
     pub(super) has_plain: bool,
     received_at: Instant,
 }
@@ -146,15 +146,39 @@ impl LogWriter {
         }
     }
 
-    /// Writes a gap after the last event.
-    pub(super) fn gap(&mut self, mut gap: Gap) {
+    /// Writes a gap after the last event. One that the store tells whoever
+    /// reads it again is a `STORE_GAP`, others are `CONTROL`.
+    pub(super) fn gap(&mut self, mut gap: Gap, class: FrameClass) {
         gap.after = gap.after.or_else(|| self.last_id_text());
         self.builder
-            .push_control(&gap_frame(&gap), FrameClass::CONTROL, "", self.received_at);
+            .push_control(&gap_frame(&gap), class, "", self.received_at);
         if self.gaps.len() == GAPS_KEPT {
             self.gaps.remove(0);
         }
         self.gaps.push(gap_data(&gap));
+    }
+
+    /// Passes over a durable event that is not written.
+    pub(super) fn pass(&mut self, id: DurableId) {
+        self.builder.pass(id);
+        self.last_durable = Some(id);
+    }
+
+    /// Begins a branch of the log after `base` with a gap, which only who knew
+    /// the old one is told.
+    pub(super) fn begin_branch(&mut self, base: Place, gap: Gap) {
+        self.builder.begin_branch(base, 1, self.received_at);
+        self.gap(gap, FrameClass::STORE_GAP);
+        self.last_durable = base.id();
+    }
+
+    /// Notes where the stream stands, before the first durable event.
+    pub(super) fn set_base(&mut self, base: Option<Place>) {
+        self.builder.set_base(base);
+        self.last_durable = base.and_then(Place::id);
+        if self.last_id.is_none() {
+            self.last_id = self.last_durable.map(EventId::Durable);
+        }
     }
 
     /// Forgets what was said of the run's last epoch.

@@ -189,6 +189,11 @@ impl Metrics {
                 &redis.probes,
             ),
             (
+                "runcast_redis_positions_off_total",
+                "Runs whose events did not arrive though the subscription looked well.",
+                &redis.positions_off,
+            ),
+            (
                 "runcast_redis_probe_misses_total",
                 "Probes not echoed in time.",
                 &redis.probe_misses,

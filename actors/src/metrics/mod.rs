@@ -29,18 +29,21 @@ pub enum EventResult {
     Closed,
     /// Nobody watches the run, and unwatched runs are not retained.
     Unwatched,
+    /// Live order has a hole before it: it is read from the store.
+    Left,
     /// The hub's mailbox was full, or hubs are at their limit.
     Refused,
 }
 
 impl EventResult {
     /// All results, in the order used for counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Accepted,
         Self::Duplicate,
         Self::TooLarge,
         Self::Closed,
         Self::Unwatched,
+        Self::Left,
         Self::Refused,
     ];
 
@@ -51,6 +54,7 @@ impl EventResult {
             Self::TooLarge => "too_large",
             Self::Closed => "closed",
             Self::Unwatched => "unwatched",
+            Self::Left => "left",
             Self::Refused => "refused",
         }
     }
@@ -173,6 +177,8 @@ pub struct RedisCounters {
     pub publishes: Counter,
     /// Calls of `runcast_publish` that failed.
     pub publish_failures: Counter,
+    /// Runs whose events did not arrive although the subscription looked well.
+    pub positions_off: Counter,
     /// Messages that belong to no run.
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }

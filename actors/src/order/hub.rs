@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{KnownIds, PageIds, Place, Safeguards};
-use crate::protocol::{DurableId, GapReason};
+use super::ids::is_rewound;
+use super::{KnownIds, PageIds, Safeguards};
+use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// How far back the last common event is looked for first after a rewind: a
@@ -374,7 +375,7 @@ impl RunOrder {
             self.turn_to(SyncKind::Rewound { from, common: None });
             return true;
         }
-        if last.seq < at.seq || self.safeguards.us_check && at.is_rewound_by(page, last) {
+        if last.seq < at.seq || self.safeguards.us_check && is_rewound(at, page, last) {
             let from = known
                 .oldest_seq()
                 .unwrap_or(at.seq)

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::{PageIds, Place, Safeguards};
-use crate::protocol::{DurableId, GapReason};
+use super::ids::is_rewound;
+use super::{PageIds, Safeguards};
+use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// A log that a client joins, as far as durable ids go.
@@ -85,6 +86,8 @@ pub struct Joiner {
     /// A gap that is told whatever the store says.
     told: Option<Told>,
     loose_seen: u64,
+    /// Where what it is sent begins, if that is known exactly.
+    begins_after: Option<DurableId>,
     /// The history was rewound: a log whose newest event is no younger than
     /// this `us` does not know it yet.
     rewound_us: Option<u64>,
@@ -124,6 +127,10 @@ impl Joiner {
             trim_reason: GapReason::Trimmed,
             told,
             loose_seen: log.loose_dropped(),
+            begins_after: match from {
+                JoinFrom::Start => None,
+                JoinFrom::Seen(place) => place.id(),
+            },
             rewound_us: None,
             state: State::Forward,
             safeguards,
@@ -137,6 +144,14 @@ impl Joiner {
         self
     }
 
+    /// A client of whom it is known that it missed nothing but what the store
+    /// can tell.
+    #[must_use]
+    pub fn without_gap(mut self) -> Self {
+        self.told = None;
+        self
+    }
+
     /// A client that fell out of the log after `from`; what durable events it
     /// finds trimmed it missed by being slow.
     pub fn fallen_behind(from: Place, log: &impl LogIndex, safeguards: Safeguards) -> Self {
@@ -147,12 +162,19 @@ impl Joiner {
         }
     }
 
-    /// What the client has seen, if it is known exactly.
-    pub fn seen(&self) -> Option<DurableId> {
-        match self.at {
-            JoinFrom::Start => None,
-            JoinFrom::Seen(place) => place.id(),
-        }
+    /// The event that all it is sent comes after, if that is known exactly.
+    pub fn begins_after(&self) -> Option<DurableId> {
+        self.begins_after
+    }
+
+    /// What the client has seen.
+    pub fn seen(&self) -> JoinFrom {
+        self.at
+    }
+
+    /// Whether it is told a gap whatever the store says.
+    pub fn is_told_gap(&self) -> bool {
+        self.told.is_some()
     }
 
     /// Takes one input; what is to be done goes to `out`, in order.
@@ -163,7 +185,10 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         match input {
-            JoinInput::GoOn => self.go_on(log, out),
+            JoinInput::GoOn => {
+                self.state = State::Forward;
+                self.go_on(log, out);
+            }
             JoinInput::Page(page) => match self.state {
                 State::Forward => self.forward(page, log, out),
                 State::Back(us) => self.back(page, us, log, out),
@@ -240,6 +265,7 @@ impl Joiner {
         missed: Option<u64>,
         out: &mut Vec<JoinOutput<L>>,
     ) {
+        self.begins_after = None;
         if let Some(told) = &mut self.told {
             told.missed = None;
             return self.tell(before, out);
@@ -279,7 +305,7 @@ impl Joiner {
             self.gap(GapReason::Expired, page.first(), None, out);
             return self.go_on(log, out);
         }
-        if at.epoch > last.epoch || at.is_rewound_by(page, last) {
+        if at.epoch > last.epoch || is_rewound(at, page, last) {
             let seq = match at.epoch == last.epoch {
                 true => at.seq.min(last.seq),
                 false => last.seq,
@@ -404,7 +430,7 @@ impl Joiner {
         if seen.is_none() && page.more() && !page.is_empty() {
             return out.push(JoinOutput::Read(PageFrom::Before(page.id(0).seq)));
         }
-        let (at, before) = match seen {
+        let (at, before): (Place, _) = match seen {
             Some(index) => {
                 let next = (index + 1 < page.len()).then(|| page.id(index + 1));
                 (page.id(index).into(), next)
@@ -416,6 +442,7 @@ impl Joiner {
         self.rewound_us = Some(us);
         self.at = JoinFrom::Seen(at);
         self.gap(GapReason::Rewound, before, None, out);
+        self.begins_after = at.id();
         self.go_on(log, out);
     }
 }

@@ -7,12 +7,12 @@
 //! so a simulator can drive both through millions of steps.
 
 mod hub;
+mod ids;
 mod join;
-mod place;
 
 pub use hub::{OrderInput, OrderOutput, RunOrder};
+pub use ids::{KnownIds, PageIds};
 pub use join::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex};
-pub use place::{KnownIds, PageIds, Place};
 
 /// Most events of a page that the order reads at once.
 pub const PAGE_EVENTS: usize = 512;
@@ -29,6 +29,26 @@ pub struct Safeguards {
     pub sync_on_hole: bool,
     /// A client attaches to the live log before it reads the store.
     pub attach_before_read: bool,
+}
+
+impl Safeguards {
+    /// All of them; in a build with the feature `fault-switches`, but for those
+    /// that `RUNCAST_FAULT_OFF` names, separated by commas.
+    pub fn of_environment() -> Self {
+        let safeguards = Self::default();
+        #[cfg(feature = "fault-switches")]
+        let safeguards = {
+            let off = std::env::var("RUNCAST_FAULT_OFF").unwrap_or_default();
+            let is_on = |name: &str| !off.split(',').any(|word| word == name);
+            Self {
+                position_check: is_on("position_check"),
+                us_check: is_on("us_check"),
+                sync_on_hole: is_on("sync_on_hole"),
+                attach_before_read: is_on("attach_before_read"),
+            }
+        };
+        safeguards
+    }
 }
 
 impl Default for Safeguards {

@@ -278,6 +278,17 @@ pub enum EventId {
     Kubectl(KubectlPosition),
 }
 
+impl EventId {
+    /// The last durable event at or before it, if the id tells.
+    pub fn durable(&self) -> Option<DurableId> {
+        match self {
+            Self::Durable(id) => Some(*id),
+            Self::Plain(id) => id.durable,
+            Self::Kubectl(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

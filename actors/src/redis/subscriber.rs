@@ -155,9 +155,10 @@ impl RedisSubscriber {
         metrics.up.set(1);
         // First the gap, then new streams: those have no part in the outage.
         if std::mem::take(&mut self.is_lost) {
-            tell_disconnected(&self.shared.registry);
+            tell_disconnected(&self.shared.registry, true);
         }
         self.link.set_up();
+        self.shared.check_positions();
         info!(
             pattern = format!("{}*", self.shared.settings.redis.channel_prefix),
             "subscribed to Redis"
@@ -209,7 +210,7 @@ impl RedisSubscriber {
         ctx.run_later(OUTAGE_TOLD_AFTER, move |actor, _| {
             // Subscribed meanwhile, or lost again: told then.
             if actor.is_lost && actor.losses == losses {
-                tell_disconnected(&actor.shared.registry);
+                tell_disconnected(&actor.shared.registry, false);
             }
         });
         self.connect_later(ctx);
@@ -430,10 +431,10 @@ impl RedisSubscriber {
 }
 
 /// Tells every run that it misses what is published now.
-fn tell_disconnected(registry: &Registry) {
+fn tell_disconnected(registry: &Registry, is_back: bool) {
     registry.each(BackendKind::Redis, |_, entry| {
         // Refused: the next message or sweep tells of a gap all the same.
-        if entry.hub.try_send(Disconnected).is_err() {
+        if entry.hub.try_send(Disconnected { is_back }).is_err() {
             entry.stats.refuse(Refused::UNKNOWN);
         }
     });

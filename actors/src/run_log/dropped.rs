@@ -1,36 +1,45 @@
 //! [`Dropped`]: what a log remembers of the frames it no longer has.
 
+use crate::protocol::{DurableId, EventId, Place};
 use crate::sse::{FrameClass, Segment};
 
 /// What a client may have missed among the frames a log has dropped, apart
-/// from the events that it can count.
+/// from what it can count, or read from the store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Dropped {
     /// Events of the run before the newest gap dropped. How many are missing
     /// in that gap is not known here.
     gap_after: Option<u64>,
-    /// An event without a durable id was dropped.
-    has_plain: bool,
+    /// The stream's place at the newest loose frame dropped.
+    loose_at: Option<Place>,
 }
 
 impl Dropped {
     /// Adds the frames of a segment.
     pub(crate) fn add(&mut self, segment: &Segment) {
+        if segment.loose_before() == segment.loose_through() {
+            return;
+        }
         let mut events = segment.events_before();
+        let mut place = segment.durable_before();
         for (index, frame) in segment.frames().iter().enumerate() {
-            if frame.class().is_event() {
-                events += 1;
-                self.has_plain =
-                    self.has_plain || segment.id_of(index).is_some_and(|id| id.starts_with('~'));
-            } else if frame.class() != FrameClass::END {
+            if frame.class() == FrameClass::CONTROL {
                 self.gap_after = Some(events);
             }
+            if segment.is_loose(index) {
+                self.loose_at = place;
+            } else if let Some(Ok(EventId::Durable(id))) = segment.id_of(index).map(str::parse) {
+                place = Some(id.into());
+            }
+            events += u64::from(frame.class().is_event());
         }
     }
 
-    /// Adds a gap after the first `events` of the run.
-    pub(crate) fn add_gap(&mut self, events: u64) {
-        self.gap_after = Some(events);
+    /// Adds loose frames of which nothing is known but that they came before
+    /// `segment`.
+    pub(crate) fn add_unknown(&mut self, segment: &Segment) {
+        self.gap_after = Some(segment.events_before());
+        self.loose_at = segment.durable_before();
     }
 
     /// Whether a client that has seen the first `events` of the run may have
@@ -39,8 +48,9 @@ impl Dropped {
         self.gap_after.is_some_and(|gap| events <= gap)
     }
 
-    /// Whether durable ids tell all that was dropped.
-    pub(crate) fn is_durable(self) -> bool {
-        self.gap_after.is_none() && !self.has_plain
+    /// Whether a loose frame was dropped that came after `id`.
+    pub(crate) fn has_loose_after(self, id: DurableId) -> bool {
+        self.loose_at
+            .is_some_and(|place| (place.epoch, place.seq) >= (id.epoch, id.seq))
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{LogPosition, RunLog};
 use crate::broker::StreamStart;
+use crate::order::{JoinFrom, Joiner, LogIndex as _, Safeguards};
 use crate::protocol::{
     BackendKind, Cursor, DurableId, EventId, Gap, GapReason, HubId, KubectlPosition, PlainId,
 };
@@ -48,13 +49,66 @@ impl Join {
     }
 }
 
+/// How a client comes into a log.
+#[derive(Debug)]
+pub enum Joining {
+    /// It reads the log from here on.
+    Seated(Join),
+    /// It may have to read the store first.
+    Reading(Joiner),
+    /// It wants the last events that pass its filter; so many of them must lie
+    /// in the store before the log's base.
+    Counting(u64),
+}
+
 impl RunLog {
-    /// Finds where a client begins.
-    pub fn join(&self, start: &StreamStart, filter: &FrameFilter, hub: HubIdentity) -> Join {
+    /// Finds how a client begins.
+    pub fn join(
+        &self,
+        start: &StreamStart,
+        filter: &FrameFilter,
+        hub: HubIdentity,
+        safeguards: Safeguards,
+    ) -> Joining {
+        if hub.backend == BackendKind::Kubectl {
+            return Joining::Seated(self.join_lines(start, filter));
+        }
+        let joiner = |from| Joiner::new(from, self, safeguards);
+        match start {
+            StreamStart::Start => Joining::Reading(joiner(JoinFrom::Start)),
+            StreamStart::BadCursor => {
+                Joining::Reading(joiner(JoinFrom::Start).with_gap(GapReason::BadCursor, None))
+            }
+            StreamStart::Now => Joining::Seated(self.join_known(self.live_end())),
+            StreamStart::Last(count) => self.join_last(*count, filter),
+            StreamStart::After(cursor) => match &cursor.id {
+                EventId::Durable(id) => Joining::Reading(joiner(JoinFrom::Seen((*id).into()))),
+                EventId::Plain(id) if id.hub == hub.id => self.join_after_plain(id, joiner),
+                EventId::Plain(id) => {
+                    // What it saw last cannot be told: on from the durable part.
+                    let joiner = joiner(seen(id.durable));
+                    Joining::Reading(joiner.with_gap(GapReason::Restarted, None))
+                }
+                EventId::Kubectl(_) => self.join(&StreamStart::BadCursor, filter, hub, safeguards),
+            },
+        }
+    }
+
+    /// Joins the log of a run's lines, which has no store behind it.
+    fn join_lines(&self, start: &StreamStart, filter: &FrameFilter) -> Join {
         match start {
             StreamStart::Start => Join::at(self.front(), None),
             StreamStart::Now => self.join_known(self.live_end()),
-            StreamStart::Last(count) => self.join_last(*count, filter),
+            StreamStart::Last(count) => match self.join_last(*count, filter) {
+                Joining::Seated(join) => join,
+                Joining::Reading(_) | Joining::Counting(_) => Join::at(self.front(), None),
+            },
+            StreamStart::After(cursor) => match &cursor.id {
+                EventId::Kubectl(position) => self.join_after_line(cursor, position),
+                EventId::Durable(_) | EventId::Plain(_) => {
+                    self.join_lines(&StreamStart::BadCursor, filter)
+                }
+            },
             StreamStart::BadCursor => Join::told(
                 self.front(),
                 Gap {
@@ -62,7 +116,6 @@ impl RunLog {
                     ..Gap::unknown(GapReason::BadCursor)
                 },
             ),
-            StreamStart::After(cursor) => self.join_after(cursor, hub),
         }
     }
 
@@ -77,170 +130,118 @@ impl RunLog {
         }
     }
 
-    /// Joins at a place whose last event before it is known from the log.
+    /// Joins at a place whose last event before it is known.
     fn join_known(&self, position: LogPosition) -> Join {
-        Join::at(position, self.id_before(position).map(str::to_owned))
+        let in_log = self.id_before(position).map(str::to_owned);
+        let before_log = || Some(self.base()?.id()?.to_string());
+        Join::at(position, in_log.or_else(before_log))
     }
 
-    fn join_last(&self, count: u64, filter: &FrameFilter) -> Join {
+    fn join_last(&self, count: u64, filter: &FrameFilter) -> Joining {
+        let start = self.start();
         let mut position = self.end();
         let mut found = 0;
         for segment in self.segments.iter().rev() {
             for index in (0..segment.frames().len()).rev() {
                 if found == count {
-                    return self.join_known(position);
+                    return Joining::Seated(self.join_known(position));
+                }
+                let before = LogPosition {
+                    segment_no: segment.no(),
+                    frame: index as u32,
+                };
+                if before < start {
+                    return self.join_last_before(count - found, position);
                 }
                 let is_event = segment.frames()[index].class().is_event();
                 if is_event && filter.passes(segment, index) {
                     found += 1;
                 }
-                position = LogPosition {
+                position = before;
+            }
+        }
+        match found == count {
+            true => Joining::Seated(self.join_known(position)),
+            false => self.join_last_before(count - found, position),
+        }
+    }
+
+    /// All of the log is wanted, and `count` events before it.
+    fn join_last_before(&self, count: u64, front: LogPosition) -> Joining {
+        match self.base().is_some_and(|base| base.seq > 0) {
+            true => Joining::Counting(count),
+            false => Joining::Seated(Join::at(front, None)),
+        }
+    }
+
+    /// After an event number of this very hub.
+    fn join_after_plain(&self, id: &PlainId, joiner: impl FnOnce(JoinFrom) -> Joiner) -> Joining {
+        let through = self.events_through;
+        let kept_from = self.events_before(self.front());
+        if id.n > through {
+            // Ahead of all there is: no hub gave this id.
+            let joiner = joiner(seen(id.durable));
+            return Joining::Reading(joiner.with_gap(GapReason::Rewound, None));
+        }
+        if id.n < kept_from || self.dropped.hides_gap_after(id.n) {
+            let joiner = joiner(seen(id.durable));
+            return Joining::Reading(match self.plain_dropped_after(id) {
+                Some(0) => joiner.without_gap(),
+                missed => joiner.with_gap(GapReason::Trimmed, missed),
+            });
+        }
+        let position = self.after_event(id.n);
+        if self.has_ended_between(position) {
+            return Joining::Reading(joiner(JoinFrom::Start).with_gap(GapReason::Expired, None));
+        }
+        let cursor = Some(EventId::Plain(*id).to_string());
+        Joining::Seated(Join::at(position, cursor))
+    }
+
+    /// Whether the run ended after `position` and began anew: its old `end` is
+    /// for those only who were there.
+    fn has_ended_between(&self, position: LogPosition) -> bool {
+        let old = self.segments.iter();
+        let old = old.take_while(|segment| segment.no() < self.branch.segment_no);
+        old.skip_while(|segment| segment.no() < position.segment_no)
+            .any(|segment| segment.classes().meets(FrameClass::END))
+    }
+
+    /// How many plain events after `id` were dropped, if that can be known:
+    /// durable ones are read again.
+    fn plain_dropped_after(&self, id: &PlainId) -> Option<u64> {
+        if self.dropped.hides_gap_after(id.n) || self.branch.segment_no > 0 {
+            return None;
+        }
+        let dropped = self.events_before(self.front()).checked_sub(id.n)?;
+        let start = self.start_state();
+        let durable = match (start.durable, id.durable) {
+            (None, None) => 0,
+            (Some(place), Some(seen)) => place.seq.checked_sub(seen.seq)?,
+            (Some(_), None) | (None, Some(_)) => return None,
+        };
+        dropped.checked_sub(durable)
+    }
+
+    /// The place after the run's event number `n`, which the log holds.
+    fn after_event(&self, n: u64) -> LogPosition {
+        let at = self
+            .segments
+            .partition_point(|segment| segment.events_through() < n);
+        let Some(segment) = self.segments.get(at) else {
+            return self.end();
+        };
+        let mut events = segment.events_before();
+        for (index, frame) in segment.frames().iter().enumerate() {
+            if events == n {
+                return LogPosition {
                     segment_no: segment.no(),
                     frame: index as u32,
                 };
             }
+            events += u64::from(frame.class().is_event());
         }
-        self.join_known(position)
-    }
-
-    fn join_after(&self, cursor: &Cursor, hub: HubIdentity) -> Join {
-        let join = match (&cursor.id, hub.backend) {
-            (EventId::Kubectl(position), BackendKind::Kubectl) => {
-                return self.join_after_line(cursor, position);
-            }
-            (EventId::Kubectl(_), _) | (_, BackendKind::Kubectl) => {
-                return self.join(&StreamStart::BadCursor, &FrameFilter::default(), hub);
-            }
-            (EventId::Plain(id), _) if id.hub == hub.id => self.join_after_plain(id),
-            (EventId::Plain(id), _) => self.join_after_foreign(id),
-            (EventId::Durable(id), _) => self.join_after_durable(*id),
-        };
-        match join {
-            Ok(position) => Join::at(position, Some(cursor.id.to_string())),
-            Err(Lost {
-                position,
-                reason,
-                missed,
-                known,
-            }) => Join {
-                cursor: known.map(|id| id.to_string()),
-                ..Join::told(
-                    position,
-                    Gap {
-                        after: Some(cursor.to_string()),
-                        before: self.id_after(position).map(str::to_owned),
-                        missed,
-                        reason,
-                    },
-                )
-            },
-        }
-    }
-
-    /// After event number `id.n` of this very hub.
-    fn join_after_plain(&self, id: &PlainId) -> Result<LogPosition, Lost> {
-        let kept_from = self.events_before(self.front());
-        let through = self.events_through;
-        let hides_gap = self.dropped.hides_gap_after(id.n);
-        if id.n < kept_from || hides_gap {
-            let missed = (!hides_gap).then(|| kept_from - id.n);
-            return Err(Lost::from_front(self, GapReason::Trimmed, missed));
-        }
-        if id.n > through {
-            // Ahead of all there is: no hub gave this id.
-            return Err(Lost {
-                position: self.end(),
-                ..Lost::from_front(self, GapReason::Rewound, None)
-            });
-        }
-        let at = self
-            .segments
-            .partition_point(|segment| segment.events_through() < id.n);
-        let Some(segment) = self.segments.get(at) else {
-            return Ok(self.end());
-        };
-        let mut seen = segment.events_before();
-        for (index, frame) in segment.frames().iter().enumerate() {
-            if seen == id.n {
-                return Ok(LogPosition {
-                    segment_no: segment.no(),
-                    frame: index as u32,
-                });
-            }
-            seen += u64::from(frame.class().is_event());
-        }
-        Ok(LogPosition::at_segment(segment.no() + 1))
-    }
-
-    /// After a plain event of a hub that is gone: what it saw last cannot be
-    /// told, so a gap, then on from the durable part of the id.
-    fn join_after_foreign(&self, id: &PlainId) -> Result<LogPosition, Lost> {
-        let lost = match id
-            .durable
-            .map(|durable| (durable, self.join_after_durable(durable)))
-        {
-            Some((durable, Ok(position))) => Lost {
-                position,
-                known: Some(EventId::Durable(durable)),
-                reason: GapReason::Restarted,
-                missed: None,
-            },
-            Some((_, Err(lost))) => Lost {
-                reason: GapReason::Restarted,
-                missed: None,
-                ..lost
-            },
-            None => Lost::from_front(self, GapReason::Restarted, None),
-        };
-        Err(lost)
-    }
-
-    fn join_after_durable(&self, id: DurableId) -> Result<LogPosition, Lost> {
-        let Some((first, last)) = self.durable_bounds() else {
-            // Nothing to compare with: the history is not in this log.
-            return Err(Lost::from_front(self, GapReason::Trimmed, None));
-        };
-        if id.epoch != last.epoch && id.epoch != first.epoch {
-            return Err(Lost::from_front(self, GapReason::Expired, None));
-        }
-        if id.epoch == first.epoch && id.seq < first.seq {
-            let missed = self.dropped.is_durable().then_some(first.seq - id.seq - 1);
-            return match missed {
-                Some(0) => Ok(self.front()),
-                _ => Err(Lost::from_front(self, GapReason::Trimmed, missed)),
-            };
-        }
-        if (id.epoch, id.seq) > (last.epoch, last.seq) {
-            return Err(Lost {
-                position: self.end(),
-                reason: GapReason::Rewound,
-                missed: None,
-                known: self.id_before(self.end()).and_then(|id| id.parse().ok()),
-            });
-        }
-        let at = self
-            .segments
-            .partition_point(|segment| segment.durable_through() < Some(id));
-        let found = self.segments.get(at).and_then(|segment| {
-            let index = (0..segment.frames().len())
-                .find(|index| segment.id_of(*index) == Some(id.to_string().as_str()))?;
-            Some(after_frame(segment, index))
-        });
-        // Another entry stands at that place.
-        found.ok_or_else(|| Lost::from_front(self, GapReason::Rewound, None))
-    }
-
-    /// The first and last durable event kept.
-    fn durable_bounds(&self) -> Option<(DurableId, DurableId)> {
-        let last = self.segments.back()?.durable_through()?;
-        let first = self
-            .frames_from(self.front())
-            .filter_map(|(segment, index)| segment.id_of(index))
-            .find_map(|id| match id.parse() {
-                Ok(EventId::Durable(id)) => Some(id),
-                _ => None,
-            })?;
-        Some((first, last))
+        LogPosition::at_segment(segment.no() + 1)
     }
 
     fn join_after_line(&self, cursor: &Cursor, position: &KubectlPosition) -> Join {
@@ -281,28 +282,13 @@ impl RunLog {
     }
 }
 
-/// A cursor whose place is not in the log.
-struct Lost {
-    position: LogPosition,
-    reason: GapReason,
-    missed: Option<u64>,
-    known: Option<EventId>,
-}
-
-impl Lost {
-    fn from_front(log: &RunLog, reason: GapReason, missed: Option<u64>) -> Self {
-        Self {
-            position: log.front(),
-            reason,
-            missed,
-            known: None,
-        }
-    }
+fn seen(durable: Option<DurableId>) -> JoinFrom {
+    durable.map_or(JoinFrom::Start, |id| JoinFrom::Seen(id.into()))
 }
 
 /// The place after a frame; after a segment's last one that is the next
 /// segment, so that who has all there is stands at the end.
-fn after_frame(segment: &Segment, index: usize) -> LogPosition {
+pub(super) fn after_frame(segment: &Segment, index: usize) -> LogPosition {
     match index + 1 == segment.frames().len() {
         true => LogPosition::at_segment(segment.no() + 1),
         false => LogPosition {

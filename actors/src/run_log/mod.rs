@@ -1,15 +1,17 @@
 //! [`RunLog`]: the ring of a run's newest segments, and where a client joins
-//! it ([`Join`]). Pure; the hub keeps one, and each worker one of the runs it serves.
+//! it. Pure; the hub keeps one, and each worker one of the runs it serves.
 
 mod dropped;
+mod index;
 mod join;
 
 use std::collections::VecDeque;
 
 pub use dropped::Dropped;
-pub use join::{HubIdentity, Join};
+pub use join::{HubIdentity, Join, Joining};
 
-use crate::sse::Segment;
+use crate::protocol::Place;
+use crate::sse::{Branch, Segment};
 
 /// A place in a log: the next frame to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -39,11 +41,52 @@ pub struct RunLog {
     end_no: u64,
     /// How many events of the run lie before that one.
     events_through: u64,
+    /// The stream's place there, and how many loose frames lie before it.
+    durable_through: Option<Place>,
+    loose_through: u64,
+    /// The newest branch.
+    branch: Branch,
     bytes: usize,
     bytes_max: usize,
     events_max: u64,
     dropped: Dropped,
 }
+
+/// Where a log stands before its first segment.
+#[derive(Debug, Clone, Copy)]
+pub struct LogStart {
+    /// Number of the first segment.
+    pub segment_no: u64,
+    /// Events of the run before it.
+    pub events: u64,
+    /// Loose frames before it.
+    pub loose: u64,
+    /// The stream's place before it.
+    pub durable: Option<Place>,
+    /// The newest branch that began at or before it.
+    pub branch: Branch,
+    /// What is remembered of the frames before it.
+    pub dropped: Dropped,
+}
+
+impl Default for LogStart {
+    fn default() -> Self {
+        Self {
+            segment_no: 0,
+            events: 0,
+            loose: 0,
+            durable: None,
+            branch: FIRST_BRANCH,
+            dropped: Dropped::default(),
+        }
+    }
+}
+
+const FIRST_BRANCH: Branch = Branch {
+    segment_no: 0,
+    skipped_frames: 0,
+    base: None,
+};
 
 impl RunLog {
     /// Makes an empty log that keeps at most `bytes_max` bytes and, but for
@@ -53,6 +96,9 @@ impl RunLog {
             segments: VecDeque::new(),
             end_no: 0,
             events_through: 0,
+            durable_through: None,
+            loose_through: 0,
+            branch: FIRST_BRANCH,
             bytes: 0,
             bytes_max,
             events_max,
@@ -72,11 +118,17 @@ impl RunLog {
     pub fn push_untrimmed(&mut self, segment: Segment) {
         if segment.no() != self.end_no {
             self.clear();
-            // Nobody knows what was in those that are missing.
-            self.dropped.add_gap(segment.events_before());
+            if segment.loose_before() > self.loose_through {
+                self.dropped.add_unknown(&segment);
+            }
+        }
+        if let Some(branch) = segment.branch() {
+            self.branch = *branch;
         }
         self.end_no = segment.no() + 1;
         self.events_through = segment.events_through();
+        self.durable_through = segment.durable_through();
+        self.loose_through = segment.loose_through();
         self.bytes += segment.weight();
         self.segments.push_back(segment);
     }
@@ -126,13 +178,37 @@ impl RunLog {
         true
     }
 
-    /// Drops all segments; the next one has number `end_no`, `events_through`
-    /// events of the run lie before it, of which `dropped` is remembered.
-    pub fn reset(&mut self, end_no: u64, events_through: u64, dropped: Dropped) {
+    /// Drops all segments; the next one follows on `start`.
+    pub fn reset(&mut self, start: LogStart) {
         self.clear();
-        self.end_no = end_no;
-        self.events_through = events_through;
-        self.dropped = dropped;
+        self.end_no = start.segment_no;
+        self.events_through = start.events;
+        self.loose_through = start.loose;
+        self.durable_through = start.durable;
+        self.branch = start.branch;
+        self.dropped = start.dropped;
+    }
+
+    /// Where the log stands before its first segment.
+    pub fn start_state(&self) -> LogStart {
+        let front = self.segments.front();
+        LogStart {
+            segment_no: self.front_no(),
+            events: front.map_or(self.events_through, Segment::events_before),
+            loose: front.map_or(self.loose_through, Segment::loose_before),
+            durable: front.map_or(self.durable_through, Segment::durable_before),
+            // A later one is told by its own segment.
+            branch: self.branch,
+            dropped: self.dropped,
+        }
+    }
+
+    /// Notes where the stream stands, before the log has a durable event.
+    pub fn set_base(&mut self, base: Option<Place>) {
+        self.branch.base = base;
+        if self.segments.is_empty() {
+            self.durable_through = base;
+        }
     }
 
     /// Drops all segments; numbering goes on.
@@ -141,13 +217,6 @@ impl RunLog {
             self.dropped.add(&segment);
         }
         self.bytes = 0;
-    }
-
-    /// Drops all segments for a new epoch of the run, which is a gap to all
-    /// who knew the old one.
-    pub fn begin_epoch(&mut self) {
-        self.clear();
-        self.dropped.add_gap(self.events_through);
     }
 
     /// What is remembered of the frames dropped.
@@ -197,6 +266,21 @@ impl RunLog {
         match self.segment(position.segment_no) {
             Some(segment) => segment.events_before_frame(position.frame as usize),
             None => self.events_through,
+        }
+    }
+
+    /// How many loose frames of the run lie before the place after the last
+    /// frame.
+    pub fn loose_through(&self) -> u64 {
+        self.loose_through
+    }
+
+    /// Returns how many loose frames of the run lie before `position`, which
+    /// must not lie before what is kept.
+    pub fn loose_before(&self, position: LogPosition) -> u64 {
+        match self.segment(position.segment_no) {
+            Some(segment) => segment.loose_before_frame(position.frame as usize),
+            None => self.loose_through,
         }
     }
 

@@ -5,17 +5,17 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
 use super::seat::{Seat, SeatState};
-use super::{BodyDropped, CloseReason, SseSession};
+use super::{BodyDropped, CloseReason, PagesSent, Rejoin, SseSession};
 use crate::protocol::Problem;
 use crate::settings::RetrySettings;
 use crate::sse::{problem_frame, retry_block};
 use crate::stream_filter::FrameFilter;
-use crate::worker::WorkerRun;
+use crate::worker::{LogChunk, PageChunk, WorkerRun};
 
 /// The body of a stream's response. Ends when the session ends; dropping it
 /// (the client is gone) ends the session.
@@ -28,6 +28,42 @@ pub struct StreamBody {
 struct Live {
     run: Rc<WorkerRun>,
     session: Addr<SseSession>,
+}
+
+impl Live {
+    /// Returns the next bytes of pages or the log.
+    fn next_chunk(&self, seat: &Seat) -> Option<Bytes> {
+        if seat.state.get() == SeatState::Paging {
+            match self.run.next_page_chunk(seat) {
+                PageChunk::Bytes(chunk) => return Some(chunk),
+                PageChunk::Sent => self.tell(PagesSent),
+                PageChunk::None => {}
+            }
+            if seat.state.get() == SeatState::Paging {
+                return None;
+            }
+        }
+        match self.run.next_chunk(seat)? {
+            LogChunk::Bytes(chunk) => Some(chunk),
+            LogChunk::Behind(way) => {
+                seat.state.set(SeatState::Paging);
+                self.tell(Rejoin(way));
+                None
+            }
+        }
+    }
+
+    fn tell<M>(&self, message: M)
+    where
+        M: Message<Result = ()> + Send + 'static,
+        SseSession: Handler<M>,
+    {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a control message on the session's own thread, one of its kind at a time"
+        )]
+        self.session.do_send(message);
+    }
 }
 
 impl StreamBody {
@@ -78,8 +114,8 @@ impl MessageBody for StreamBody {
         match (this.seat.state.get(), &this.live) {
             (SeatState::Closing(_), _) | (_, None) => return Poll::Ready(None),
             (SeatState::Waiting, Some(_)) => {}
-            (SeatState::Live, Some(live)) => {
-                if let Some(chunk) = live.run.next_chunk(&this.seat) {
+            (SeatState::Paging | SeatState::Live, Some(live)) => {
+                if let Some(chunk) = live.next_chunk(&this.seat) {
                     return Poll::Ready(Some(Ok(chunk)));
                 }
                 this.seat.parked.set(true);
@@ -92,12 +128,8 @@ impl MessageBody for StreamBody {
 
 impl Drop for StreamBody {
     fn drop(&mut self) {
-        if let Some(Live { session, .. }) = &self.live {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "a control message on the session's own thread, one per session"
-            )]
-            session.do_send(BodyDropped);
+        if let Some(live) = &self.live {
+            live.tell(BodyDropped);
         }
     }
 }

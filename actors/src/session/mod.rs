@@ -6,6 +6,8 @@
 
 mod body;
 mod close_reason;
+mod joining;
+mod page;
 mod seat;
 
 use std::rc::Rc;
@@ -16,20 +18,31 @@ use tracing::debug;
 
 pub use body::StreamBody;
 pub use close_reason::CloseReason;
+pub(crate) use joining::Way;
 pub use seat::SessionId;
-pub(crate) use seat::{Seat, SeatState};
+pub(crate) use seat::{NextPage, Seat, SeatState};
 
 use crate::broker::{AddressPlace, StreamStart};
+use crate::order::JoinInput;
 use crate::worker::WorkerRun;
+use joining::OnTheWay;
 
 /// The actor of one client, on the worker that serves its socket.
 ///
-/// Takes [`RunReady`] from its worker until it has joined, [`BodyDropped`] from
-/// its body. Its mailbox holds at most these two; it sends to nobody.
+/// Takes [`RunReady`] from its worker until it has joined, [`Rejoin`] when its
+/// place is lost, [`PagesSent`] and [`BodyDropped`] from its body: one of each
+/// at most waits in its mailbox. Reads pages of the store for a client whose
+/// place the log does not hold; it sends to nobody.
 pub struct SseSession {
     seat: Rc<Seat>,
     run: Rc<WorkerRun>,
-    start: StreamStart,
+    /// The way it is to go as soon as the log is here.
+    way: Option<Way>,
+    on_the_way: Option<Box<OnTheWay>>,
+    /// How many ways it went.
+    ways: u64,
+    /// The cursor it came with.
+    cursor: Option<String>,
     member: usize,
     max_age: Option<Duration>,
     opened_at: Instant,
@@ -47,17 +60,18 @@ impl SseSession {
         max_age: Option<Duration>,
         place: AddressPlace,
     ) -> StreamBody {
-        let member = run.add_member(Rc::clone(&seat));
-        let session = Self {
+        let session = Self::create(|ctx| Self {
+            member: run.add_member(Rc::clone(&seat), ctx.address()),
             seat: Rc::clone(&seat),
             run: Rc::clone(&run),
-            start,
-            member,
+            way: Some(Way::Start(start)),
+            on_the_way: None,
+            ways: 0,
+            cursor: None,
             max_age,
             opened_at: Instant::now(),
             _place: place,
-        }
-        .start();
+        });
         run.when_ready(&session);
         StreamBody::new(seat, run, session)
     }
@@ -111,9 +125,41 @@ impl Handler<RunReady> for SseSession {
     type Result = ();
 
     fn handle(&mut self, _: RunReady, ctx: &mut Self::Context) {
-        if self.seat.state.get() == SeatState::Waiting {
-            self.run.seat_joins(&self.seat, &self.start, &ctx.address());
+        if !self.seat.is_closing() && (self.way.is_some() || self.on_the_way.is_some()) {
+            self.join(ctx);
         }
+    }
+}
+
+/// The client's place in the log is lost: it comes back another way.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Rejoin(pub(crate) Way);
+
+impl Handler<Rejoin> for SseSession {
+    type Result = ();
+
+    fn handle(&mut self, Rejoin(way): Rejoin, ctx: &mut Self::Context) {
+        self.on_the_way = None;
+        self.ways += 1;
+        // One that did not join yet begins as it wanted to.
+        if self.seat.state.get() != SeatState::Waiting {
+            self.way = Some(way);
+        }
+        self.run.when_ready(&ctx.address());
+    }
+}
+
+/// The body has sent all pages it was given.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct PagesSent;
+
+impl Handler<PagesSent> for SseSession {
+    type Result = ();
+
+    fn handle(&mut self, _: PagesSent, ctx: &mut Self::Context) {
+        self.drive(JoinInput::GoOn, ctx);
     }
 }
 

@@ -9,6 +9,8 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::CloseReason;
+use crate::order::JoinFrom;
+use crate::protocol::Cursor;
 use crate::run_log::LogPosition;
 use crate::settings::RetrySettings;
 use crate::sse::{Segment, goodbye_frame};
@@ -37,6 +39,8 @@ impl std::fmt::Display for SessionId {
 pub(crate) enum SeatState {
     /// `retry:` is sent; the run's log is not here yet.
     Waiting,
+    /// Sends the pages it is given; its place in the log comes after them.
+    Paging,
     /// Reads the log from its position on.
     Live,
     /// Sends what is in `control`, then ends.
@@ -53,6 +57,11 @@ pub(crate) struct Seat {
     pub(crate) wanted_no: Cell<Option<u64>>,
     /// Events of the run that lie before `position`.
     pub(crate) events_seen: Cell<u64>,
+    /// Loose frames of the log that lie before `position`.
+    pub(crate) loose_seen: Cell<u64>,
+    /// What it had seen when it took its place in the log.
+    pub(crate) joined: Cell<JoinFrom>,
+    pages: RefCell<Option<Box<Pages>>>,
     pub(crate) filter: RefCell<FrameFilter>,
     /// Frames outside the log, sent before anything of it. Bounded: the
     /// preamble, one heartbeat, a notice for each of its kinds, one goodbye.
@@ -68,6 +77,29 @@ pub(crate) struct Seat {
     pub(crate) polled_tick: Cell<u64>,
     /// Has all there is: the next flush wakes it.
     pub(crate) parked: Cell<bool>,
+}
+
+/// Pages on their way to a client.
+#[derive(Debug, Default)]
+struct Pages {
+    segments: VecDeque<Segment>,
+    /// Its place in the log after them.
+    then: Option<LogPosition>,
+    /// Its session waits until they are sent.
+    is_awaited: bool,
+}
+
+/// What a body finds when it asks for pages.
+#[derive(Debug)]
+pub(crate) enum NextPage {
+    /// This segment, to be read from the seat's position on.
+    Segment(Segment),
+    /// None is left; the place in the log is known.
+    Log(LogPosition),
+    /// None is left; the session is to be told.
+    Sent,
+    /// None is left for now.
+    None,
 }
 
 /// An event that the filter hid.
@@ -90,6 +122,9 @@ impl Seat {
             position: Cell::new(LogPosition::at_segment(0)),
             wanted_no: Cell::new(None),
             events_seen: Cell::new(0),
+            loose_seen: Cell::new(0),
+            joined: Cell::new(JoinFrom::Start),
+            pages: RefCell::default(),
             filter: RefCell::new(filter),
             control: RefCell::default(),
             beating: Cell::new(false),
@@ -111,10 +146,66 @@ impl Seat {
         self.wake();
     }
 
+    /// Whether the session ends.
+    pub(crate) fn is_closing(&self) -> bool {
+        matches!(self.state.get(), SeatState::Closing(_))
+    }
+
+    /// Gives it pages to send, and its place after them or a session that
+    /// waits until they are sent.
+    pub(crate) fn hand_pages(
+        &self,
+        segments: Vec<Segment>,
+        then: Option<LogPosition>,
+        is_awaited: bool,
+    ) {
+        let mut pages = self.pages.borrow_mut();
+        let pages = pages.get_or_insert_default();
+        if pages.segments.is_empty() {
+            self.position.set(LogPosition::at_segment(0));
+            self.events_seen.set(0);
+        }
+        pages.segments.extend(segments);
+        pages.then = then;
+        pages.is_awaited = is_awaited;
+    }
+
+    /// Forgets its pages.
+    pub(crate) fn drop_pages(&self) {
+        *self.pages.borrow_mut() = None;
+    }
+
+    /// Returns what there is to read before the log.
+    pub(crate) fn next_page(&self) -> NextPage {
+        let mut slot = self.pages.borrow_mut();
+        let Some(pages) = &mut *slot else {
+            return NextPage::None;
+        };
+        while let Some(segment) = pages.segments.front() {
+            if segment.no() >= self.position.get().segment_no {
+                return NextPage::Segment(segment.clone());
+            }
+            pages.segments.pop_front();
+            if pages.segments.front().is_some_and(|next| next.no() == 0) {
+                self.position.set(LogPosition::at_segment(0));
+                self.events_seen.set(0);
+            }
+        }
+        if let Some(then) = pages.then {
+            *slot = None;
+            return NextPage::Log(then);
+        }
+        match std::mem::take(&mut pages.is_awaited) {
+            true => NextPage::Sent,
+            false => NextPage::None,
+        }
+    }
+
     /// Queues a heartbeat, and the cursor past hidden events if there are any,
     /// unless the last heartbeat still waits.
     pub(crate) fn beat(&self, frame: &Bytes) {
-        if self.state.get() != SeatState::Live || self.beating.replace(true) {
+        let is_open = matches!(self.state.get(), SeatState::Live | SeatState::Paging);
+        if !is_open || self.beating.replace(true) {
             return;
         }
         if let Some(hidden) = &mut *self.hidden.borrow_mut()
@@ -162,6 +253,16 @@ impl Seat {
         let (segment, last) = last_sent.as_ref()?;
         let id = (0..=*last).rev().find_map(|frame| segment.id_of(frame));
         id.map(str::to_owned)
+    }
+
+    /// What of the run's durable events it has seen.
+    pub(crate) fn seen(&self) -> JoinFrom {
+        let last = self.last_id().and_then(|id| id.parse::<Cursor>().ok());
+        let durable = last.and_then(|cursor| cursor.id.durable());
+        match durable {
+            Some(id) => JoinFrom::Seen(id.into()),
+            None => self.joined.get(),
+        }
     }
 
     /// Ends the session after what waits in `control` and a `goodbye`.

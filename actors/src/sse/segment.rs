@@ -8,14 +8,14 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{EventFrame, write_event};
-use crate::protocol::{DurableId, EventKind, LogLevel, Timestamp};
+use crate::protocol::{DurableId, EventKind, LogLevel, Place, Timestamp};
 
 /// Most bytes of a segment, unless a single frame is larger.
 pub const SEGMENT_BYTES_MAX: usize = 8 * 1024;
 
 /// What a segment costs beside its bytes; counted, so that many small
 /// segments cannot outgrow a ring's bound.
-const SEGMENT_OVERHEAD_BYTES: usize = 192;
+const SEGMENT_OVERHEAD_BYTES: usize = 256;
 
 /// Largest scratch buffer a thread keeps between batches.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -32,6 +32,8 @@ pub struct FrameClass(u16);
 impl FrameClass {
     /// A frame that is no event of the run and passes every filter.
     pub const CONTROL: Self = Self(0);
+    /// A gap that whoever reads the store again is told again.
+    pub const STORE_GAP: Self = Self(1 << 14);
     /// The frame that ends the run.
     pub const END: Self = Self(1 << 15);
 
@@ -66,7 +68,7 @@ impl FrameClass {
 
     /// Whether this is an event of the run.
     pub fn is_event(self) -> bool {
-        self.0 & !Self::END.0 != 0
+        self.0 & !(Self::END.0 | Self::STORE_GAP.0) != 0
     }
 }
 
@@ -101,9 +103,25 @@ struct SegmentInner {
     events_before: u64,
     events: u64,
     classes: FrameClass,
-    durable_through: Option<DurableId>,
+    durable_before: Option<Place>,
+    durable_through: Option<Place>,
+    loose_before: u64,
+    loose: u32,
+    branch: Option<Box<Branch>>,
     received_at: Instant,
     last_event_ts: Option<Timestamp>,
+}
+
+/// Where a run's durable order begins anew: after a gap, what follows is not
+/// the continuation of what came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branch {
+    /// Number of its first segment.
+    pub segment_no: u64,
+    /// That segment's frames that who did not know the old branch is not told.
+    pub skipped_frames: u32,
+    /// The stream's place before its first event; `None`: there was none.
+    pub base: Option<Place>,
 }
 
 impl Segment {
@@ -137,9 +155,46 @@ impl Segment {
         self.0.classes
     }
 
-    /// The last durable event at or before the segment's end.
-    pub fn durable_through(&self) -> Option<DurableId> {
+    /// The stream's place before the segment.
+    pub fn durable_before(&self) -> Option<Place> {
+        self.0.durable_before
+    }
+
+    /// The stream's place at the segment's end.
+    pub fn durable_through(&self) -> Option<Place> {
         self.0.durable_through
+    }
+
+    /// How many loose frames lie before this segment: those the store does not
+    /// have, plain events and gaps that reading it would not tell.
+    pub fn loose_before(&self) -> u64 {
+        self.0.loose_before
+    }
+
+    /// How many loose frames lie before the end of this segment.
+    pub fn loose_through(&self) -> u64 {
+        self.0.loose_before + u64::from(self.0.loose)
+    }
+
+    /// Whether frame `index` is loose.
+    pub fn is_loose(&self, index: usize) -> bool {
+        let class = self.0.frames[index].class;
+        let is_plain = || self.id_of(index).is_some_and(|id| id.starts_with('~'));
+        class == FrameClass::CONTROL || class.is_event() && is_plain()
+    }
+
+    /// Returns how many loose frames lie before frame `index`.
+    pub fn loose_before_frame(&self, index: usize) -> u64 {
+        let loose = (0..index).filter(|index| self.is_loose(*index));
+        match self.0.loose {
+            0 => self.0.loose_before,
+            _ => self.0.loose_before + loose.count() as u64,
+        }
+    }
+
+    /// The branch that begins with this segment, if one does.
+    pub fn branch(&self) -> Option<&Branch> {
+        self.0.branch.as_deref()
     }
 
     /// When its batch was read from its source.
@@ -212,7 +267,11 @@ pub struct SegmentBuilder {
     events_before: u64,
     events: u64,
     classes: FrameClass,
-    durable: Option<DurableId>,
+    durable_before: Option<Place>,
+    durable: Option<Place>,
+    loose_before: u64,
+    loose: u32,
+    branch: Option<Box<Branch>>,
     last_event_ts: Option<Timestamp>,
     done: Vec<Segment>,
 }
@@ -226,7 +285,11 @@ impl Default for SegmentBuilder {
             events_before: 0,
             events: 0,
             classes: FrameClass::CONTROL,
+            durable_before: None,
             durable: None,
+            loose_before: 0,
+            loose: 0,
+            branch: None,
             last_event_ts: None,
             done: Vec::new(),
         }
@@ -260,7 +323,8 @@ impl SegmentBuilder {
         let source_start = spans.source.start - start;
         self.note(source_start, spans.source.len(), spans.id.len(), class);
         self.events += 1;
-        self.durable = durable.or(self.durable);
+        self.loose += u32::from(durable.is_none());
+        self.durable = durable.map(Place::from).or(self.durable);
         self.last_event_ts = Some(ts);
     }
 
@@ -273,8 +337,35 @@ impl SegmentBuilder {
         }
         self.scratch().extend_from_slice(frame.as_bytes());
         self.note(0, 0, id.len(), class);
+        self.loose += u32::from(class == FrameClass::CONTROL);
         if ends {
             self.seal(received_at);
+        }
+    }
+
+    /// Passes over a durable event that has no frame.
+    pub fn pass(&mut self, id: DurableId) {
+        self.durable = Some(id.into());
+    }
+
+    /// Begins a segment, and with it a branch after `base`; who did not know
+    /// the old one skips its first `skipped_frames`.
+    pub fn begin_branch(&mut self, base: Place, skipped_frames: u32, received_at: Instant) {
+        self.seal(received_at);
+        self.durable = Some(base);
+        self.durable_before = self.durable;
+        self.branch = Some(Box::new(Branch {
+            segment_no: self.next_no,
+            skipped_frames,
+            base: Some(base),
+        }));
+    }
+
+    /// Notes where the stream stands, before the first durable event.
+    pub fn set_base(&mut self, base: Option<Place>) {
+        self.durable = base;
+        if self.frames.is_empty() {
+            self.durable_before = base;
         }
     }
 
@@ -323,13 +414,18 @@ impl SegmentBuilder {
             events_before: self.events_before,
             events: self.events,
             classes: self.classes,
+            durable_before: std::mem::replace(&mut self.durable_before, self.durable),
             durable_through: self.durable,
+            loose_before: self.loose_before,
+            loose: self.loose,
+            branch: self.branch.take(),
             received_at,
             last_event_ts: self.last_event_ts.take(),
         })));
         self.next_no += 1;
         self.events_before += self.events;
         self.events = 0;
+        self.loose_before += u64::from(std::mem::take(&mut self.loose));
         self.classes = FrameClass::CONTROL;
         self.frames.clear();
         self.bytes.clear();

@@ -9,8 +9,7 @@ use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
 use crate::protocol::Problem;
-use crate::run_log::Dropped;
-use crate::run_log::HubIdentity;
+use crate::run_log::{HubIdentity, LogStart};
 use crate::sse::Segment;
 
 /// Names one attachment of a worker to a hub. A message of an attachment that
@@ -51,10 +50,6 @@ pub enum RunMessage {
     },
     /// New segments.
     Segments(Vec<Segment>),
-    /// The hub's log began anew: forget what is kept. Segments follow.
-    Reset(LogStart),
-    /// A frame for all who watch now, kept by nobody.
-    Notice(Bytes),
     /// A frame for all who watch now and, after `hello`, for those who come
     /// later, in one message, so that nobody who comes at this moment misses
     /// it; `None` takes it back.
@@ -63,17 +58,6 @@ pub enum RunMessage {
     Failed(Problem),
     /// The hub is gone without a word (it panicked): attach to a new one.
     Lost,
-}
-
-/// Where a log's numbering stands before its first segment.
-#[derive(Debug, Clone, Copy)]
-pub struct LogStart {
-    /// What is remembered of the frames before it.
-    pub dropped: Dropped,
-    /// Number of the first segment.
-    pub segment_no: u64,
-    /// Events of the run before it.
-    pub events: u64,
 }
 
 /// A bounded queue from many hubs to one worker.

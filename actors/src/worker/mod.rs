@@ -14,8 +14,8 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 
-pub use inbox::{AttachId, Inbox, LogStart, RunMessage, WorkerMessage};
-pub(crate) use run::WorkerRun;
+pub use inbox::{AttachId, Inbox, RunMessage, WorkerMessage};
+pub(crate) use run::{LogChunk, PageChunk, WorkerRun};
 use wheel::{Wheel, WheelKey};
 
 use crate::broker::BrokerShared;

@@ -2,24 +2,27 @@
 
 mod reading;
 
-use std::cell::{Cell, RefCell};
+pub(crate) use reading::{LogChunk, PageChunk};
+
+use std::cell::{Cell, Ref, RefCell};
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
-use actix::Addr;
+use actix::{Addr, Handler, Message};
 use bytes::Bytes;
 use slab::Slab;
 use tracing::{info, warn};
 
-use super::{AttachId, LogStart, RunMessage, WheelKey, Worker};
-use crate::broker::StreamStart;
+use super::{AttachId, RunMessage, WheelKey, Worker};
+use crate::broker::BrokerShared;
 use crate::hub::{HubStats, RunHub};
 use crate::metrics::WorkerCounters;
-use crate::protocol::{BackendKind, Gap, GapReason, Problem, RunId, Timestamp};
-use crate::run_log::{Dropped, HubIdentity, LogPosition, RunLog};
-use crate::session::{CloseReason, RunReady, Seat, SeatState, SseSession};
+use crate::order::JoinFrom;
+use crate::protocol::{BackendKind, Cursor, GapReason, Problem, RunId, Timestamp};
+use crate::run_log::{HubIdentity, Join, LogPosition, LogStart, RunLog};
+use crate::session::{CloseReason, Rejoin, RunReady, Seat, SeatState, SseSession, Way};
 use crate::settings::RetrySettings;
 use crate::sse::{Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame};
 
@@ -60,6 +63,7 @@ pub(crate) struct WorkerRun {
 /// One client, as its run knows it.
 struct Member {
     seat: Rc<Seat>,
+    session: Addr<SseSession>,
     beats: WheelKey,
 }
 
@@ -140,11 +144,6 @@ impl WorkerRun {
                 self.wake_waiting();
                 return true;
             }
-            RunMessage::Reset(from) => {
-                self.reset_log(from);
-                self.wake_waiting();
-            }
-            RunMessage::Notice(frame) => self.notify(&frame),
             RunMessage::StandingNotice(frame) => {
                 if let Some(frame) = &frame {
                     self.notify(frame);
@@ -160,7 +159,7 @@ impl WorkerRun {
     /// Sends a frame to all who have had their `hello`.
     fn notify(&self, frame: &Bytes) {
         self.each_member(|seat| {
-            if seat.state.get() == SeatState::Live {
+            if matches!(seat.state.get(), SeatState::Live | SeatState::Paging) {
                 seat.send(frame.clone());
             }
         });
@@ -185,14 +184,8 @@ impl WorkerRun {
         }
     }
 
-    fn reset_log(&self, from: LogStart) {
-        self.log
-            .borrow_mut()
-            .reset(from.segment_no, from.events, from.dropped);
-    }
-
     fn attached(&self, hub: HubIdentity, segments: Vec<Segment>, from: LogStart) {
-        self.reset_log(from);
+        self.log.borrow_mut().reset(from);
         self.append(segments);
         self.identity.set(Some(hub));
         self.wake_waiting();
@@ -244,27 +237,28 @@ impl WorkerRun {
             }
             Err(problem) => return self.failed(&problem),
         }
-        self.each_member(|seat| {
-            seat.wanted_no.set(None);
-            if seat.state.get() == SeatState::Live {
-                let gap = Gap {
-                    after: self
-                        .log
-                        .borrow()
-                        .id_before(seat.position.get())
-                        .map(str::to_owned),
-                    ..Gap::unknown(GapReason::Restarted)
-                };
-                seat.send(Bytes::from(gap_frame(&gap)));
-                seat.position.set(LogPosition::at_segment(0));
-                seat.events_seen.set(0);
+        let had_loose = self.log.borrow().loose_through() > 0;
+        let gap = had_loose.then_some((GapReason::Restarted, None));
+        for (_, member) in self.members.borrow().iter() {
+            member.seat.wanted_no.set(None);
+            if !member.seat.is_closing() {
+                let from = member.seat.seen();
+                self.rejoin(member, Way::Back { from, gap });
             }
-        });
-        worker.shared.metrics.gaps.of(GapReason::Restarted).inc();
-        self.log.borrow_mut().reset(0, 0, Dropped::default());
+        }
+        self.log.borrow_mut().reset(LogStart::default());
         self.flushed_no.set(0);
         self.overflowed_no.set(0);
         self.identity.set(None);
+    }
+
+    /// Has a client come back another way.
+    fn rejoin(&self, member: &Member, way: Way) {
+        member.seat.drop_pages();
+        if member.seat.state.get() == SeatState::Live {
+            member.seat.state.set(SeatState::Paging);
+        }
+        tell(&member.session, Rejoin(way));
     }
 
     /// Whether this is the first time in the pump's turn `pass`.
@@ -331,10 +325,14 @@ impl WorkerRun {
     // ---- clients -----------------------------------------------------------
 
     /// Seats a client; its `retry:` block leaves at once.
-    pub(crate) fn add_member(self: &Rc<Self>, seat: Rc<Seat>) -> usize {
+    pub(crate) fn add_member(self: &Rc<Self>, seat: Rc<Seat>, session: Addr<SseSession>) -> usize {
         self.stats.borrow().add_clients(1);
         let beats = self.worker().schedule_beats(&seat, self);
-        self.members.borrow_mut().insert(Member { seat, beats })
+        self.members.borrow_mut().insert(Member {
+            seat,
+            session,
+            beats,
+        })
     }
 
     /// Tells `session` when the log is here, now or later.
@@ -346,39 +344,55 @@ impl WorkerRun {
         }
     }
 
-    /// Finds the place of a client and says `hello`.
-    ///
-    /// A client may have seen on another worker what is still on its way to
-    /// this one: before it is told of a gap, all that the hub had when it came
-    /// must be here. `session` is told again whenever more has arrived.
-    pub(crate) fn seat_joins(
-        &self,
-        seat: &Rc<Seat>,
-        start: &StreamStart,
-        session: &Addr<SseSession>,
-    ) {
-        let Some(hub) = self.identity.get() else {
-            // The hub was lost meanwhile: wait for the next one.
-            self.waiting.borrow_mut().push(session.clone());
-            return;
-        };
-        let log = self.log.borrow();
-        let join = log.join(start, &seat.filter.borrow(), hub);
-        if join.gap.is_some() {
-            let hub_end_no = || self.stats.borrow().log_end_no();
-            let wanted_no = seat.wanted_no.get().unwrap_or_else(hub_end_no);
-            seat.wanted_no.set(Some(wanted_no));
-            if log.end_no() < wanted_no {
-                self.waiting.borrow_mut().push(session.clone());
-                return;
-            }
-        }
+    /// Tells `session` whenever more of the log has arrived, once.
+    pub(crate) fn wait(&self, session: &Addr<SseSession>) {
+        self.waiting.borrow_mut().push(session.clone());
+    }
+
+    /// Whose log it is, once it is here.
+    pub(crate) fn identity(&self) -> Option<HubIdentity> {
+        self.identity.get()
+    }
+
+    /// The log.
+    pub(crate) fn log(&self) -> Ref<'_, RunLog> {
+        self.log.borrow()
+    }
+
+    pub(crate) fn shared(&self) -> Arc<BrokerShared> {
+        Arc::clone(&self.worker().shared)
+    }
+
+    /// Whether all is here that the hub had when this was first asked for
+    /// `seat`: a client may have seen on another worker what is still on its
+    /// way to this one, and before it is told of a gap it must be here.
+    pub(crate) fn has_what_hub_had(&self, seat: &Seat) -> bool {
+        let hub_end_no = || self.stats.borrow().log_end_no();
+        let wanted_no = seat.wanted_no.get().unwrap_or_else(hub_end_no);
+        seat.wanted_no.set(Some(wanted_no));
+        self.log.borrow().end_no() >= wanted_no
+    }
+
+    /// Gives a client its place in the log and says `hello`.
+    pub(crate) fn seat_joins(&self, seat: &Rc<Seat>, join: Join) {
         let resume = match &join.gap {
             Some(_) => "gap",
-            None if join.position < log.end() => "replay",
+            None if join.position < self.log.borrow().end() => "replay",
             None => "live",
         };
-        let cursor = join.cursor.as_deref();
+        self.say_hello(seat, resume, join.cursor.as_deref());
+        if let Some(gap) = &join.gap {
+            self.worker().shared.metrics.gaps.of(gap.reason).inc();
+            info!(run_id = %self.run_id, session_id = %seat.id, reason = gap.reason.as_str(), dropped = gap.missed, "client resumes with a gap");
+            seat.send(Bytes::from(gap_frame(gap)));
+        }
+        seat.filter.borrow_mut().set_covered(join.covered);
+        seat.joined.set(joined_after(join.cursor.as_deref()));
+        self.take_place(seat, join.position);
+    }
+
+    /// Says `hello`, the cursor if it is known, and what stands.
+    pub(crate) fn say_hello(&self, seat: &Seat, resume: &str, cursor: Option<&str>) {
         let worker = self.worker();
         let heartbeat_seconds = worker.shared.settings.heartbeat.interval.as_secs();
         let mut hello = String::new();
@@ -393,19 +407,39 @@ impl WorkerRun {
         if let Some(cursor) = cursor {
             cursor_frame(&mut hello, cursor);
         }
-        if let Some(gap) = &join.gap {
-            hello.push_str(&gap_frame(gap));
-            worker.shared.metrics.gaps.of(gap.reason).inc();
-            info!(run_id = %self.run_id, session_id = %seat.id, reason = gap.reason.as_str(), dropped = gap.missed, "client resumes with a gap");
-        }
-        seat.events_seen.set(log.events_before(join.position));
-        seat.position.set(join.position);
-        seat.filter.borrow_mut().set_covered(join.covered);
-        seat.state.set(SeatState::Live);
+        seat.state.set(SeatState::Paging);
         seat.send(Bytes::from(hello));
         if let Some(notice) = &*self.standing_notice.borrow() {
             seat.send(notice.clone());
         }
+    }
+
+    /// Gives a client pages to send, and its place in the log after them.
+    pub(crate) fn hand_page(
+        &self,
+        seat: &Seat,
+        segments: Vec<Segment>,
+        position: Option<LogPosition>,
+        is_awaited: bool,
+    ) {
+        if seat.state.get() != SeatState::Paging {
+            return;
+        }
+        if segments.is_empty() && position.is_none() {
+            return;
+        }
+        seat.hand_pages(segments, position, is_awaited);
+        seat.wake();
+    }
+
+    /// Seats a client in the log.
+    pub(super) fn take_place(&self, seat: &Seat, position: LogPosition) {
+        let log = self.log.borrow();
+        seat.events_seen.set(log.events_before(position));
+        seat.loose_seen.set(log.loose_before(position));
+        seat.position.set(position);
+        seat.state.set(SeatState::Live);
+        seat.wake();
     }
 
     /// Whether the body of `seat` has not asked for more for about
@@ -457,10 +491,24 @@ impl WorkerRun {
     }
 }
 
+/// What a client has seen that joined after `cursor`.
+fn joined_after(cursor: Option<&str>) -> JoinFrom {
+    let durable = cursor.and_then(|cursor| cursor.parse::<Cursor>().ok()?.id.durable());
+    durable.map_or(JoinFrom::Start, |id| JoinFrom::Seen(id.into()))
+}
+
 fn tell_ready(session: &Addr<SseSession>) {
+    tell(session, RunReady);
+}
+
+fn tell<M>(session: &Addr<SseSession>, message: M)
+where
+    M: Message<Result = ()> + Send + 'static,
+    SseSession: Handler<M>,
+{
     #[expect(
         clippy::disallowed_methods,
-        reason = "a control message on the session's own thread, one per session"
+        reason = "a control message on the session's own thread, one of its kind at a time"
     )]
-    session.do_send(RunReady);
+    session.do_send(message);
 }

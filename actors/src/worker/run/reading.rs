@@ -1,21 +1,38 @@
 //! What bodies read of a [`WorkerRun`]: the next bytes after a client's place.
 
 use bytes::Bytes;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::WorkerRun;
-use crate::protocol::{Gap, GapReason};
+use crate::order::LogIndex as _;
+use crate::protocol::{BackendKind, Gap, GapReason};
 use crate::run_log::{LogPosition, RunLog};
-use crate::session::{CloseReason, Seat, SeatState};
+use crate::session::{CloseReason, NextPage, Seat, SeatState, Way};
 use crate::sse::{FrameClass, Segment, gap_frame};
+
+/// What a body finds in the log.
+pub(crate) enum LogChunk {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// Its place is not kept any more, and it can come back this way.
+    Behind(Way),
+}
+
+/// What a body finds in its pages.
+pub(crate) enum PageChunk {
+    /// The next bytes.
+    Bytes(Bytes),
+    /// All were sent: its session is to be told.
+    Sent,
+    /// All were sent, or there were none. It may have its place in the log.
+    None,
+}
 
 impl WorkerRun {
     /// Returns the next bytes for `seat` and moves it on; `None` when it has
     /// all there is.
-    pub(crate) fn next_chunk(&self, seat: &Seat) -> Option<Bytes> {
-        if let Some(worker) = self.worker.upgrade() {
-            seat.polled_tick.set(worker.tick());
-        }
+    pub(crate) fn next_chunk(&self, seat: &Seat) -> Option<LogChunk> {
+        self.note_polled(seat);
         let log = self.log.borrow();
         loop {
             let position = seat.position.get();
@@ -25,10 +42,36 @@ impl WorkerRun {
             let Some(segment) = log.segment(position.segment_no) else {
                 return Some(self.fallen_behind(seat, &log));
             };
-            let chunk = self.passing_frames(seat, segment, position);
-            if chunk.is_some() {
-                return chunk;
+            if let Some(chunk) = self.passing_frames(seat, segment, position) {
+                return Some(LogChunk::Bytes(chunk));
             }
+        }
+    }
+
+    /// Returns the next bytes of the pages that `seat` was given.
+    pub(crate) fn next_page_chunk(&self, seat: &Seat) -> PageChunk {
+        self.note_polled(seat);
+        loop {
+            match seat.next_page() {
+                NextPage::Segment(segment) => {
+                    let chunk = self.passing_frames(seat, &segment, seat.position.get());
+                    if let Some(chunk) = chunk {
+                        return PageChunk::Bytes(chunk);
+                    }
+                }
+                NextPage::Log(position) => {
+                    self.take_place(seat, position);
+                    return PageChunk::None;
+                }
+                NextPage::Sent => return PageChunk::Sent,
+                NextPage::None => return PageChunk::None,
+            }
+        }
+    }
+
+    fn note_polled(&self, seat: &Seat) {
+        if let Some(worker) = self.worker.upgrade() {
+            seat.polled_tick.set(worker.tick());
         }
     }
 
@@ -71,6 +114,10 @@ impl WorkerRun {
             false => segment.events_before_frame(last),
         };
         let passed = events.saturating_sub(seat.events_seen.replace(events));
+        seat.loose_seen.set(match last == count {
+            true => segment.loose_through(),
+            false => segment.loose_before_frame(last),
+        });
         if first >= last {
             let id = hidden.and_then(|index| segment.id_of(index));
             seat.note_hidden(id.map(|id| Bytes::copy_from_slice(id.as_bytes())));
@@ -139,17 +186,27 @@ impl WorkerRun {
         Some(Bytes::from(chunk))
     }
 
-    /// The seat's place is not kept any more: tells the gap, moves it to the
+    /// The seat's place is not kept any more. Where a store is behind the log
+    /// the client reads on there; else it is told the gap and goes to the
     /// oldest segment that is.
-    fn fallen_behind(&self, seat: &Seat, log: &RunLog) -> Bytes {
-        let front = log.front();
+    fn fallen_behind(&self, seat: &Seat, log: &RunLog) -> LogChunk {
         let reason = match seat.position.get().segment_no < self.overflowed_no.get() {
             true => GapReason::Overflow,
             false => GapReason::SlowClient,
         };
-        let events = log.events_before(front);
         let seen = seat.events_seen.get();
         let is_known = !log.dropped().hides_gap_after(seen);
+        if self.backend != BackendKind::Kubectl {
+            let loose = log.loose_dropped().saturating_sub(seat.loose_seen.get());
+            let gap = (loose > 0).then(|| (reason, is_known.then_some(loose)));
+            debug!(run_id = %self.run_id, session_id = %seat.id, reason = reason.as_str(), "client fell off the ring");
+            return LogChunk::Behind(Way::Back {
+                from: seat.seen(),
+                gap,
+            });
+        }
+        let front = log.front();
+        let events = log.events_before(front);
         let gap = Gap {
             after: seat.last_id(),
             before: log.id_after(front).map(str::to_owned),
@@ -167,6 +224,6 @@ impl WorkerRun {
             dropped = gap.missed,
             "client fell off the ring"
         );
-        Bytes::from(gap_frame(&gap))
+        LogChunk::Bytes(Bytes::from(gap_frame(&gap)))
     }
 }

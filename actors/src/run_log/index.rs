@@ -1,0 +1,97 @@
+//! A [`RunLog`] as the order reads it: by durable ids.
+
+use super::join::after_frame;
+use super::{LogPosition, RunLog};
+use crate::order::{KnownIds, LogIndex};
+use crate::protocol::{DurableId, EventId, Place};
+use crate::sse::Segment;
+
+impl LogIndex for RunLog {
+    type Position = LogPosition;
+
+    fn base(&self) -> Option<Place> {
+        match self.segments.front() {
+            Some(front) if front.no() > self.branch.segment_no => front.durable_before(),
+            None if self.end_no > self.branch.segment_no => self.durable_through,
+            _ => self.branch.base,
+        }
+    }
+
+    fn start(&self) -> LogPosition {
+        match self.branch.segment_no >= self.front_no() {
+            true => LogPosition {
+                segment_no: self.branch.segment_no,
+                frame: self.branch.skipped_frames,
+            },
+            false => self.front(),
+        }
+    }
+
+    fn end(&self) -> LogPosition {
+        RunLog::end(self)
+    }
+
+    fn after(&self, id: DurableId) -> Option<LogPosition> {
+        let text = id.to_string();
+        let in_segment = |segment: &Segment| {
+            let index = (0..segment.frames().len())
+                .find(|index| segment.id_of(*index) == Some(text.as_str()))?;
+            Some(after_frame(segment, index))
+        };
+        let newest = self.segment_with(id.epoch, id.seq).and_then(in_segment);
+        let is_of_epoch = |place: Place| place.epoch == id.epoch;
+        newest.or_else(|| {
+            // Older branches of the epoch: few clients come from there. Who
+            // comes from an older epoch is told that it expired.
+            let older = self.durable_through.is_some_and(is_of_epoch);
+            let older = older.then(|| self.segments.iter().rev())?;
+            older
+                .skip_while(|segment| segment.no() >= self.branch.segment_no)
+                .find_map(in_segment)
+        })
+    }
+
+    fn newest(&self) -> Option<DurableId> {
+        self.durable_through.and_then(Place::id)
+    }
+
+    fn loose_dropped(&self) -> u64 {
+        let front = self.segments.front();
+        front.map_or(self.loose_through, Segment::loose_before)
+    }
+
+    fn dropped_loose_after(&self, id: DurableId) -> bool {
+        self.dropped.has_loose_after(id)
+    }
+}
+
+impl RunLog {
+    /// The segment of the newest branch that holds durable event number `seq`,
+    /// if any does.
+    fn segment_with(&self, epoch: u64, seq: u64) -> Option<&Segment> {
+        let at = self.segments.partition_point(|segment| {
+            segment.no() < self.branch.segment_no
+                || segment
+                    .durable_through()
+                    .is_none_or(|place| place.seq < seq)
+        });
+        let segment = self.segments.get(at)?;
+        (segment.durable_through()?.epoch == epoch).then_some(segment)
+    }
+}
+
+impl KnownIds for RunLog {
+    fn us_of(&self, epoch: u64, seq: u64) -> Option<u64> {
+        let segment = self.segment_with(epoch, seq)?;
+        (0..segment.frames().len()).find_map(|index| match segment.id_of(index)?.parse() {
+            Ok(EventId::Durable(id)) if id.seq == seq => Some(id.us),
+            _ => None,
+        })
+    }
+
+    fn oldest_seq(&self) -> Option<u64> {
+        let base = self.base().map_or(0, |base| base.seq);
+        let newest = self.newest()?;
+        (newest.seq > base).then_some(base + 1)
+    }
+}

@@ -1,0 +1,378 @@
+//! How a session comes into its run's log: through pages of the store, if the
+//! log does not reach back far enough.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix::prelude::*;
+use bytes::Bytes;
+use tracing::{debug, info};
+
+use super::page::{CLIENT_PAGE_EVENTS, PageWriter};
+use super::{CloseReason, Seat, SeatState, SseSession};
+use crate::broker::{BrokerShared, StreamStart};
+use crate::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex as _};
+use crate::protocol::{Gap, GapReason, Place, Problem, RunId};
+use crate::run_log::{Joining, LogPosition};
+use crate::sse::{Segment, problem_frame};
+use crate::store::{Page, PageFrom, PageQuery, StoreError};
+
+/// How long `hello` may wait for the store.
+const HELLO_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Pause before a failed read is tried again.
+const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
+
+/// How long a client waits for its log to grow before it asks the store anew.
+const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// How a client comes to the log.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// For the first time.
+    Start(StreamStart),
+    /// Again: its place is not in the log any more.
+    Back {
+        /// What it has seen.
+        from: JoinFrom,
+        /// What it has missed that no store can tell.
+        gap: Option<(GapReason, Option<u64>)>,
+    },
+}
+
+/// A client on its way.
+#[derive(Debug)]
+pub(super) struct OnTheWay {
+    joiner: Joiner,
+    /// Counts ways: the answer to a read of an older one is dropped.
+    number: u64,
+}
+
+impl SseSession {
+    /// Goes the way it is to go, now that the log is here.
+    pub(super) fn join(&mut self, ctx: &mut Context<Self>) {
+        let run = Rc::clone(&self.run);
+        let Some(hub) = run.identity() else {
+            // The hub was lost meanwhile: wait for the next one.
+            return run.wait(&ctx.address());
+        };
+        let safeguards = run.shared().settings.safeguards;
+        match self.way.clone() {
+            None => self.drive(JoinInput::GoOn, ctx),
+            Some(Way::Start(start)) => {
+                let joining = {
+                    let filter = self.seat.filter.borrow();
+                    run.log().join(&start, &filter, hub, safeguards)
+                };
+                if is_told_gap(&joining) && !run.has_what_hub_had(&self.seat) {
+                    return run.wait(&ctx.address());
+                }
+                self.way = None;
+                self.cursor = match start {
+                    StreamStart::After(cursor) => Some(cursor.to_string()),
+                    _ => None,
+                };
+                match joining {
+                    Joining::Seated(join) => run.seat_joins(&self.seat, join),
+                    Joining::Reading(joiner) => self.set_out(joiner, ctx),
+                    Joining::Counting(count) => self.count_back(count, ctx),
+                }
+            }
+            Some(Way::Back { from, gap }) => {
+                self.way = None;
+                let place = match from {
+                    JoinFrom::Start => None,
+                    JoinFrom::Seen(place) => Some(place),
+                };
+                let joiner = {
+                    let log = run.log();
+                    match place {
+                        Some(place) => Joiner::fallen_behind(place, &*log, safeguards),
+                        None => Joiner::new(JoinFrom::Start, &*log, safeguards),
+                    }
+                };
+                let joiner = match gap {
+                    Some((reason, missed)) => joiner.with_gap(reason, missed),
+                    None => joiner,
+                };
+                self.set_out(joiner, ctx);
+            }
+        }
+    }
+
+    fn set_out(&mut self, joiner: Joiner, ctx: &mut Context<Self>) {
+        self.ways += 1;
+        self.on_the_way = Some(Box::new(OnTheWay {
+            joiner,
+            number: self.ways,
+        }));
+        self.drive(JoinInput::GoOn, ctx);
+    }
+
+    /// Takes the client one step on.
+    pub(super) fn drive(&mut self, input: JoinInput<'_, Page>, ctx: &mut Context<Self>) {
+        let page = match input {
+            JoinInput::Page(page) => Some(page),
+            JoinInput::GoOn => None,
+        };
+        let Some(way) = &mut self.on_the_way else {
+            return;
+        };
+        let run = Rc::clone(&self.run);
+        let mut out = Vec::new();
+        way.joiner.step(input, &*run.log(), &mut out);
+        let begins_after = way.joiner.begins_after();
+        let seen = way.joiner.seen();
+        if self.seat.state.get() == SeatState::Waiting
+            && out
+                .iter()
+                .any(|output| !matches!(output, JoinOutput::Read(_)))
+        {
+            self.say_hello(&out, begins_after.map(|id| id.to_string()));
+        }
+        let segments = self.write(&out, page);
+        let position = out.iter().find_map(seat_of);
+        if position.is_some() {
+            self.on_the_way = None;
+            self.seat.joined.set(seen);
+        }
+        for output in &out {
+            match output {
+                JoinOutput::Read(from) => self.read(*from, ctx),
+                JoinOutput::Wait => self.wait_for_log(ctx),
+                JoinOutput::Gap { .. } | JoinOutput::Send(_) | JoinOutput::Seat(_) => {}
+            }
+        }
+        let sends = out
+            .iter()
+            .any(|output| matches!(output, JoinOutput::Send(_)));
+        run.hand_page(&self.seat, segments, position, sends && position.is_none());
+    }
+
+    /// Says `hello`: where the client is, now that it is known.
+    fn say_hello(&self, out: &[JoinOutput<LogPosition>], begins_after: Option<String>) {
+        let is_gap = |output: &JoinOutput<_>| matches!(output, JoinOutput::Gap { .. });
+        let end = self.run.log().end();
+        let is_replay = |output: &JoinOutput<LogPosition>| match output {
+            JoinOutput::Send(_) | JoinOutput::Wait => true,
+            JoinOutput::Seat(position) => *position < end,
+            JoinOutput::Gap { .. } | JoinOutput::Read(_) => false,
+        };
+        let (resume, cursor) = match out.iter().any(is_gap) {
+            true => ("gap", begins_after),
+            false if out.iter().any(is_replay) => ("replay", self.cursor.clone()),
+            false => ("live", self.cursor.clone().or(begins_after)),
+        };
+        self.run.say_hello(&self.seat, resume, cursor.as_deref());
+    }
+
+    /// Writes what is to be sent before the log.
+    fn write(&self, out: &[JoinOutput<LogPosition>], page: Option<&Page>) -> Vec<Segment> {
+        let run = &self.run;
+        let shared = run.shared();
+        let after = self.seat.last_id().or_else(|| self.cursor.clone());
+        let limits = &shared.settings.limits;
+        let mut writer = PageWriter::new(run.run_id(), run.backend(), limits, after);
+        for output in out {
+            match output {
+                JoinOutput::Gap {
+                    reason,
+                    before,
+                    missed,
+                } => {
+                    let before = before.map(|id| id.to_string());
+                    let in_log = || {
+                        let position = out.iter().find_map(seat_of)?;
+                        run.log().id_after(position).map(str::to_owned)
+                    };
+                    writer.gap(Gap {
+                        after: None,
+                        before: before.or_else(in_log),
+                        missed: *missed,
+                        reason: *reason,
+                    });
+                    shared.metrics.gaps.of(*reason).inc();
+                    info!(run_id = %run.run_id(), session_id = %self.seat.id, reason = reason.as_str(), dropped = missed, "client resumes with a gap");
+                }
+                JoinOutput::Send(range) => {
+                    let events = page.and_then(|page| page.events.get(range.clone()));
+                    for event in events.unwrap_or_default() {
+                        writer.event(event);
+                    }
+                }
+                JoinOutput::Read(_) | JoinOutput::Wait | JoinOutput::Seat(_) => {}
+            }
+        }
+        writer.finish()
+    }
+
+    /// Goes on when the log has grown, or after a while.
+    fn wait_for_log(&mut self, ctx: &mut Context<Self>) {
+        self.run.wait(&ctx.address());
+        let number = self.ways;
+        ctx.run_later(WAIT_MAX, move |session, ctx| {
+            if session.is_on_way(number) {
+                session.drive(JoinInput::GoOn, ctx);
+            }
+        });
+    }
+
+    fn is_on_way(&self, number: u64) -> bool {
+        let number_of = |way: &OnTheWay| way.number;
+        self.on_the_way.as_deref().map(number_of) == Some(number)
+    }
+
+    // ---- reading -----------------------------------------------------------
+
+    fn read(&mut self, from: PageFrom, ctx: &mut Context<Self>) {
+        let shared = self.run.shared();
+        let run_id = self.run.run_id().clone();
+        let is_first = self.seat.state.get() == SeatState::Waiting;
+        let number = self.ways;
+        let reading = async move {
+            let reading = shared.read_page(&run_id, query(&shared, from));
+            match is_first {
+                true => in_time(reading).await,
+                false => reading.await,
+            }
+        };
+        let reading = reading.into_actor(self);
+        ctx.spawn(reading.map(move |page, session, ctx| {
+            if session.is_on_way(number) {
+                session.was_read(page, ctx);
+            }
+        }));
+    }
+
+    fn was_read(&mut self, page: Result<Page, StoreError>, ctx: &mut Context<Self>) {
+        match page {
+            Ok(page) => self.drive(JoinInput::Page(&page), ctx),
+            Err(error) if self.seat.state.get() == SeatState::Waiting => self.fail(&error),
+            Err(error) => {
+                debug!(session_id = %self.seat.id, %error, "history not read, trying again");
+                let number = self.ways;
+                ctx.run_later(READ_RETRY_DELAY, move |session, ctx| {
+                    if session.is_on_way(number) {
+                        session.drive(JoinInput::GoOn, ctx);
+                    }
+                });
+            }
+        }
+    }
+
+    /// The history cannot be read: the client comes back.
+    fn fail(&self, error: &StoreError) {
+        let problem = Problem::new(
+            503,
+            "history-unavailable",
+            "History unavailable",
+            format!("{error}; the stream begins when it does"),
+        )
+        .retryable(true);
+        self.seat.send(Bytes::from(problem_frame(&problem)));
+        self.seat
+            .say_goodbye(CloseReason::Unavailable, self.run.retry());
+    }
+
+    /// Looks in the store for the place before the last `count` events that
+    /// pass the filter.
+    fn count_back(&mut self, count: u64, ctx: &mut Context<Self>) {
+        let shared = self.run.shared();
+        let run_id = self.run.run_id().clone();
+        let seat = Rc::clone(&self.seat);
+        let backend = self.run.backend();
+        let base = self.run.log().base();
+        let counting = async move {
+            let counter = Counter {
+                shared,
+                run_id,
+                seat,
+                backend,
+            };
+            in_time(counter.place_before(count, base)).await
+        };
+        let counting = counting.into_actor(self);
+        ctx.spawn(counting.map(|from, session, ctx| match from {
+            Ok(from) => {
+                let safeguards = session.run.shared().settings.safeguards;
+                let joiner = Joiner::new(from, &*session.run.log(), safeguards);
+                session.set_out(joiner, ctx);
+            }
+            Err(error) => session.fail(&error),
+        }));
+    }
+}
+
+/// Counts events backwards.
+struct Counter {
+    shared: Arc<BrokerShared>,
+    run_id: RunId,
+    seat: Rc<Seat>,
+    backend: crate::protocol::BackendKind,
+}
+
+impl Counter {
+    async fn place_before(
+        &self,
+        mut count: u64,
+        base: Option<Place>,
+    ) -> Result<JoinFrom, StoreError> {
+        let mut below = base.map_or(u64::MAX, |base| base.seq.saturating_add(1));
+        loop {
+            let from = PageFrom::Before(below);
+            let page = self
+                .shared
+                .read_page(&self.run_id, query(&self.shared, from))
+                .await?;
+            for event in page.events.iter().rev() {
+                let limits = &self.shared.settings.limits;
+                let mut writer = PageWriter::new(&self.run_id, self.backend, limits, None);
+                writer.event(event);
+                let filter = self.seat.filter.borrow();
+                let passes = |segment: &Segment| {
+                    (0..segment.frames().len()).any(|index| {
+                        segment.frames()[index].class().is_event() && filter.passes(segment, index)
+                    })
+                };
+                count -= u64::from(writer.finish().iter().any(passes));
+                if count == 0 {
+                    return Ok(JoinFrom::Seen(Place::before(event.id)));
+                }
+            }
+            match page.events.first() {
+                Some(first) if page.more => below = first.id.seq,
+                _ => return Ok(JoinFrom::Start),
+            }
+        }
+    }
+}
+
+fn query(shared: &BrokerShared, from: PageFrom) -> PageQuery {
+    PageQuery {
+        from,
+        events_max: CLIENT_PAGE_EVENTS,
+        bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
+    }
+}
+
+/// What the store answers within the time that `hello` may wait.
+async fn in_time<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+    let answer = tokio::time::timeout(HELLO_PATIENCE, reading).await;
+    answer.unwrap_or_else(|_| Err(StoreError("no answer within a second".to_owned())))
+}
+
+fn is_told_gap(joining: &Joining) -> bool {
+    match joining {
+        Joining::Seated(join) => join.gap.is_some(),
+        Joining::Reading(joiner) => joiner.is_told_gap(),
+        Joining::Counting(_) => false,
+    }
+}
+
+fn seat_of(output: &JoinOutput<LogPosition>) -> Option<LogPosition> {
+    match output {
+        JoinOutput::Seat(position) => Some(*position),
+        _ => None,
+    }
+}
