@@ -6,7 +6,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use runcast_actors::settings::RedisUrl;
 
+use crate::exec::ExecArgs;
+use crate::publish::PublishArgs;
 use crate::settings::{Flag, SettingsError};
+use crate::tail::TailArgs;
 
 /// A live-run streaming broker: Redis Pub/Sub and kubectl logs to Server-Sent
 /// Events.
@@ -17,19 +20,25 @@ pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Option<Command>,
     /// Settings that win over the file and the environment.
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Settings")]
     pub(crate) overrides: Overrides,
 }
 
 /// The subcommands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+#[derive(Debug, Clone, PartialEq, Eq, Subcommand)]
 pub(crate) enum Command {
     /// Serve runs over HTTP (what `runcast` alone does)
     Serve,
     /// Serve on 127.0.0.1:8000 from memory, with a demo run: needs no Redis and no cluster
     Dev,
+    /// Publish lines of stdin as durable events of a run
+    Publish(PublishArgs),
+    /// Run a command unchanged and publish its output, durably
+    Exec(ExecArgs),
     /// Validate the settings and reach every dependency, then exit
     Check,
+    /// Follow a run in the terminal and exit as it does
+    Tail(Box<TailArgs>),
 }
 
 /// Flags that set a setting. Values stay texts here: the settings tell all

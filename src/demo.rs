@@ -65,7 +65,7 @@ pub(crate) async fn run(broker: Broker) {
     let mut step = 0;
     loop {
         ticks.tick().await;
-        if !is_watched(&broker, &run_id).await || broker.is_draining() {
+        if broker.clients(&run_id) == 0 || broker.is_draining() {
             continue;
         }
         let event = event_of(step);
@@ -85,11 +85,6 @@ pub(crate) async fn run(broker: Broker) {
             }
         }
     }
-}
-
-async fn is_watched(broker: &Broker, run_id: &RunId) -> bool {
-    let detail = broker.run(run_id).await;
-    detail.is_some_and(|detail| detail.summary.clients > 0)
 }
 
 /// The demo's script: a small training run that begins again for ever. No

@@ -1,19 +1,24 @@
 //! Runcast: a live-run streaming broker.
 //!
 //! The process: command line → settings → log → server. Exit codes: 0 done,
-//! 1 failed, 64 wrong usage or settings.
+//! 1 failed, 64 wrong usage or settings; `exec` ends with its command's.
 
 mod check;
 mod cli;
 mod demo;
+mod exec;
 mod http;
 mod logging;
+mod producer;
+mod publish;
 mod server;
 mod settings;
+mod tail;
 
 use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use std::rc::Rc;
 
 use clap::Parser;
 
@@ -22,7 +27,7 @@ use crate::settings::{Inputs, Settings, SettingsError};
 
 /// `EX_USAGE` of sysexits: the command line or the settings are wrong, and
 /// starting again will not help.
-const EXIT_USAGE: u8 = 64;
+pub(crate) const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -38,44 +43,63 @@ fn main() -> ExitCode {
             };
         }
     };
-    let command = cli.command.unwrap_or(Command::Serve);
-    let settings = match settings(&cli, command) {
+    let command = cli.command.clone().unwrap_or(Command::Serve);
+    if let Command::Tail(args) = &command {
+        // A client: the broker's settings are none of its business.
+        return tail::run(args).unwrap_or_else(|error| failure(&error));
+    }
+    let settings = match settings(&cli, &command) {
         Ok(settings) => settings,
         Err(errors) => {
             errors.iter().for_each(say);
             return ExitCode::from(EXIT_USAGE);
         }
     };
-    match run(command, settings) {
+    match run(&command, &settings) {
         Ok(code) => code,
-        Err(error) => {
-            say(&format_args!("{error:#}"));
-            ExitCode::FAILURE
-        }
+        Err(error) => failure(&error),
     }
 }
 
-fn settings(cli: &Cli, command: Command) -> Result<Settings, Vec<SettingsError>> {
+fn failure(error: &anyhow::Error) -> ExitCode {
+    say(&format_args!("{error:#}"));
+    ExitCode::FAILURE
+}
+
+fn settings(cli: &Cli, command: &Command) -> Result<Settings, Vec<SettingsError>> {
     settings::load(&Inputs {
         file: cli.overrides.config.clone(),
-        dev: command == Command::Dev,
+        dev: *command == Command::Dev,
         environment: std::env::vars_os().collect(),
         flags: cli.overrides.flags()?,
     })
 }
 
-fn run(command: Command, settings: Settings) -> anyhow::Result<ExitCode> {
-    if command == Command::Check {
-        return Ok(actix_rt::System::new().block_on(check::run(&settings))?);
+fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
+    let system = actix_rt::System::new();
+    match command {
+        Command::Check => Ok(system.block_on(check::run(settings))?),
+        // These two have no log: stderr is the caller's own.
+        Command::Publish(args) => system.block_on(async {
+            let store = Rc::new(server::redis_store(settings)?);
+            publish::run(settings, store, args).await
+        }),
+        Command::Exec(args) => system.block_on(async {
+            let store = Rc::new(server::redis_store(settings)?);
+            exec::run(settings, store, args).await
+        }),
+        Command::Tail(args) => tail::run(args),
+        Command::Serve | Command::Dev => {
+            logging::init(&settings.log)?;
+            system.block_on(server::serve(settings, *command == Command::Dev))?;
+            Ok(ExitCode::SUCCESS)
+        }
     }
-    logging::init(&settings.log)?;
-    actix_rt::System::new().block_on(server::serve(&settings, command == Command::Dev))?;
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Writes one plain line to stderr, for what ends the process before or beside
 /// its log.
-fn say(line: &impl Display) {
+pub(crate) fn say(line: &impl Display) {
     // If stderr is closed, the exit code still tells.
     let _ = writeln!(std::io::stderr(), "runcast: {line}");
 }

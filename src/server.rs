@@ -1,10 +1,12 @@
 //! Starting the parts of a serving process, and the signals that stop it.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
 use runcast_actors::order::Safeguards;
+use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -40,6 +42,15 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// Makes the store of whoever publishes without a broker.
+///
+/// # Errors
+/// `redis.url` cannot be understood.
+pub(crate) fn redis_store(settings: &Settings) -> anyhow::Result<RedisStore> {
+    let settings = Arc::new(broker_settings(settings));
+    RedisStore::new(settings, Arc::default()).context("redis.url cannot be used")
 }
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {

@@ -18,8 +18,8 @@ const WITHIN: Duration = Duration::from_millis(50);
 const EVENTS: usize = 50;
 
 /// A proxy in front of a broker.
-struct Proxy {
-    addr: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) addr: SocketAddr,
     _process: Process,
     _dir: TempDir,
 }
@@ -44,7 +44,7 @@ impl Proxy {
 
     /// nginx with nothing set but what a proxy must know; `extra` goes into
     /// its `http` block.
-    async fn nginx(broker: &Broker, extra: &str) -> Self {
+    pub(crate) async fn nginx(broker: &Broker, extra: &str) -> Self {
         let upstream = broker.addr;
         Self::start(|dir, port| {
             let dir_text = dir.display();

@@ -22,6 +22,7 @@
 
 pub mod broker;
 pub mod heartbeat;
+pub mod history;
 pub mod hub;
 pub mod kubectl;
 pub mod memory_store;

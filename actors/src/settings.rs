@@ -297,6 +297,8 @@ pub struct LimitSettings {
     pub max_streams: usize,
     /// Most streams of one client address; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most pages of history read or sent at once.
+    pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
     pub idempotency_keys: usize,
     /// How long each is.
@@ -315,6 +317,7 @@ impl Default for LimitSettings {
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),
         }

@@ -28,14 +28,6 @@ impl Backends {
         backends
     }
 
-    /// Returns the backend of bare `/stream`, `auto` counting as the first try.
-    pub(super) fn bare(self) -> BackendKind {
-        match self.default {
-            DefaultBackend::Kubectl => BackendKind::Kubectl,
-            _ => self.store,
-        }
-    }
-
     /// Chooses the backend of one stream of `run_id`; `None` is the default.
     ///
     /// # Errors

@@ -29,6 +29,9 @@ pub(super) struct HttpMetrics {
     pub(super) idempotent_replays: IntCounter,
     idempotency_keys: IntGauge,
     body_bytes: IntGauge,
+    history_reads: IntGauge,
+    /// Pages of history refused because too many were being read.
+    pub(super) history_refused: IntCounter,
 }
 
 impl HttpMetrics {
@@ -62,6 +65,14 @@ impl HttpMetrics {
             "runcast_http_body_bytes",
             "Bytes of posts that are being read or published.",
         )?;
+        let history_reads = IntGauge::new(
+            "runcast_http_history_reads",
+            "Pages of history that are being read or sent.",
+        )?;
+        let history_refused = IntCounter::new(
+            "runcast_http_history_refused_total",
+            "Pages of history refused because too many were being read.",
+        )?;
         let build_info = IntGaugeVec::new(
             Opts::new("runcast_build_info", "Always 1; its label is the version."),
             &["version"],
@@ -72,6 +83,8 @@ impl HttpMetrics {
         registry.register(Box::new(idempotent_replays.clone()))?;
         registry.register(Box::new(idempotency_keys.clone()))?;
         registry.register(Box::new(body_bytes.clone()))?;
+        registry.register(Box::new(history_reads.clone()))?;
+        registry.register(Box::new(history_refused.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
         registry.register(Box::new(
@@ -84,6 +97,8 @@ impl HttpMetrics {
             idempotent_replays,
             idempotency_keys,
             body_bytes,
+            history_reads,
+            history_refused,
         })
     }
 
@@ -122,6 +137,8 @@ pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiE
     now.idempotency_keys
         .set(gauge_value(state.idempotency.count().await));
     now.body_bytes.set(gauge_value(state.body_room.held()));
+    now.history_reads
+        .set(gauge_value(state.history_reads.count() as u64));
     let mut all = state.metrics.registry.gather();
     all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();

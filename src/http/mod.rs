@@ -10,6 +10,7 @@ mod broker_metrics;
 mod config;
 mod cors;
 mod health;
+mod history;
 mod idempotency;
 mod metrics;
 mod openapi;
@@ -36,11 +37,13 @@ use actix_web::{Handler, HttpRequest, Resource, Responder};
 use runcast_actors::broker::Broker;
 
 use backend_choice::Backends;
+use history::HistoryReads;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
 use problem::ApiError;
 use request_body::BodyRoom;
 
+pub(crate) use publish_body::{read_event, read_source};
 pub(crate) use server::HttpServer;
 
 /// Version of this build.
@@ -66,6 +69,7 @@ struct HttpState {
     metrics: HttpMetrics,
     idempotency: IdempotencyKeys,
     body_room: BodyRoom,
+    history_reads: HistoryReads,
     started: Instant,
 }
 
@@ -75,6 +79,7 @@ impl HttpState {
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             body_room: BodyRoom::new(limits.total_body_bytes.as_u64()),
+            history_reads: HistoryReads::new(limits.history_reads),
             broker,
             settings,
             metrics: HttpMetrics::new()?,
@@ -122,7 +127,15 @@ fn routes() -> Vec<Route> {
             "/api/v1/runs/{run_id}/stream/kubectl",
             stream::stream_kubectl,
         ),
-        post("/api/v1/runs/{run_id}/events", publish::publish),
+        Route {
+            path: "/api/v1/runs/{run_id}/events",
+            allow: "GET, HEAD, POST",
+            methods: vec![
+                web::get().to(history::history),
+                web::head().to(history::history),
+                web::post().to(publish::publish),
+            ],
+        },
         get("/api/v1/runs", runs::runs),
         get("/api/v1/runs/{run_id}", runs::run),
         get("/api/v1/config", config::config),
@@ -145,19 +158,6 @@ where
         path,
         allow: "GET, HEAD",
         methods: vec![web::get().to(handler.clone()), web::head().to(handler)],
-    }
-}
-
-fn post<F, Args>(path: &'static str, handler: F) -> Route
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    Route {
-        path,
-        allow: "POST",
-        methods: vec![web::post().to(handler)],
     }
 }
 

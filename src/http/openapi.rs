@@ -4,7 +4,7 @@ use actix_web::HttpResponse;
 use utoipa::OpenApi;
 
 use super::problem::json_answer;
-use super::{config, health, metrics, page, publish, runs, stream};
+use super::{config, health, history, metrics, page, publish, runs, stream};
 
 /// Describes the API.
 #[derive(Debug, OpenApi)]
@@ -17,6 +17,7 @@ use super::{config, health, metrics, page, publish, runs, stream};
         stream::stream,
         stream::stream_redis,
         stream::stream_kubectl,
+        history::history,
         publish::publish,
         runs::runs,
         runs::run,

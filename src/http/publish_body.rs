@@ -74,6 +74,16 @@ enum Fault {
 }
 
 impl Fault {
+    /// Says it, for who has only one line.
+    fn sentence(self) -> String {
+        match self {
+            Self::NotJson(error) => {
+                format!("column {}: {}", error.column(), without_place(&error))
+            }
+            Self::Invalid { detail, .. } => detail,
+        }
+    }
+
     /// Makes it an error; `line` is the line of an NDJSON body.
     fn at(self, line: Option<usize>) -> ApiError {
         match self {
@@ -288,6 +298,36 @@ fn check_count(so_far: usize, limits: BodyLimits) -> Result<(), ApiError> {
         limits.events
     );
     Err(Problem::new(413, "too-many-events", "Too many events", detail).into())
+}
+
+/// Reads one event as a line of NDJSON has it; `source_bytes` is
+/// `limits.max_source_bytes`.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub(crate) fn read_event(line: &[u8], source_bytes: usize) -> Result<NewEvent, String> {
+    let limits = BodyLimits {
+        events: 1,
+        source_bytes,
+    };
+    json_event(line, limits).map_err(Fault::sentence)
+}
+
+/// Returns the source of events of `kind` for which `source` was asked;
+/// `source_bytes` is `limits.max_source_bytes`.
+///
+/// # Errors
+/// A sentence that says what is wrong with it.
+pub(crate) fn read_source(
+    kind: EventKind,
+    source: Option<&str>,
+    source_bytes: usize,
+) -> Result<String, String> {
+    let limits = BodyLimits {
+        events: 1,
+        source_bytes,
+    };
+    parse_source(kind, source.map(Cow::from), limits).map_err(Fault::sentence)
 }
 
 #[cfg(test)]

@@ -4,6 +4,10 @@ use actix_web::web::Query;
 
 use super::problem::ApiError;
 
+/// Most elements of a page, and their number unless the query says otherwise.
+const PAGE_MAX: usize = 1000;
+const PAGE_DEFAULT: usize = 100;
+
 /// The pairs of a query string, percent-decoded, in their order.
 ///
 /// Keys we do not know are ignored. An empty value counts as an absent one. Of
@@ -40,6 +44,22 @@ impl Pairs {
             Some("true" | "1") => Ok(true),
             Some(other) => Err(ApiError::bad_query(key, other, "true or false")),
         }
+    }
+
+    /// Returns the page size under `key`: 1 to [`PAGE_MAX`], absent
+    /// [`PAGE_DEFAULT`].
+    ///
+    /// # Errors
+    /// 400 for anything else.
+    pub(super) fn page_size(&self, key: &'static str) -> Result<usize, ApiError> {
+        let Some(text) = self.get(key) else {
+            return Ok(PAGE_DEFAULT);
+        };
+        let number = text
+            .parse()
+            .ok()
+            .filter(|size| (1..=PAGE_MAX).contains(size));
+        number.ok_or_else(|| ApiError::bad_query(key, text, "a number from 1 to 1000"))
     }
 
     fn all(&self, key: &'static str) -> impl DoubleEndedIterator<Item = &str> {

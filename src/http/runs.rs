@@ -3,7 +3,7 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use runcast_actors::broker::{RunDetail, RunSummary};
-use runcast_actors::protocol::{BackendKind, RunId};
+use runcast_actors::protocol::RunId;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -12,10 +12,6 @@ use super::HttpState;
 use super::problem::{ApiError, ProblemJson, json_answer};
 use super::query::Pairs;
 use super::run_path::RunPath;
-
-/// Most runs of a page, and their number unless the query says otherwise.
-const RUNS_MAX: usize = 1000;
-const RUNS_DEFAULT: usize = 100;
 
 /// Runs this broker knows.
 #[derive(Debug, Serialize, ToSchema)]
@@ -102,17 +98,7 @@ fn page_of(query: &Pairs) -> Result<(Option<RunId>, usize), ApiError> {
     let after = query
         .get("after")
         .map(|text| RunId::parse(text).map_err(|_| ApiError::bad_query("after", text, "a run id")));
-    let limit = query.get("limit").map(|text| {
-        let number = text
-            .parse()
-            .ok()
-            .filter(|limit| (1..=RUNS_MAX).contains(limit));
-        number.ok_or_else(|| ApiError::bad_query("limit", text, "a number from 1 to 1000"))
-    });
-    Ok((
-        after.transpose()?,
-        limit.transpose()?.unwrap_or(RUNS_DEFAULT),
-    ))
+    Ok((after.transpose()?, query.page_size("limit")?))
 }
 
 /// Tells what is known of one run; also of a run never seen.
@@ -130,11 +116,8 @@ pub(super) async fn run(
     RunPath(run_id): RunPath,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
-    let detail = match state.broker.run(&run_id).await {
-        Some(detail) => RunDetailJson::from(detail),
-        None => RunDetailJson::never_seen(&run_id, state.backends().bare()),
-    };
-    Ok(json_answer(&detail))
+    let detail = state.broker.run(&run_id).await;
+    Ok(json_answer(&RunDetailJson::from(detail)))
 }
 
 impl From<RunSummary> for RunJson {
@@ -174,30 +157,9 @@ impl From<RunDetail> for RunDetailJson {
     }
 }
 
-impl RunDetailJson {
-    fn never_seen(run_id: &RunId, backend: BackendKind) -> Self {
-        Self {
-            run: RunJson {
-                run_id: run_id.to_string(),
-                backend: backend.as_str(),
-                status: None,
-                ended: false,
-                clients: 0,
-                last_event_ts: None,
-                last_id: None,
-            },
-            first_id: None,
-            epoch: None,
-            events: EventCountsJson::default(),
-            gaps: Vec::new(),
-            quiet_because: "this broker has seen no event and no client of this run".to_owned(),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use runcast_actors::protocol::Timestamp;
+    use runcast_actors::protocol::{BackendKind, Timestamp};
 
     use super::*;
 
@@ -229,6 +191,7 @@ mod tests {
             first_id: Some("1-1-1".to_owned()),
             epoch: Some(1),
             events: [5, 1, 0],
+            plain_events: [0; 3],
             gaps: vec![
                 r#"{"after":null,"before":null,"missed":12345678901234567890,"reason":"trimmed"}"#
                     .to_owned(),

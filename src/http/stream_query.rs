@@ -47,20 +47,28 @@ impl StreamQuery {
         log_level: LogLevel,
     ) -> Result<Self, ApiError> {
         let pairs = Pairs::parse(query);
-        let filter = StreamFilter {
-            kinds: kinds(&pairs)?,
-            sources: sources(&pairs)?,
-            log_level: match pairs.get("log_level") {
-                Some(word) => parse_log_level(word)?,
-                None => log_level,
-            },
-        };
         Ok(Self {
-            filter,
+            filter: filter(&pairs, log_level)?,
             start: start(&pairs, last_event_id)?,
             backend: pairs.get("backend").map(parse_backend).transpose()?,
         })
     }
+}
+
+/// Reads which events are wanted; `log_level` is the least one unless the
+/// query says otherwise.
+///
+/// # Errors
+/// 400 that names key, value and what is allowed.
+pub(super) fn filter(pairs: &Pairs, log_level: LogLevel) -> Result<StreamFilter, ApiError> {
+    Ok(StreamFilter {
+        kinds: kinds(pairs)?,
+        sources: sources(pairs)?,
+        log_level: match pairs.get("log_level") {
+            Some(word) => parse_log_level(word)?,
+            None => log_level,
+        },
+    })
 }
 
 fn kinds(pairs: &Pairs) -> Result<Vec<EventKind>, ApiError> {
@@ -94,7 +102,7 @@ fn parse_log_level(word: &str) -> Result<LogLevel, ApiError> {
     })
 }
 
-fn parse_backend(word: &str) -> Result<BackendChoice, ApiError> {
+pub(super) fn parse_backend(word: &str) -> Result<BackendChoice, ApiError> {
     match word {
         "redis" => Ok(BackendChoice::Redis),
         "kubectl" => Ok(BackendChoice::Kubectl),

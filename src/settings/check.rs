@@ -54,6 +54,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
         ("limits.max_streams", limits.max_streams as u64),
+        ("limits.history_reads", limits.history_reads as u64),
         ("limits.idempotency_keys", limits.idempotency_keys as u64),
     ] {
         require(faults, count >= 1, key, "must be 1 or more");
@@ -96,6 +97,7 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         ("history.max_bytes_per_run", history.max_bytes_per_run),
         ("redis.queue_bytes", redis.queue_bytes),
         ("limits.max_body_bytes", limits.max_body_bytes),
+        ("exec.spool_memory_bytes", settings.exec.spool_memory_bytes),
     ] {
         require(
             faults,
@@ -172,6 +174,7 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
         ("kubectl.timeout", kubectl.timeout),
         ("kubectl.max_backoff", kubectl.max_backoff),
         ("limits.write_timeout", limits.write_timeout),
+        ("exec.partial_line_after", settings.exec.partial_line_after),
     ] {
         require(
             faults,

@@ -21,6 +21,8 @@ use runcast_actors::settings::{
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::exec::ExecSettings;
+
 pub(crate) use error::SettingsError;
 pub(crate) use load::{Flag, Inputs, load};
 
@@ -55,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) metrics: MetricsSettings,
     /// Our own log.
     pub(crate) log: LogSettings,
+    /// `runcast exec`.
+    pub(crate) exec: ExecSettings,
 }
 
 /// `[server]`: the listening socket and the process.

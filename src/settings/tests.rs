@@ -251,8 +251,8 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
          total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
-        "unknown key nonsense (FILE): the sections are cors, heartbeat, history, hub, kubectl, \
-         limits, log, metrics, redis, retry, runs, server, streaming"
+        "unknown key nonsense (FILE): the sections are cors, exec, heartbeat, history, hub, \
+         kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
@@ -334,6 +334,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("limits.max_event_bytes", "0", "1 byte"),
         ("limits.max_streams", "0", "1 or more"),
         ("limits.total_body_bytes", "1KiB", "limits.max_body_bytes"),
+        ("limits.history_reads", "0", "1 or more"),
         ("limits.idempotency_keys", "0", "1 or more"),
         ("limits.idempotency_ttl", "0s", "1s or more"),
         ("server.max_connections", "100000", "limits.max_streams"),

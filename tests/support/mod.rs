@@ -1,8 +1,10 @@
 //! What the tests stand on: real processes, real sockets, real conditions.
 
 pub(crate) mod broker;
+pub(crate) mod cli;
 pub(crate) mod followed;
 pub(crate) mod frame;
+pub(crate) mod history;
 pub(crate) mod http;
 pub(crate) mod kube_api;
 pub(crate) mod port;
@@ -12,6 +14,7 @@ pub(crate) mod sse;
 pub(crate) mod wait;
 
 pub(crate) use broker::Broker;
+pub(crate) use cli::Cli;
 pub(crate) use frame::Frame;
 pub(crate) use redis::Redis;
 pub(crate) use sse::SseClient;

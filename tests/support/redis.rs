@@ -136,6 +136,11 @@ impl Publisher {
             .expect("redis-server takes a pipeline");
     }
 
+    /// Returns a key's value in the form that `RESTORE` takes.
+    pub(crate) async fn dump(&mut self, key: &str) -> Vec<u8> {
+        self.command(&["DUMP", key]).await
+    }
+
     /// Runs any command for its answer.
     pub(crate) async fn command<T: ::redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = ::redis::cmd(words[0]);

@@ -1,6 +1,7 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
 mod addresses;
+mod run_view;
 mod settings;
 mod shared;
 mod types;
@@ -12,6 +13,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use run_view::Quiet;
+use tokio::time::timeout;
 
 pub(crate) use addresses::AddressPlace;
 pub use settings::BrokerSettings;
@@ -19,17 +22,22 @@ pub use shared::BrokerShared;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;
+use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd, HubEntry};
 use crate::metrics::Family;
-use crate::protocol::{BackendKind, Problem, RunId};
+use crate::protocol::{BackendKind, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
+use crate::settings::DefaultBackend;
 use crate::sse::retry_block;
-use crate::store::{AppendBatch, AppendResults};
+use crate::store::{AppendBatch, AppendResults, Page, PageFrom, PageQuery, RunStore, StoreError};
 use crate::stream_filter::FrameFilter;
 use crate::worker::{Worker, WorkerMessage};
 
 /// How long a new stream waits for Redis before it is told to come back.
 const BACKEND_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long what is known of a run waits for its store.
+const DETAIL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often [`Broker::drain`] looks whether all streams are closed.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
@@ -180,9 +188,7 @@ impl Broker {
     /// # Errors
     /// When none of them could be handed over.
     pub async fn publish(&self, run_id: RunId, batch: AppendBatch) -> BrokerResult<AppendResults> {
-        let store = self.shared.store.get();
-        let store = store.expect("a broker has its store from its start");
-        let appended = store.append(&run_id, batch).await;
+        let appended = self.store().append(&run_id, batch).await;
         appended.map_err(|error| {
             Problem::new(
                 503,
@@ -191,6 +197,32 @@ impl Broker {
                 format!("{error}; publish again"),
             )
         })
+    }
+
+    // ---- history -----------------------------------------------------------
+
+    /// Reads a page of a run's durable events, as its store keeps them.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn history(&self, query: &HistoryQuery) -> BrokerResult<HistoryPage> {
+        let history = History {
+            store: self.store(),
+            settings: &self.shared.settings,
+        };
+        history.page(query).await.map_err(|error| {
+            Problem::new(
+                503,
+                "store-unavailable",
+                "Store unavailable",
+                format!("{error}; ask again"),
+            )
+        })
+    }
+
+    fn store(&self) -> &dyn RunStore {
+        let store = self.shared.store.get();
+        &**store.expect("a broker has its store from its start")
     }
 
     // ---- what is known -----------------------------------------------------
@@ -226,21 +258,71 @@ impl Broker {
         (runs.collect(), more)
     }
 
-    /// Returns what is known of a run, or `None` if it was never seen here.
-    pub async fn run(&self, run_id: &RunId) -> Option<RunDetail> {
-        let order = [self.shared.settings.backend(), BackendKind::Kubectl];
-        for backend in order {
-            let asked = self
-                .shared
-                .registry
-                .peek(backend, run_id.as_str(), |entry| entry.hub.send(Describe));
-            if let Some(answer) = asked
-                && let Ok(run) = answer.await
-            {
-                return Some(run);
-            }
+    /// Returns what is known of a run, here and in its store; of one never seen
+    /// that nothing is.
+    pub async fn run(&self, run_id: &RunId) -> RunDetail {
+        let settings = &self.shared.settings;
+        let asked = PageQuery {
+            from: PageFrom::Before(u64::MAX),
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let (hub, read) = tokio::join!(
+            self.describe(settings.backend(), run_id),
+            timeout(DETAIL_PATIENCE, self.store().read(run_id, asked)),
+        );
+        let read = read.unwrap_or_else(|_| Err(StoreError("no answer in time".to_owned())));
+        let (page, trouble) = match read {
+            Ok(page) => (page, None),
+            Err(error) => (Page::default(), Some(error.to_string())),
+        };
+        let is_known = hub.is_some() || page.head.is_some();
+        if !is_known && let Some(run) = self.describe(BackendKind::Kubectl, run_id).await {
+            return run;
         }
-        None
+        let bare = match settings.streaming.default_backend {
+            DefaultBackend::Kubectl => BackendKind::Kubectl,
+            _ => settings.backend(),
+        };
+        let blank_backend = if is_known { settings.backend() } else { bare };
+        let mut run = run_view::merge(hub, &page, run_view::never_seen(run_id, blank_backend));
+        let trouble = self.redis_trouble().or(trouble);
+        run.quiet_because = match run_view::why(&run, page.head.as_ref(), trouble) {
+            Quiet::Settled(words) => words,
+            Quiet::Publisher(words) => self.with_pods(run_id, words).await,
+        };
+        run
+    }
+
+    async fn describe(&self, backend: BackendKind, run_id: &RunId) -> Option<RunDetail> {
+        let registry = &self.shared.registry;
+        let asked = registry.peek(backend, run_id.as_str(), |entry| entry.hub.send(Describe));
+        asked?.await.ok()
+    }
+
+    fn redis_trouble(&self) -> Option<String> {
+        if self.shared.settings.backend() != BackendKind::Redis {
+            return None;
+        }
+        let since = self.shared.redis_down_since()?;
+        Some(format!("Redis is down since {since}"))
+    }
+
+    /// Adds how the run's pods are, if there may be any.
+    async fn with_pods(&self, run_id: &RunId, words: String) -> String {
+        let may_have_pods = self.shared.settings.kubectl.enabled
+            && run_id.as_str().len() <= KUBECTL_RUN_ID_BYTES_MAX;
+        if !may_have_pods {
+            return words;
+        }
+        format!("{words}; {}", self.shared.pod_looks.words(run_id).await)
+    }
+
+    /// Returns how many streams of a run are open here, on any backend.
+    pub fn clients(&self, run_id: &RunId) -> u64 {
+        let registry = &self.shared.registry;
+        let clients = |backend| registry.peek(backend, run_id.as_str(), |it| it.stats.clients());
+        BackendKind::ALL.into_iter().filter_map(clients).sum()
     }
 
     /// State of each dependency in use, by name.

@@ -18,7 +18,7 @@ use crate::hub::{
 };
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
-    Stop, watch_health,
+    PodLooks, Stop, watch_health,
 };
 use crate::memory_store::MemoryStore;
 use crate::metrics::{EventResult, Family, Metrics};
@@ -56,6 +56,7 @@ pub struct BrokerShared {
     kubectl_counters: Arc<KubectlCounters>,
     kubectl_permits: Arc<FollowPermits>,
     pub(crate) kubectl_health: KubectlHealth,
+    pub(crate) pod_looks: PodLooks,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
     subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
@@ -66,6 +67,7 @@ pub struct BrokerShared {
 
 impl BrokerShared {
     pub(crate) fn new(settings: BrokerSettings) -> Arc<Self> {
+        let kubectl_counters: Arc<KubectlCounters> = Arc::default();
         Arc::new(Self {
             metrics: Arc::default(),
             registry: Registry::new(settings.hub.max_hubs),
@@ -75,7 +77,8 @@ impl BrokerShared {
             checker: OnceLock::new(),
             core: Arbiter::new().handle(),
             kubectl_arbiter: Arbiter::new().handle(),
-            kubectl_counters: Arc::default(),
+            pod_looks: PodLooks::new(&settings.kubectl, Arc::clone(&kubectl_counters)),
+            kubectl_counters,
             kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),
             kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),

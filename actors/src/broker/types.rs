@@ -129,6 +129,8 @@ pub struct RunDetail {
     pub epoch: Option<u64>,
     /// Events seen by kind, in the order of [`EventKind::ALL`].
     pub events: [u64; 3],
+    /// Those of them that were only published, and no store holds.
+    pub plain_events: [u64; 3],
     /// The newest gaps as the JSON of their `gap` events, oldest first.
     pub gaps: Vec<String>,
     /// Why nothing comes, in plain words.

@@ -371,6 +371,7 @@ impl Handler<Describe> for RunHub {
             first_id: self.log.id_after(self.log.front()).map(str::to_owned),
             epoch: self.writer.last_durable.map(|id| id.epoch),
             events: self.writer.counts,
+            plain_events: self.writer.plain_counts,
             gaps: self.writer.gaps.clone(),
             quiet_because: self.quiet_because(),
         })

@@ -47,6 +47,8 @@ pub(super) struct LogWriter {
     pub(super) last_ts: Option<Timestamp>,
     pub(super) status: Option<String>,
     pub(super) counts: [u64; 3],
+    /// Those of them without a durable id.
+    pub(super) plain_counts: [u64; 3],
     pub(super) gaps: Vec<String>,
     /// An event without a durable id was written since the run began.
     pub(super) has_plain: bool,
@@ -69,6 +71,7 @@ impl LogWriter {
             last_ts: None,
             status: None,
             counts: [0; 3],
+            plain_counts: [0; 3],
             gaps: Vec::new(),
             has_plain: false,
             received_at: Instant::now(),
@@ -113,6 +116,7 @@ impl LogWriter {
         self.last_id = Some(id);
         self.last_ts = Some(frame.ts);
         self.counts[frame.kind as usize] += 1;
+        self.plain_counts[frame.kind as usize] += u64::from(durable.is_none());
         if frame.kind != EventKind::Status {
             return None;
         }
@@ -185,6 +189,7 @@ impl LogWriter {
     pub(super) fn begin_epoch(&mut self) {
         self.status = None;
         self.counts = [0; 3];
+        self.plain_counts = [0; 3];
         self.gaps.clear();
         self.has_plain = false;
     }

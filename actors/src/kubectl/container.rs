@@ -190,6 +190,7 @@ mod tests {
             log,
             waiting: None,
             started_ns: None,
+            exit: None,
             last_exit: None,
         }
     }

@@ -62,6 +62,8 @@ pub(crate) struct Container {
     pub(crate) waiting: Option<String>,
     /// When the present instance began.
     pub(crate) started_ns: Option<u64>,
+    /// How the instance whose log is read ended, if it did.
+    pub(crate) exit: Option<(i64, Option<String>)>,
     /// How the instance before ended: exit code and reason.
     pub(crate) last_exit: Option<(i64, Option<String>)>,
 }
@@ -250,6 +252,7 @@ impl From<RawContainer> for Container {
         };
         // `lastState` tells of the instance before, unless the container waits
         // for its next start: then that is the instance whose log is read.
+        let is_running = raw.state.running.is_some();
         let (present, before) = match raw.state.running.or(raw.state.terminated) {
             Some(present) => (Some(present), raw.last_state.terminated),
             None => (raw.last_state.terminated, None),
@@ -259,10 +262,17 @@ impl From<RawContainer> for Container {
             restarts: raw.restart_count,
             log,
             waiting: raw.state.waiting.map(|state| reason_or(state, "waiting")),
-            started_ns: present.and_then(|state| nanos(state.started_at.as_deref()?)),
-            last_exit: before.map(|state| (state.exit_code.unwrap_or(0), state.reason)),
+            started_ns: present
+                .as_ref()
+                .and_then(|state| nanos(state.started_at.as_deref()?)),
+            exit: present.filter(|_| !is_running).map(exit_of),
+            last_exit: before.map(exit_of),
         }
     }
+}
+
+fn exit_of(state: RawStateDetail) -> (i64, Option<String>) {
+    (state.exit_code.unwrap_or(0), state.reason)
 }
 
 fn reason_or(state: RawStateDetail, otherwise: &str) -> String {

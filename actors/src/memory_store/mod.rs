@@ -145,6 +145,10 @@ impl MemoryStore {
 
     fn append_now(&self, run_id: &RunId, batch: AppendBatch) -> AppendResults {
         let kinds: Vec<EventKind> = batch.events.iter().map(|event| event.kind).collect();
+        if !batch.producer.as_ref().is_none_or(producers::is_good) {
+            let refused = PublishError::Unavailable("bad name or number of a producer".to_owned());
+            return vec![Err(refused); kinds.len()];
+        }
         let results = loop {
             let run = self.run_or_new(run_id);
             let mut slot = run.lock();
@@ -319,10 +323,15 @@ impl RunStore for MemoryStore {
 
     fn read<'a>(&'a self, run_id: &'a RunId, query: PageQuery) -> StoreFuture<'a, Page> {
         let read = |state: &RunState, now_us| state.page(query, now_us);
-        Box::pin(ready(Ok(self.with_run(run_id, read).unwrap_or_default())))
+        let page = self.with_run(run_id, read).unwrap_or_default();
+        let counters = &self.metrics.store;
+        counters.reads.inc();
+        counters.read_events.add(page.events.len() as u64);
+        Box::pin(ready(Ok(page)))
     }
 
     fn positions<'a>(&'a self, run_ids: &'a [RunId]) -> StoreFuture<'a, Vec<Option<DurableId>>> {
+        self.metrics.store.checks.inc();
         let last = |run_id| self.with_run(run_id, |state, _| state.last()).flatten();
         Box::pin(ready(Ok(run_ids.iter().map(last).collect())))
     }

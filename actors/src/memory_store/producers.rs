@@ -6,10 +6,13 @@ use std::sync::Arc;
 use crate::protocol::DurableId;
 use crate::store::Producer;
 
-/// Most producers a run remembers; the one silent longest goes first. What
-/// such a one repeats is then a new event, and what it goes on with counts the
-/// numbers before as lost.
-pub(super) const PRODUCERS_MAX: usize = 1024;
+/// Most producers a run remembers, as in Redis; the one silent longest goes
+/// first. What such a one repeats is then a new event, and what it goes on with
+/// counts the numbers before as lost.
+pub(super) const PRODUCERS_MAX: usize = 64;
+
+/// Numbers stay below it, as in Redis, where Lua's are exact.
+const NUMBER_MAX: u64 = 1 << 53;
 
 /// What a producer remembered costs: its entry, its name.
 pub(super) const PRODUCER_BYTES: u64 = 256;
@@ -44,6 +47,15 @@ impl ProducerSeq {
     pub(super) fn is_of(&self, other: &Self) -> bool {
         self.epoch == other.epoch && self.name == other.name
     }
+}
+
+/// Whether a producer's name and numbers are such as may be.
+pub(super) fn is_good(producer: &Producer) -> bool {
+    let is_word = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    (1..=64).contains(&producer.id.len())
+        && producer.id.bytes().all(is_word)
+        && producer.epoch < NUMBER_MAX
+        && (1..NUMBER_MAX).contains(&producer.first_seq)
 }
 
 /// What a number means to the run.

@@ -111,17 +111,13 @@ impl RunState {
         by: Option<ProducerSeq>,
         walk: &mut Walk<'_>,
     ) -> PublishResult {
-        let limit = walk.rules.event_bytes_max;
-        if event.payload.len() as u64 > limit {
-            return Err(PublishError::TooLarge { limit });
-        }
-        // Asked before all else: a retry is none the less one because its run
-        // is over by now, and it does not begin the run anew once more.
+        // Before all else: a retry is none the less one because its run is
+        // over by now, and it does not begin the run anew once more.
         let standing = by.as_ref().map(|by| self.producers.standing(by));
-        let restart = std::mem::take(&mut walk.restart);
         let lost = match standing {
             Some(Standing::Fenced) => return Err(PublishError::Fenced),
             Some(Standing::Retry(id)) => {
+                walk.restart = false;
                 let id = id.or_else(|| walk.retried_id(&self.kept, by.as_ref()?));
                 let is_duplicate = true;
                 return Ok(Published { id, is_duplicate });
@@ -129,7 +125,11 @@ impl RunState {
             Some(Standing::New { lost }) => lost,
             None => 0,
         };
-        if restart {
+        let limit = walk.rules.event_bytes_max;
+        if event.payload.len() as u64 > limit {
+            return Err(PublishError::TooLarge { limit });
+        }
+        if std::mem::take(&mut walk.restart) {
             self.begin_epoch();
         }
         if self.is_sealed(walk.at.now_us) {
@@ -148,7 +148,8 @@ impl RunState {
         Ok(Published::new(id))
     }
 
-    /// Forgets the run but for its epoch, which the next one is above.
+    /// Forgets the run but for its epoch, which the next one is above, and its
+    /// producers, which keep their numbers.
     fn begin_epoch(&mut self) {
         let last = self.last.map(|last| DurableId {
             seq: 0,
@@ -157,6 +158,7 @@ impl RunState {
         });
         *self = Self {
             last,
+            producers: std::mem::take(&mut self.producers),
             ..Self::default()
         };
     }
@@ -170,13 +172,15 @@ impl RunState {
                 seq: last.seq + 1,
                 us: us.max(last.us),
             },
-            old => DurableId {
-                epoch: (us / 1000)
-                    .max(at.epoch_min)
-                    .max(old.map_or(0, |old| old.epoch + 1)),
-                seq: 1,
-                us,
-            },
+            old => {
+                let later = old.map_or(0, |old| old.epoch + 1);
+                let epoch = (us / 1000).max(at.epoch_min).max(later);
+                DurableId {
+                    epoch,
+                    seq: 1,
+                    us: us.max(epoch * 1000),
+                }
+            }
         }
     }
 
@@ -201,7 +205,9 @@ impl RunState {
 
     fn note_status(&mut self, rules: &Rules, event: &StoredEvent) {
         let payload = Payload::classify(&event.payload);
-        self.status = status_word(payload);
+        if let Some(word) = status_word(payload) {
+            self.status = Some(word);
+        }
         // The first terminal status counts.
         if self.closed.is_none() {
             let status = terminal_status(payload, &rules.terminal_statuses);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ids::is_rewound;
+use super::ids::{is_rewound, is_unproven};
 use super::{KnownIds, PageIds, Safeguards};
 use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
@@ -186,12 +186,8 @@ impl RunOrder {
             return out.push(OrderOutput::Leave);
         }
         match self.at {
-            At::Unknown => {
-                // Nobody watches: what came before is read when somebody does.
-                out.push(OrderOutput::Base(Some(Place::before(id))));
-                self.deliver_live(id, out);
-            }
-            At::Nothing if id.seq == 1 => self.deliver_live(id, out),
+            At::Unknown => self.first_live(id, out),
+            At::Nothing if id.seq == 1 => self.first_live(id, out),
             At::Place(last) if follows(last, id) => self.deliver_live(id, out),
             At::Place(last) if is_old(last, id, known) => out.push(OrderOutput::Duplicate),
             At::Place(_) if !self.safeguards.sync_on_hole => self.deliver_live(id, out),
@@ -200,6 +196,12 @@ impl RunOrder {
                 self.doubt(out);
             }
         }
+    }
+
+    /// The first event of the log. What came before is read when it is asked for.
+    fn first_live(&mut self, id: DurableId, out: &mut Vec<OrderOutput>) {
+        out.push(OrderOutput::Base(Some(Place::before(id))));
+        self.deliver_live(id, out);
     }
 
     fn deliver_live(&mut self, id: DurableId, out: &mut Vec<OrderOutput>) {
@@ -383,6 +385,14 @@ impl RunOrder {
                 .saturating_sub(1);
             self.turn_to(SyncKind::Rewound { from, common: None });
             return true;
+        }
+        if is_unproven(at, page) {
+            out.push(OrderOutput::Gap {
+                reason: GapReason::Trimmed,
+                before: Some(page.id(0)),
+                missed: None,
+                base: Place { us: None, ..at },
+            });
         }
         self.at = At::Place(at);
         self.deliver(page, 0, last, out);

@@ -77,3 +77,12 @@ pub(super) fn is_rewound(place: Place, page: &impl PageIds, last: DurableId) -> 
     let is_older = page.anchor().is_none() && !page.is_empty() && page.id(0).us < us;
     is_end || is_other || is_older
 }
+
+/// Whether a page read after `place` begins right after it, but its own event
+/// is trimmed: another one may have stood there, and before it.
+pub(super) fn is_unproven(place: Place, page: &impl PageIds) -> bool {
+    place.id().is_some()
+        && page.anchor().is_none()
+        && !page.is_empty()
+        && page.id(0).seq == place.seq + 1
+}

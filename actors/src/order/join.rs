@@ -2,18 +2,19 @@
 
 use std::ops::Range;
 
-use super::ids::is_rewound;
-use super::{PageIds, Safeguards};
+use super::ids::{is_rewound, is_unproven};
+use super::{KnownIds, PageIds, Safeguards};
 use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
 
 /// A log that a client joins, as far as durable ids go.
-pub trait LogIndex {
+pub trait LogIndex: KnownIds {
     /// A place in it.
     type Position: Copy;
 
     /// The stream's place before [`LogIndex::start`]: all that comes after it
-    /// is in the log. `None`: the stream was empty when the log began.
+    /// is in the log. `None`: the stream was empty when the log began, and the
+    /// log holds no durable event.
     fn base(&self) -> Option<Place>;
 
     /// Where who has seen all up to the base goes on.
@@ -24,9 +25,6 @@ pub trait LogIndex {
 
     /// The place after all it holds.
     fn end(&self) -> Self::Position;
-
-    /// The newest durable event it holds.
-    fn newest(&self) -> Option<DurableId>;
 
     /// How many frames without a durable id it has dropped.
     fn loose_dropped(&self) -> u64;
@@ -88,9 +86,11 @@ pub struct Joiner {
     loose_seen: u64,
     /// Where what it is sent begins, if that is known exactly.
     begins_after: Option<DurableId>,
-    /// The history was rewound: a log whose newest event is no younger than
-    /// this `us` does not know it yet.
-    rewound_us: Option<u64>,
+    /// The history was rewound, and nothing of the new one was sent yet: a log
+    /// may still go on with the old one.
+    is_rewound: bool,
+    /// The store was asked once more for what only the log holds.
+    is_asked_again: bool,
     state: State,
     safeguards: Safeguards,
 }
@@ -131,7 +131,8 @@ impl Joiner {
                 JoinFrom::Start => None,
                 JoinFrom::Seen(place) => place.id(),
             },
-            rewound_us: None,
+            is_rewound: false,
+            is_asked_again: false,
             state: State::Forward,
             safeguards,
         }
@@ -167,14 +168,22 @@ impl Joiner {
         self.begins_after
     }
 
-    /// What the client has seen.
-    pub fn seen(&self) -> JoinFrom {
-        self.at
-    }
-
     /// Whether it is told a gap whatever the store says.
     pub fn is_told_gap(&self) -> bool {
         self.told.is_some()
+    }
+
+    /// What the client has seen, if it is known exactly.
+    pub fn seen(&self) -> Option<DurableId> {
+        self.place().and_then(Place::id)
+    }
+
+    /// Where the client is; `None` before the beginning.
+    pub fn place(&self) -> Option<Place> {
+        match self.at {
+            JoinFrom::Start => None,
+            JoinFrom::Seen(place) => Some(place),
+        }
     }
 
     /// Takes one input; what is to be done goes to `out`, in order.
@@ -196,9 +205,10 @@ impl Joiner {
         }
     }
 
-    /// The client's place in the log, if it has reached it. `is_verified`: the
-    /// store has just shown that what it has seen is in the stream.
-    fn place_in<L: LogIndex>(&self, log: &L, is_verified: bool) -> Option<L::Position> {
+    /// The client's place in the log, if it has reached it. `agrees`: the store
+    /// has just shown that what it has seen is in the stream, and whether the
+    /// log goes on from there as the stream does.
+    fn place_in<L: LogIndex>(&self, log: &L, agrees: Option<bool>) -> Option<L::Position> {
         let base = log.base();
         let place = match self.at {
             JoinFrom::Start => {
@@ -206,23 +216,23 @@ impl Joiner {
             }
             JoinFrom::Seen(place) => place,
         };
-        if is_verified && !self.safeguards.attach_before_read {
+        if agrees.is_some() && !self.safeguards.attach_before_read {
             return Some(log.end());
         }
-        let is_stale = |newest: DurableId| {
-            newest.seq > place.seq && self.rewound_us.is_some_and(|us| newest.us <= us)
-        };
-        if log.newest().is_some_and(is_stale) {
+        if self.is_rewound && !(agrees == Some(true) && knows(log, place)) {
             return None;
         }
-        if let Some(found) = place.id().and_then(|id| log.after(id)) {
+        // Of the event before the oldest kept only the number is known.
+        let us = place.us.or_else(|| log.us_of(place.epoch, place.seq));
+        let id = Place { us, ..place }.id();
+        if let Some(found) = id.and_then(|id| log.after(id)) {
             return Some(found);
         }
         let base = base.filter(|base| base.epoch == place.epoch && base.seq == place.seq)?;
         let is_same = match (base.us, place.us) {
             (Some(us), Some(seen)) => us == seen,
             // Only its number is known there: another may have stood at it.
-            (None, Some(_)) => is_verified,
+            (None, Some(_)) => agrees == Some(true),
             (_, None) => true,
         };
         is_same.then(|| log.start())
@@ -331,10 +341,15 @@ impl Joiner {
     /// The store knows nothing of the run: whatever the client has seen is of
     /// a time that is gone.
     fn no_history<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        if self.at != JoinFrom::Start {
+        let mut position = log.start();
+        if let (JoinFrom::Seen(place), base) = (self.at, log.base()) {
             self.gap(GapReason::Expired, None, None, out);
+            // What the log still holds of that time, it may have seen.
+            if base.is_some_and(|base| (base.epoch, base.seq) < (place.epoch, place.seq)) {
+                position = log.end();
+            }
         }
-        self.seat(log.start(), log, out);
+        self.seat(position, log, out);
     }
 
     /// Sends what of the page lies before the log.
@@ -351,12 +366,14 @@ impl Joiner {
             // A log of another epoch, or without one: it has to catch up.
             _ => at.seq,
         };
+        // What the store holds next tells a log of this history from a stale one.
+        let through = if self.is_rewound { u64::MAX } else { through };
         let mut at = at;
         if page.is_empty() && at.seq < last.seq {
             // The stream is gone, its end is known.
             self.gap(self.trim_reason, None, Some(last.seq - at.seq), out);
             self.at = JoinFrom::Seen(last.into());
-            return self.settle(log, out);
+            return self.settle(None, log, out);
         }
         let end = (0..page.len())
             .find(|index| page.id(*index).seq > through)
@@ -377,6 +394,8 @@ impl Joiner {
                 push_range(from..index, out);
                 from = index;
                 self.gap(self.trim_reason, Some(id), Some(id.seq - at.seq - 1), out);
+            } else if index == 0 && is_unproven(at, page) {
+                self.gap(self.trim_reason, Some(id), None, out);
             }
             self.tell(Some(id), out);
             at = id.into();
@@ -384,15 +403,31 @@ impl Joiner {
         push_range(from..end, out);
         self.at = JoinFrom::Seen(at);
         if end == 0 {
-            self.settle(log, out);
+            self.settle((!page.is_empty()).then(|| page.id(0)), log, out);
+        } else {
+            self.is_rewound = false;
         }
     }
 
-    /// Nothing is left to send for now: on in the log, or wait for it.
-    fn settle<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        match self.place_in(log, true) {
+    /// Nothing is left to send for now: on in the log, or wait for it. `next`:
+    /// what the store holds next.
+    fn settle<L: LogIndex>(
+        &mut self,
+        next: Option<DurableId>,
+        log: &L,
+        out: &mut Vec<JoinOutput<L::Position>>,
+    ) {
+        let goes_on = |place: Place| log.us_of(place.epoch, place.seq + 1).is_some();
+        let agrees = !self.place().is_some_and(goes_on)
+            || next.is_some_and(|next| log.us_of(next.epoch, next.seq) == Some(next.us));
+        match self.place_in(log, Some(agrees)) {
             Some(position) => self.seat(position, log, out),
             None if self.lies_before(log) => self.read(out),
+            // Too new for the page, or forgotten by the store: it will tell.
+            None if !agrees && next.is_none() && !self.is_asked_again => {
+                self.is_asked_again = true;
+                self.read(out);
+            }
             None => out.push(JoinOutput::Wait),
         }
     }
@@ -408,7 +443,8 @@ impl Joiner {
     }
 
     fn go_on<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        match self.place_in(log, false) {
+        self.is_asked_again = false;
+        match self.place_in(log, None) {
             Some(position) => self.seat(position, log, out),
             None => self.read(out),
         }
@@ -430,7 +466,7 @@ impl Joiner {
         if seen.is_none() && page.more() && !page.is_empty() {
             return out.push(JoinOutput::Read(PageFrom::Before(page.id(0).seq)));
         }
-        let (at, before): (Place, _) = match seen {
+        let (at, before) = match seen {
             Some(index) => {
                 let next = (index + 1 < page.len()).then(|| page.id(index + 1));
                 (page.id(index).into(), next)
@@ -439,12 +475,19 @@ impl Joiner {
             None => (Place::before(page.id(0)), Some(page.id(0))),
         };
         self.state = State::Forward;
-        self.rewound_us = Some(us);
+        self.is_rewound = true;
         self.at = JoinFrom::Seen(at);
         self.gap(GapReason::Rewound, before, None, out);
         self.begins_after = at.id();
         self.go_on(log, out);
     }
+}
+
+/// Whether this place is in the log's newest branch.
+fn knows(log: &impl LogIndex, place: Place) -> bool {
+    let is_base = |base: Place| (base.epoch, base.seq) == (place.epoch, place.seq);
+    let us = log.us_of(place.epoch, place.seq);
+    log.base().is_some_and(is_base) || us.is_some() && us == place.us
 }
 
 fn push_range<L>(range: Range<usize>, out: &mut Vec<JoinOutput<L>>) {

@@ -11,7 +11,7 @@ use super::RedisLink;
 use super::connection::Connection;
 use super::library::{Entry, Form, Library, Refusal};
 use super::page::{read_page, read_position};
-use crate::broker::{BrokerSettings, PublishError, PublishResult, Published};
+use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
 use crate::store::{
@@ -164,6 +164,10 @@ impl RedisStore {
     ) -> Pipeline {
         let keys = self.keys(run_id);
         let options = PublishOptions::new(&self.settings);
+        // One that is refused for its size begins nothing.
+        let bytes_max = self.settings.limits.max_event_bytes.as_u64();
+        let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
+        let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
         let mut pipe = Pipeline::with_capacity(batch.events.len() - begin);
         for (index, event) in batch.events.iter().enumerate().skip(begin) {
             // One that brings the source along serves for all after it.
@@ -177,7 +181,7 @@ impl RedisStore {
                 .arg(&event.source)
                 .arg(&event.payload[..]);
             options.add_to(&mut call);
-            if batch.restart && index == 0 {
+            if restart_at == Some(index) {
                 call.arg("RESTART");
             }
             if let Some(producer) = &batch.producer {

@@ -51,10 +51,6 @@ impl LogIndex for RunLog {
         })
     }
 
-    fn newest(&self) -> Option<DurableId> {
-        self.durable_through.and_then(Place::id)
-    }
-
     fn loose_dropped(&self) -> u64 {
         let front = self.segments.front();
         front.map_or(self.loose_through, Segment::loose_before)
@@ -91,7 +87,7 @@ impl KnownIds for RunLog {
 
     fn oldest_seq(&self) -> Option<u64> {
         let base = self.base().map_or(0, |base| base.seq);
-        let newest = self.newest()?;
+        let newest = self.durable_through.and_then(Place::id)?;
         (newest.seq > base).then_some(base + 1)
     }
 }

@@ -215,12 +215,11 @@ impl RunLog {
         }
         let dropped = self.events_before(self.front()).checked_sub(id.n)?;
         let start = self.start_state();
-        let durable = match (start.durable, id.durable) {
-            (None, None) => 0,
-            (Some(place), Some(seen)) => place.seq.checked_sub(seen.seq)?,
-            (Some(_), None) | (None, Some(_)) => return None,
-        };
-        dropped.checked_sub(durable)
+        // Before the first durable event the stream stood where the log began.
+        let first = self.branch.base.map_or(0, |base| base.seq);
+        let seen = id.durable.map_or(first, |durable| durable.seq);
+        let durable = start.durable.map_or(first, |place| place.seq);
+        dropped.checked_sub(durable.checked_sub(seen)?)
     }
 
     /// The place after the run's event number `n`, which the log holds.

@@ -123,7 +123,7 @@ impl SseSession {
         let mut out = Vec::new();
         way.joiner.step(input, &*run.log(), &mut out);
         let begins_after = way.joiner.begins_after();
-        let seen = way.joiner.seen();
+        let seen = way.joiner.place();
         if self.seat.state.get() == SeatState::Waiting
             && out
                 .iter()
@@ -135,7 +135,9 @@ impl SseSession {
         let position = out.iter().find_map(seat_of);
         if position.is_some() {
             self.on_the_way = None;
-            self.seat.joined.set(seen);
+            self.seat
+                .joined
+                .set(seen.map_or(JoinFrom::Start, JoinFrom::Seen));
         }
         for output in &out {
             match output {

@@ -36,6 +36,8 @@ pub struct EventFrame<'a> {
 /// Where parts of a written frame lie in the buffer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FrameSpans {
+    /// The data: one line of JSON.
+    pub data: Range<usize>,
     /// The source as a JSON string without its quotes.
     pub source: Range<usize>,
     /// The id.
@@ -52,10 +54,12 @@ pub struct FrameSpans {
 /// ```
 pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, id: &impl Display) -> FrameSpans {
     let kind = frame.kind.as_str().as_bytes();
+    for part in [b"event: ", kind, b"\ndata: "] {
+        out.extend_from_slice(part);
+    }
+    let data_start = out.len();
     for part in [
-        b"event: ",
-        kind,
-        b"\ndata: {\"run_id\":\"",
+        b"{\"run_id\":\"",
         frame.run_id.as_str().as_bytes(),
         b"\",\"kind\":\"",
         kind,
@@ -76,12 +80,14 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, id: &impl Display)
         out.extend_from_slice(part);
     }
     frame.payload.write_field(out);
-    out.extend_from_slice(b"}\nid: ");
+    out.push(b'}');
+    let data = data_start..out.len();
+    out.extend_from_slice(b"\nid: ");
     let id_start = out.len();
     write!(out, "{id}").expect("writing to memory cannot fail");
     let id = id_start..out.len();
     out.extend_from_slice(b"\n\n");
-    FrameSpans { source, id }
+    FrameSpans { data, source, id }
 }
 
 /// Returns the block that opens every stream.
@@ -198,6 +204,8 @@ mod tests {
         );
         assert_eq!(&out[spans.source], br#"a\"\n"#);
         assert_eq!(&out[spans.id], b"1-2-3");
+        assert!(out[spans.data.clone()].starts_with(b"{\"run_id\""));
+        assert!(out[spans.data].ends_with(b"{\"step\":3}}"));
         assert_eq!(
             String::from_utf8(out).expect("UTF-8"),
             "event: output\ndata: {\"run_id\":\"42\",\"kind\":\"output\",\"source\":\"a\\\"\\n\",\

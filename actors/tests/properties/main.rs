@@ -4,6 +4,7 @@
 
 mod encoding;
 mod inputs;
+mod memory_store;
 mod oracle;
 mod protocol;
 mod run_log;

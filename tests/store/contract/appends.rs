@@ -104,6 +104,25 @@ pub(crate) async fn a_restart_begins_a_later_epoch(backend: &impl Backend) {
     assert_eq!((head.status, page.first), (None, Some(last)));
 }
 
+/// What is refused for its size begins nothing: the next event does.
+pub(crate) async fn a_restart_goes_with_the_first_event_that_fits(backend: &impl Backend) {
+    let mut settings = BrokerSettings::default();
+    settings.limits.max_event_bytes = bytesize::ByteSize::b(4);
+    let store = backend.open(settings);
+    let old = append_ok(&store, "42", outputs(3)).await[2];
+    let batch = AppendBatch {
+        events: vec![output("large"), output("fits"), output("too")],
+        restart: true,
+        producer: None,
+    };
+    let results = append(&store, "42", batch).await;
+    assert_eq!(results[0], Err(PublishError::TooLarge { limit: 4 }));
+    let (first, second) = (new_id(&results[1]), new_id(&results[2]));
+    assert!(first.epoch > old.epoch);
+    assert_eq!((first.seq, second.seq), (1, 2));
+    assert_eq!(second.epoch, first.epoch);
+}
+
 pub(crate) async fn positions_are_those_of_each_run(backend: &impl Backend) {
     let store = backend.open(BrokerSettings::default());
     let names: Vec<String> = (0..2500).map(|n| format!("r{n}")).collect();

@@ -29,6 +29,7 @@ macro_rules! contract_tests {
                 appends::two_clients_share_one_numbering,
                 appends::an_event_too_large_takes_no_number,
                 appends::a_restart_begins_a_later_epoch,
+                appends::a_restart_goes_with_the_first_event_that_fits,
                 appends::positions_are_those_of_each_run,
                 appends::the_head_counts_by_kind,
                 appends::what_is_kept_is_what_was_published,

@@ -216,6 +216,36 @@ fn an_older_process_is_fenced_and_restarts_nothing() {
 }
 
 #[test]
+fn a_producer_that_may_not_be_is_refused() {
+    let at = Fixture::new(|_| ());
+    for (id, epoch, first_seq) in [
+        ("", 1, 1),
+        ("a b", 1, 1),
+        (&"x".repeat(65), 1, 1),
+        ("p", 1 << 53, 1),
+        ("p", 1, 0),
+        ("p", 1, u64::MAX),
+    ] {
+        let producer = Some(Producer {
+            id: id.to_owned(),
+            epoch,
+            first_seq,
+        });
+        let events = vec![output("1"), output("2")];
+        let results = at.append(
+            "r",
+            AppendBatch {
+                producer,
+                ..batch(events)
+            },
+        );
+        let is_refused = |result| matches!(result, &Err(PublishError::Unavailable(_)));
+        assert_eq!(results.iter().filter(|one| is_refused(one)).count(), 2);
+    }
+    assert_eq!(at.position("r"), None);
+}
+
+#[test]
 fn numbers_that_never_came_are_counted_as_lost() {
     let at = Fixture::new(|settings| settings.limits.max_event_bytes = ByteSize::b(4));
     at.append("r", produced(1, 3, vec![output("3")]));

@@ -1,0 +1,264 @@
+//! `GET /api/v1/runs/{run_id}/events`: pages of a run's history.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use actix_web::body::{BodySize, MessageBody};
+use actix_web::http::header::{self, ContentType};
+use actix_web::web::Data;
+use actix_web::{HttpRequest, HttpResponse};
+use bytes::Bytes;
+use runcast_actors::history::{HistoryEvent, HistoryFrom, HistoryPage, HistoryQuery};
+use runcast_actors::protocol::{Cursor, LogLevel, Problem, RunId};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use utoipa::ToSchema;
+
+use super::HttpState;
+use super::problem::{ApiError, ProblemJson};
+use super::query::Pairs;
+use super::run_path::RunPath;
+use super::stream_query::{BackendChoice, filter, parse_backend};
+
+/// What a cursor in a query may be, for its error.
+const CURSOR_ALLOWED: &str = "the id of an event, or next or previous of a page";
+
+/// Bytes of an answer handed to the connection at once.
+const PIECE_BYTES: usize = 16 * 1024;
+
+/// Bounds the pages being read or sent at once: each holds up to a megabyte
+/// read and as much again written.
+#[derive(Debug)]
+pub(super) struct HistoryReads {
+    free: Arc<Semaphore>,
+    max: usize,
+}
+
+impl HistoryReads {
+    /// Admits `max` reads at once.
+    pub(super) fn new(max: usize) -> Self {
+        Self {
+            free: Arc::new(Semaphore::new(max)),
+            max,
+        }
+    }
+
+    /// Returns how many are under way.
+    pub(super) fn count(&self) -> usize {
+        self.max - self.free.available_permits()
+    }
+
+    fn take(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.free).try_acquire_owned().ok()
+    }
+}
+
+/// A page on its way to its client; a slow one keeps its place among the reads
+/// until the last piece is taken.
+struct PageBody {
+    json: Bytes,
+    _read: OwnedSemaphorePermit,
+}
+
+impl MessageBody for PageBody {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        BodySize::Sized(self.json.len() as u64)
+    }
+
+    fn poll_next(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Bytes, Infallible>>> {
+        let piece = self.json.len().min(PIECE_BYTES);
+        let piece = self.json.split_to(piece);
+        Poll::Ready((!piece.is_empty()).then_some(Ok(piece)))
+    }
+}
+
+/// A page of a run's durable events.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HistoryJson {
+    /// Oldest first, whichever the direction.
+    events: Vec<HistoryEventJson>,
+    /// What `after` is for the page that follows; `null` if nothing more is
+    /// kept now.
+    next: Option<String>,
+    /// What `before` is for the page before it; `null` if nothing older is
+    /// kept.
+    previous: Option<String>,
+    /// What is missing between the cursor and the page, as the data of a `gap`
+    /// event; `null` if nothing is.
+    #[schema(value_type = Option<Object>)]
+    gap: Option<Box<RawValue>>,
+}
+
+/// What a stream would send as one frame.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct HistoryEventJson {
+    /// `output`, `status`, `log`, or `gap` where events are missing in between.
+    #[schema(example = "output")]
+    event: &'static str,
+    /// `null` for a gap.
+    id: Option<String>,
+    /// As on the stream.
+    #[schema(value_type = Object)]
+    data: Box<RawValue>,
+}
+
+/// Reads a page of a run's history, forwards or backwards.
+#[utoipa::path(
+    get,
+    path = "/api/v1/runs/{run_id}/events",
+    tag = "runs",
+    params(
+        ("run_id" = String, Path, description = "The run", max_length = 128),
+        ("after" = Option<String>, Query, description = "The oldest events after this id, or next of a page; without after and before, the oldest kept"),
+        ("before" = Option<String>, Query, description = "The newest events before this id, or previous of a page"),
+        ("limit" = Option<usize>, Query, description = "Most events of the page: 1 to 1000, default 100"),
+        ("kinds" = Option<String>, Query, description = "Comma-separated: output, status, log; default all"),
+        ("sources" = Option<String>, Query, description = "Comma-separated sources; default all"),
+        ("log_level" = Option<String>, Query, description = "Least level of log events: trace, debug, info, warn, error, fatal"),
+    ),
+    responses(
+        (status = 200, description = "A page; empty for a run never seen", body = HistoryJson),
+        (status = 400, description = "Bad run id or query value, or both after and before", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "backend=kubectl, which has no history", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 503, description = "The store is unavailable, or too many pages are being read", content_type = "application/problem+json", body = ProblemJson<'_>),
+    )
+)]
+pub(super) async fn history(
+    RunPath(run_id): RunPath,
+    request: HttpRequest,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    let log_level = state.broker.settings().streaming.log_level;
+    let query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
+    let Some(read) = state.history_reads.take() else {
+        state.metrics.history_refused.inc();
+        return Err(too_many_reads(state.history_reads.max));
+    };
+    let page = HistoryJson::from(state.broker.history(&query).await?);
+    let json = serde_json::to_vec(&page).expect("our answers have only text keys");
+    Ok(HttpResponse::Ok()
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header(ContentType::json())
+        .body(PageBody {
+            json: json.into(),
+            _read: read,
+        }))
+}
+
+fn too_many_reads(max: usize) -> ApiError {
+    let detail = format!(
+        "this broker reads its limit of {max} pages of history (limits.history_reads) at once; try again"
+    );
+    Problem::new(503, "too-many-reads", "Too many reads", detail).into()
+}
+
+fn query_of(run_id: RunId, pairs: &Pairs, log_level: LogLevel) -> Result<HistoryQuery, ApiError> {
+    if pairs.get("backend").map(parse_backend).transpose()? == Some(BackendChoice::Kubectl) {
+        let detail = "kubectl has no history here; its stream begins with all that the pods' logs hold: use /stream/kubectl";
+        return Err(Problem::new(404, "no-history", "No history", detail).into());
+    }
+    let from = match (cursor(pairs, "after")?, cursor(pairs, "before")?) {
+        (None, None) => HistoryFrom::Oldest,
+        (Some(cursor), None) => HistoryFrom::After(cursor),
+        (None, Some(cursor)) => HistoryFrom::Before(cursor),
+        (Some(_), Some(before)) => {
+            let allowed = "given together with after; a page has one edge";
+            return Err(ApiError::bad_query("before", &before.to_string(), allowed));
+        }
+    };
+    Ok(HistoryQuery {
+        run_id,
+        from,
+        limit: pairs.page_size("limit")?,
+        filter: filter(pairs, log_level)?,
+    })
+}
+
+fn cursor(pairs: &Pairs, key: &'static str) -> Result<Option<Cursor>, ApiError> {
+    let parse = |text: &str| {
+        text.parse()
+            .map_err(|_| ApiError::bad_query(key, text, CURSOR_ALLOWED))
+    };
+    pairs.get(key).map(parse).transpose()
+}
+
+impl From<HistoryPage> for HistoryJson {
+    fn from(page: HistoryPage) -> Self {
+        Self {
+            events: page
+                .events
+                .into_iter()
+                .map(HistoryEventJson::from)
+                .collect(),
+            next: page.next,
+            previous: page.previous,
+            gap: page.gap.map(raw),
+        }
+    }
+}
+
+impl From<HistoryEvent> for HistoryEventJson {
+    fn from(event: HistoryEvent) -> Self {
+        Self {
+            event: event.event,
+            id: event.id.map(|id| id.to_string()),
+            data: raw(event.data),
+        }
+    }
+}
+
+fn raw(json: String) -> Box<RawValue> {
+    RawValue::from_string(json).expect("the data of a frame is JSON")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ID: &str = "1795464000123-7-1795464000123456";
+
+    fn parse(query: &str) -> Result<HistoryQuery, String> {
+        let run_id = RunId::parse("42").expect("valid");
+        query_of(run_id, &Pairs::parse(query), LogLevel::Info).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_page_has_at_most_one_edge() {
+        let cursor: Cursor = ID.parse().expect("an id");
+        for (query, from) in [
+            ("", HistoryFrom::Oldest),
+            ("after=&before=&backend=redis", HistoryFrom::Oldest),
+            (&format!("after={ID}"), HistoryFrom::After(cursor.clone())),
+            (&format!("before={ID}"), HistoryFrom::Before(cursor)),
+        ] {
+            let parsed = parse(query).expect("valid");
+            assert_eq!((parsed.from, parsed.limit), (from, 100));
+        }
+    }
+
+    #[test]
+    fn bad_values_are_named() {
+        let both = format!("after={ID}&before={ID}");
+        for (query, part) in [
+            ("after=x", "\"after\" cannot be \"x\""),
+            ("before=1-2", "\"before\" cannot be \"1-2\""),
+            (both.as_str(), "together with after"),
+            ("limit=0", "1 to 1000"),
+            ("limit=1001", "1 to 1000"),
+            ("kinds=x", "output, status and log"),
+            ("backend=kubectl", "no-history"),
+            ("backend=files", "redis, kubectl or auto"),
+        ] {
+            let error = parse(query).expect_err(query);
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
