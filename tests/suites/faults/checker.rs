@@ -39,7 +39,7 @@ pub(crate) fn check(truth: &Truth<'_>, kinds: Kinds, seen: &[Seen]) -> Result<Ta
         truth,
         kinds,
         place: Place::Fresh(From::Start),
-        cursor: None,
+        is_new: true,
         gaps: Vec::new(),
         sent: HashSet::new(),
         numbers: HashSet::new(),
@@ -74,7 +74,8 @@ struct Walk<'a> {
     truth: &'a Truth<'a>,
     kinds: Kinds,
     place: Place,
-    cursor: Option<Id>,
+    /// It has had no durable event since it began without a cursor.
+    is_new: bool,
     /// Told since `place`, on this stream.
     gaps: Vec<Gap>,
     sent: HashSet<Durable>,
@@ -113,7 +114,6 @@ impl Walk<'_> {
                 {
                     self.place = Place::At(id);
                 }
-                self.cursor = Some(*id);
                 Ok(())
             }
             Seen::Event { n, id } => self.event(*n, *id),
@@ -127,6 +127,7 @@ impl Walk<'_> {
         self.tally.streams += 1;
         let Some(id) = cursor else {
             self.place = Place::Fresh(from);
+            self.is_new = true;
             self.gaps.clear();
             self.plain = PlainWalk {
                 next: due_from,
@@ -211,7 +212,6 @@ impl Walk<'_> {
             }
             _ => return Err(Violation::WrongId { n, id }),
         }
-        self.cursor = Some(id);
         Ok(())
     }
 
@@ -232,6 +232,7 @@ impl Walk<'_> {
         self.settle(id, false)?;
         self.producer_gap(n, id)?;
         self.place = Place::At(id);
+        self.is_new = false;
         self.gaps.clear();
         Ok(())
     }
@@ -403,7 +404,7 @@ impl Walk<'_> {
         let Some(lost) = self.lost_by_producer(n, id) else {
             return Ok(());
         };
-        let is_due = lost > 0 && self.kinds == Kinds::ALL && matches!(self.place, Place::At(_));
+        let is_due = lost > 0 && self.kinds == Kinds::ALL && !self.is_new;
         let told = told.first().copied();
         if told.is_some_and(|told| told != lost) || (is_due && told.is_none()) {
             return Err(Violation::WrongProducerGap { n, lost, told });
