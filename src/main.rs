@@ -81,11 +81,11 @@ fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
         Command::Check => Ok(system.block_on(check::run(settings))?),
         // These two have no log: stderr is the caller's own.
         Command::Publish(args) => system.block_on(async {
-            let store = Rc::new(server::redis_store(settings)?);
+            let store = Rc::new(server::redis_store(settings));
             publish::run(settings, store, args).await
         }),
         Command::Exec(args) => system.block_on(async {
-            let store = Rc::new(server::redis_store(settings)?);
+            let store = Rc::new(server::redis_store(settings));
             exec::run(settings, store, args).await
         }),
         Command::Tail(args) => tail::run(args),

@@ -23,7 +23,7 @@ use crate::settings::Settings;
 pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let broker = Broker::start(broker_settings(settings))?;
+    let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
@@ -45,12 +45,8 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
 }
 
 /// Makes the store of whoever publishes without a broker.
-///
-/// # Errors
-/// `redis.url` cannot be understood.
-pub(crate) fn redis_store(settings: &Settings) -> anyhow::Result<RedisStore> {
-    let settings = Arc::new(broker_settings(settings));
-    RedisStore::new(settings, Arc::default()).context("redis.url cannot be used")
+pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
+    RedisStore::new(Arc::new(broker_settings(settings)), Arc::default())
 }
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::{AsyncConnectionConfig, Client, RedisError};
+use redis::RedisError;
 use tokio::sync::watch;
 
 use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
@@ -11,7 +11,8 @@ use crate::protocol::{Problem, RunId};
 use crate::settings::{KubectlSettings, RedisSettings};
 
 /// Connects as the broker would, logs in, sends `PING` and returns how long
-/// that took.
+/// that took: to the one server, the master Sentinels name, or each master of a
+/// Cluster.
 ///
 /// # Errors
 ///
@@ -19,15 +20,7 @@ use crate::settings::{KubectlSettings, RedisSettings};
 /// `redis.connect_timeout`, is refused, or has no answer within
 /// `redis.command_timeout`.
 pub async fn redis(settings: &RedisSettings) -> Result<Duration, RedisError> {
-    let begin = Instant::now();
-    let config = AsyncConnectionConfig::new()
-        .set_connection_timeout(Some(settings.connect_timeout))
-        .set_response_timeout(Some(settings.command_timeout));
-    let mut connection = Client::open(&settings.url)?
-        .get_multiplexed_async_connection_with_config(&config)
-        .await?;
-    redis::cmd("PING").exec_async(&mut connection).await?;
-    Ok(begin.elapsed())
+    crate::redis::ping(settings).await
 }
 
 /// Lists the pods of a run that does not exist, as the broker lists those of

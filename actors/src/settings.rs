@@ -11,15 +11,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod redis_place;
 mod redis_url;
 
+pub use redis_place::{RedisPlace, SentinelPlace};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
 /// `[redis]`: where events come from and how a dead link is noticed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RedisSettings {
-    /// `redis://[user:password@]host:port/db`, or `unix:///path`.
+    /// Where Redis is, and of which kind.
     pub url: RedisUrl,
     /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
     pub channel_prefix: String,

@@ -27,7 +27,7 @@ fn state(change: impl FnOnce(&mut BrokerSettings)) -> Data<HttpState> {
     settings.limits.max_body_bytes = bytesize::ByteSize::b(300);
     settings.limits.max_event_bytes = bytesize::ByteSize::b(100);
     change(&mut settings);
-    let broker = Broker::start(settings).expect("the broker starts");
+    let broker = Broker::start(settings);
     let http = HttpSettings {
         allowed_origins: vec![ORIGIN.to_owned()],
         metrics_enabled: true,

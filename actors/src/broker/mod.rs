@@ -57,15 +57,12 @@ impl std::fmt::Debug for Broker {
 impl Broker {
     /// Starts the actors: the core arbiter's thread with the subscriber, the
     /// hubs and the heartbeat, and one for kubectl.
-    ///
-    /// # Errors
-    /// When `settings.redis.url` cannot be understood.
-    pub fn start(settings: BrokerSettings) -> anyhow::Result<Self> {
+    pub fn start(settings: BrokerSettings) -> Self {
         let shared = BrokerShared::new(settings);
-        shared.start_store()?;
+        shared.start_store();
         shared.watch_kubectl();
         shared.core.spawn(keep_clock(Arc::clone(&shared)));
-        Ok(Self { shared })
+        Self { shared }
     }
 
     /// The settings it was started with.

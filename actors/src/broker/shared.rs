@@ -23,7 +23,7 @@ use crate::kubectl::{
 use crate::memory_store::MemoryStore;
 use crate::metrics::{EventResult, Family, Metrics};
 use crate::protocol::{BackendKind, DurableId, Problem, RunId, Timestamp};
-use crate::redis::{RedisLink, RedisStore, RedisSubscriber};
+use crate::redis::{RedisLink, RedisStore, RedisSubscriber, Resubscribe};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
@@ -166,10 +166,10 @@ impl BrokerShared {
     // ---- Redis -------------------------------------------------------------
 
     /// Opens the store, and the subscription if it is Redis.
-    pub(crate) fn start_store(self: &Arc<Self>) -> anyhow::Result<()> {
+    pub(crate) fn start_store(self: &Arc<Self>) {
         let store: Arc<dyn RunStore> = match self.settings.backend() {
             BackendKind::Redis => {
-                let store = self.redis_store()?;
+                let store = self.redis_store();
                 self.start_subscriber(store.clone());
                 Arc::new(store)
             }
@@ -181,7 +181,6 @@ impl BrokerShared {
         let checker =
             Supervisor::start_in_arbiter(&self.core, move |_| PositionChecker::new(shared));
         let _ = self.checker.set(checker);
-        Ok(())
     }
 
     /// Starts a store in memory that hands what it accepts to hubs.
@@ -279,10 +278,9 @@ impl BrokerShared {
         }
     }
 
-    fn redis_store(&self) -> redis::RedisResult<RedisStore> {
+    fn redis_store(&self) -> RedisStore {
         let (settings, metrics) = (Arc::clone(&self.settings), Arc::clone(&self.metrics));
-        let store = RedisStore::new(settings, metrics)?;
-        Ok(store.with_link(Arc::clone(&self.redis)))
+        RedisStore::new(settings, metrics).with_link(Arc::clone(&self.redis))
     }
 
     fn start_subscriber(self: &Arc<Self>, store: RedisStore) {
@@ -304,10 +302,16 @@ impl BrokerShared {
             error!("the subscriber died and is replaced");
             self.metrics.actor_restarts.inc();
             self.redis.set_down("the subscriber died".to_owned());
-            match self.redis_store() {
-                Ok(store) => self.start_subscriber(store),
-                Err(error) => error!(%error, "no new subscriber"),
-            }
+            self.start_subscriber(self.redis_store());
+        }
+    }
+
+    /// Has the subscription made anew, at another place if there is one: it
+    /// looks well, but does not bring what was published.
+    pub(crate) fn resubscribe(&self) {
+        if let Some(subscriber) = lock(&self.subscriber).as_ref() {
+            // Refused: a mailbox as full as that has been asked already.
+            let _ = subscriber.try_send(Resubscribe);
         }
     }
 

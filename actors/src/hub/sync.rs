@@ -247,6 +247,7 @@ impl RunHub {
             // The subscription looked well and brought less than there is.
             warn!(run_id = %self.run_id, "events did not arrive live, reading them");
             self.shared.metrics.redis.positions_off.inc();
+            self.shared.resubscribe();
         }
     }
 

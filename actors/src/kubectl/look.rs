@@ -183,7 +183,7 @@ mod tests {
                 "pod p is Pending: c ImagePullBackOff",
             ),
             (
-                json!({"phase": "Running", "containerStatuses": container(waits("CrashLoopBackOff"), error.clone())}),
+                json!({"phase": "Running", "containerStatuses": container(waits("CrashLoopBackOff"), error)}),
                 "pod p is Running: c CrashLoopBackOff, last exit code 1",
             ),
             (

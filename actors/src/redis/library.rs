@@ -4,11 +4,12 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering::Relaxed};
 
+use futures_util::future::join_all;
 use redis::{Cmd, RedisError, RedisResult, Script, ServerErrorKind, Value};
 use tokio::time::Instant;
 use tracing::info;
 
-use super::connection::Connection;
+use super::connection::{Connection, Master};
 
 /// The library; see the head of the file for its calls.
 const SOURCE: &str = include_str!("runcast.lua");
@@ -68,6 +69,8 @@ impl Refusal {
 #[derive(Debug, Default)]
 pub(super) struct Library {
     way: AtomicU8,
+    /// A call was answered, and nothing spoke against it since.
+    answered: AtomicBool,
     /// Redis has no `EVAL_RO` (before 7.0), or forbids it.
     without_read_only: AtomicBool,
 }
@@ -80,7 +83,23 @@ impl Library {
     /// Looks anew before the next call: it may be another Redis.
     pub(super) fn forget(&self) {
         self.way.store(UNKNOWN, Relaxed);
+        self.answered.store(false, Relaxed);
         self.without_read_only.store(false, Relaxed);
+    }
+
+    /// Notes whether the last call was answered.
+    pub(super) fn note_answered(&self, answered: bool) {
+        self.answered.store(answered, Relaxed);
+    }
+
+    /// How many calls in order may be sent together. Where our Lua may not be
+    /// loaded, only one: another client may load it between two of them, and
+    /// the second would be accepted without the first.
+    pub(super) fn calls_together(&self) -> usize {
+        match self.answered.load(Relaxed) {
+            true => usize::MAX,
+            false => 1,
+        }
     }
 
     /// Returns the form to call by. Looks which there is, and loads the
@@ -126,7 +145,7 @@ impl Library {
                 self.way.store(SCRIPTS, Relaxed);
                 Ok(Some(Form::Hash))
             }
-            (Refusal::ScriptMissing, Form::Hash) => Ok(Some(Form::Source)),
+            (Refusal::ScriptMissing, Form::Hash | Form::Source) => Ok(Some(Form::Source)),
             (Refusal::CommandDenied, form) if entry == Entry::Read => {
                 let first = !self.without_read_only.swap(true, Relaxed);
                 Ok(first.then_some(form))
@@ -181,12 +200,36 @@ impl CallScript {
     }
 }
 
-/// Loads the functions, unless Redis has them or newer ones; says whether it
-/// has them now.
+/// Loads the functions into every server that takes writes; says whether all of
+/// them have them now. One that cannot be reached is left for later: a call to
+/// it will miss the function.
 async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisResult<bool> {
+    let masters = connection.masters(deadline).await?;
+    let outcomes = join_all(masters.iter().map(ensure_functions_at)).await;
+    let mut reached = false;
+    let mut has_functions = true;
+    let mut last_error = None;
+    for outcome in outcomes {
+        match outcome {
+            Ok(has) => {
+                reached = true;
+                has_functions &= has;
+            }
+            Err(error) => last_error = Some(error),
+        }
+    }
+    match last_error {
+        Some(error) if !reached => Err(error),
+        _ => Ok(has_functions),
+    }
+}
+
+/// Loads the functions, unless the server has them or newer ones; says whether
+/// it has them now.
+async fn ensure_functions_at(master: &Master) -> RedisResult<bool> {
     let mut ask = redis::cmd("FCALL_RO");
     ask.arg("runcast_version").arg(0);
-    let known = match connection.query(&ask, deadline).await {
+    let known = match master.query(ask).await {
         Ok(Value::Int(version)) if version >= VERSION => return Ok(true),
         Ok(_) => true,
         Err(error) if Refusal::of(&error).is_some() => false,
@@ -198,7 +241,7 @@ async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisRe
         load.arg("REPLACE");
     }
     load.arg(SOURCE);
-    match connection.query(&load, deadline).await {
+    match master.query::<Value>(load).await {
         Ok(_) => info!(version = VERSION, "runcast_publish loaded"),
         // Another broker was quicker.
         Err(error) if error.to_string().contains("already exists") => {}

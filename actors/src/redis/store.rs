@@ -1,14 +1,13 @@
 //! [`RedisStore`]: a stream per run, appended to and read by our Lua.
 
+use std::ops::Range;
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
-use redis::{Cmd, Pipeline, RedisError, RedisResult, Value};
-use tokio::time::Instant;
+use redis::{Cmd, RedisError, RedisResult, Value};
 use tracing::warn;
 
 use super::RedisLink;
-use super::connection::Connection;
+use super::connection::{Connection, Repeat};
 use super::library::{Entry, Form, Library, Refusal};
 use super::page::{read_page, read_position};
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
@@ -27,7 +26,7 @@ const SEQ_MAX: u64 = (1 << 53) - 1;
 /// Attempts at a call: a function that is gone, then a script that is.
 const ATTEMPTS_MAX: usize = 4;
 
-/// Appends over one managed connection and reads over another, so that a long
+/// Appends over connections of its own and reads over others, so that a long
 /// batch delays neither a reader nor what the subscription brings. Cheap to
 /// clone.
 #[derive(Clone)]
@@ -44,19 +43,16 @@ pub struct RedisStore {
 
 impl RedisStore {
     /// Makes a store that connects when it is first used.
-    ///
-    /// # Errors
-    /// When the URL of `settings.redis` cannot be understood.
-    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> RedisResult<Self> {
-        Ok(Self {
-            appends: Connection::new(&settings.redis)?,
-            reads: Connection::new(&settings.redis)?,
+    pub fn new(settings: Arc<BrokerSettings>, metrics: Arc<Metrics>) -> Self {
+        Self {
+            appends: Connection::new(&settings.redis),
+            reads: Connection::new(&settings.redis),
             append_library: Arc::default(),
             read_library: Arc::default(),
             link: None,
             settings,
             metrics,
-        })
+        }
     }
 
     /// Lets publishes be refused at once while `link` is down.
@@ -113,66 +109,66 @@ impl RedisStore {
         run_id: &RunId,
         batch: &AppendBatch,
     ) -> Vec<RedisResult<PublishResult>> {
-        let deadline = self.appends.deadline();
-        let mut results = Vec::new();
-        let mut form = self.append_library.form(&self.appends, deadline).await;
-        for _ in 0..ATTEMPTS_MAX {
-            let answers = match form {
-                Ok(form) => {
-                    let calls = self.publish_calls(run_id, batch, results.len(), form);
-                    self.appends.pipeline(calls, deadline).await
-                }
-                Err(ref error) => Err(error.clone()),
-            };
-            match answers {
-                Ok(answers) => results.extend(answers.into_iter().map(read_published)),
-                Err(error) => {
-                    let failed = batch.events.len() - results.len();
-                    results.extend(vec![error; failed].into_iter().map(Err));
-                }
+        let (library, deadline) = (&self.append_library, self.appends.deadline());
+        let count = batch.events.len();
+        // A producer's number tells a second time from another event; to begin
+        // a run anew a second time is another thing again.
+        let repeat = match batch.producer.is_some() && !batch.restart {
+            true => Repeat::Allowed,
+            false => Repeat::Refused,
+        };
+        let mut results = Vec::with_capacity(count);
+        let mut form = match library.form(&self.appends, deadline).await {
+            Ok(form) => form,
+            Err(error) => return vec![error; count].into_iter().map(Err).collect(),
+        };
+        let mut attempts = 0;
+        while results.len() < count {
+            let begin = results.len();
+            let end = begin.saturating_add(library.calls_together()).min(count);
+            let calls = self.publish_calls(run_id, batch, begin..end, form);
+            let answering = self.appends.pipeline(run_id, calls, repeat, deadline);
+            results.extend(answering.await.into_iter().map(read_published));
+            library.note_answered(results[begin..].iter().all(Result::is_ok));
+            let refused = refused_tail(&results[begin..]);
+            attempts += usize::from(refused.is_some());
+            if let Some((begun, refusal)) = refused
+                && attempts < ATTEMPTS_MAX
+                && let Ok(Some(next)) = library
+                    .next_form(Entry::Publish, form, refusal, &self.appends, deadline)
+                    .await
+            {
+                form = next;
+                results.truncate(begin + begun);
+            } else if let Some(Err(error)) = results.last() {
+                // What follows an event that failed is not tried before it.
+                let error = error.clone();
+                results.resize_with(count, || Err(error.clone()));
             }
-            // What Redis did not even begin is tried again, unless it accepted
-            // an event after it: order is worth more.
-            let Some((begun, refusal)) = refused_tail(&results) else {
-                break;
-            };
-            let Ok(refused) = form else { break };
-            let next = self.append_library.next_form(
-                Entry::Publish,
-                refused,
-                refusal,
-                &self.appends,
-                deadline,
-            );
-            form = match next.await {
-                Ok(Some(form)) => Ok(form),
-                Ok(None) => break,
-                Err(error) => Err(error),
-            };
-            results.truncate(begun);
         }
         results
     }
 
-    /// The calls for the events of `batch` from `begin` on.
+    /// The calls for some events of `batch`.
     fn publish_calls(
         &self,
         run_id: &RunId,
         batch: &AppendBatch,
-        begin: usize,
+        part: Range<usize>,
         form: Form,
-    ) -> Pipeline {
+    ) -> Vec<Cmd> {
         let keys = self.keys(run_id);
         let options = PublishOptions::new(&self.settings);
         // One that is refused for its size begins nothing.
         let bytes_max = self.settings.limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
         let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
-        let mut pipe = Pipeline::with_capacity(batch.events.len() - begin);
-        for (index, event) in batch.events.iter().enumerate().skip(begin) {
+        let mut calls = Vec::with_capacity(part.len());
+        for index in part.clone() {
+            let event = &batch.events[index];
             // One that brings the source along serves for all after it.
             let form = match form {
-                Form::Source if index > begin => Form::Hash,
+                Form::Source if index > part.start => Form::Hash,
                 form => form,
             };
             let mut call = self.append_library.command(Entry::Publish, form, &keys);
@@ -189,9 +185,9 @@ impl RedisStore {
                 call.arg("PRODUCER").arg(&producer.id);
                 call.arg(producer.epoch).arg(seq);
             }
-            pipe.add_command(call);
+            calls.push(call);
         }
-        pipe
+        calls
     }
 
     // ---- reads -------------------------------------------------------------
@@ -211,7 +207,8 @@ impl RedisStore {
                 .arg(seq.min(SEQ_MAX))
                 .arg(query.events_max.max(1))
                 .arg(query.bytes_max);
-            let error = match self.reads.query(&call, deadline).await {
+            let answering = self.reads.query(run_id, call, Repeat::Allowed, deadline);
+            let error = match answering.await {
                 Ok(answer) => return Ok(read_page(answer)?),
                 Err(error) => error,
             };
@@ -226,29 +223,25 @@ impl RedisStore {
         }
     }
 
-    /// Each run's call is its own, since on a cluster their keys lie apart;
-    /// the connection sends together what is asked together.
     async fn read_positions(&self, run_ids: &[RunId]) -> RedisResult<Vec<Option<DurableId>>> {
         let mut positions = Vec::with_capacity(run_ids.len());
         for chunk in run_ids.chunks(POSITIONS_AT_ONCE) {
             let deadline = self.reads.deadline();
-            let asked = chunk
+            let calls = chunk
                 .iter()
-                .map(|run_id| self.read_position(run_id, deadline));
-            positions.extend(try_join_all(asked).await?);
+                .map(|run_id| (run_id, self.position_call(run_id)));
+            for answer in self.reads.read_each(calls, deadline).await {
+                positions.push(read_position(answer?)?);
+            }
         }
         Ok(positions)
     }
 
-    async fn read_position(
-        &self,
-        run_id: &RunId,
-        deadline: Instant,
-    ) -> RedisResult<Option<DurableId>> {
+    fn position_call(&self, run_id: &RunId) -> Cmd {
         let [_, meta] = self.keys(run_id);
         let mut call = redis::cmd("HMGET");
         call.arg(meta).arg("e").arg("s").arg("u");
-        Ok(read_position(self.reads.query(&call, deadline).await?)?)
+        call
     }
 }
 
@@ -315,7 +308,9 @@ impl PublishOptions {
     }
 }
 
-/// Finds the events at the end of a batch that Redis did not even begin.
+/// Finds the events at the end of a pipeline that Redis did not even begin.
+/// One that it refused before others it accepted stays refused: order is worth
+/// more.
 fn refused_tail(results: &[RedisResult<PublishResult>]) -> Option<(usize, Refusal)> {
     let refusal = |result: &RedisResult<PublishResult>| Refusal::of(result.as_ref().err()?);
     let last = refusal(results.last()?)?;
@@ -361,8 +356,9 @@ fn failed(what: &str, error: &RedisError) -> StoreError {
 
 /// What others are told of a failure: no address, no credentials.
 fn in_short(error: &RedisError) -> String {
+    let what = error.code().unwrap_or_else(|| error.category());
     match error.detail() {
-        Some(detail) => format!("{}: {detail}", error.category()),
-        None => error.category().to_owned(),
+        Some(detail) => format!("{what}: {detail}"),
+        None => what.to_owned(),
     }
 }

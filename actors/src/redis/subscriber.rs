@@ -7,19 +7,17 @@ use std::time::{Duration, Instant};
 use actix::fut::wrap_future;
 use actix::prelude::*;
 use bytes::Bytes;
-use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tracing::{debug, error, info, warn};
 
+use super::node::backoff;
 use super::push_queue::{Push, PushQueue, Turn};
-use super::{RedisLink, RedisStore, client};
+use super::subscription::{Finder, Subscription, Watch};
+use super::{RedisLink, RedisStore};
 use crate::broker::BrokerShared;
 use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Refused, Registry};
 use crate::metrics::{EventResult, RejectReason};
 use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
-
-/// First pause before a new attempt to connect.
-const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
 
 /// How long an outage lasts before it is told while it lasts.
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
@@ -30,6 +28,18 @@ const PROBE_PREFIX: &str = "_probe:";
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
 
+/// With every so manieth probe Sentinels are asked who is master.
+const PROBES_PER_SENTINEL_CHECK: u32 = 5;
+
+/// Least age of a subscription that is made anew because somebody asks for it.
+const RESUBSCRIBE_MIN_AGE: Duration = Duration::from_secs(30);
+
+/// Asks for a new subscription, at another place if there is one: this one
+/// looks well, but does not bring what was published.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct Resubscribe;
+
 /// Owns the subscription: one RESP3 connection, `PSUBSCRIBE <prefix>*`, and
 /// nothing on it but our own probes.
 ///
@@ -37,14 +47,24 @@ const PROBE_MISSES_MAX: u32 = 2;
 /// messages a turn, sends one [`Arrived`] per hub and turn with `try_send`.
 /// When the connection ends or two probes are not echoed it connects anew: at
 /// once, then after 20 ms, then twice as long each time up to
-/// `redis.reconnect_max_delay`, jittered, until a probe comes back. Every hub is told [`Disconnected`]
-/// when it is subscribed again, and once before if that takes long.
+/// `redis.reconnect_max_delay`, jittered, until a probe comes back. Every hub is
+/// told [`Disconnected`] when it is subscribed again, and once before if that
+/// takes long. Where that is, [`Finder`] knows; a server that turns out to be
+/// the wrong one (a master that was demoted, a node cut off from its Cluster) is
+/// left likewise.
 pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
     link: Arc<RedisLink>,
     /// Told after each subscription: Redis may have forgotten its functions.
     store: RedisStore,
+    finder: Finder,
     connection: Option<MultiplexedConnection>,
+    subscribed_at: Instant,
+    watch: Watch,
+    /// A look at whether the server is still the right one, under way.
+    is_watching: bool,
+    /// Counts such looks.
+    looks: u32,
     /// Attempts to connect since a probe last came back.
     attempts: u32,
     probe: Probe,
@@ -71,11 +91,17 @@ impl RedisSubscriber {
         // `run:*` delivers it, and `_probe` is no valid run id.
         let prefix = &shared.settings.redis.channel_prefix;
         let channel = format!("{prefix}{PROBE_PREFIX}{:016x}", fastrand::u64(..));
+        let finder = Finder::new(shared.settings.redis.url.place());
         Self {
             shared,
             link,
             store,
+            finder,
             connection: None,
+            subscribed_at: Instant::now(),
+            watch: Watch::None,
+            is_watching: false,
+            looks: 0,
             attempts: 0,
             probe: Probe {
                 channel,
@@ -101,37 +127,15 @@ impl RedisSubscriber {
             settings.queue_bytes.as_u64() as usize,
         );
         let receiver = Arc::clone(&queue);
-        let attempt = async move {
-            let config = AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(settings.connect_timeout))
-                .set_response_timeout(Some(settings.command_timeout))
-                // A closure, not a channel: it costs half as much a message.
-                .set_push_sender(move |info| {
-                    queue.push(info);
-                    Ok::<(), std::convert::Infallible>(())
-                });
-            let connecting = async {
-                let mut connection = client(&settings)?
-                    .get_multiplexed_async_connection_with_config(&config)
-                    .await?;
-                // Answered by Redis' own confirmation.
-                connection
-                    .psubscribe(format!("{}*", settings.channel_prefix))
-                    .await?;
-                Ok::<_, redis::RedisError>(connection)
-            };
-            tokio::time::timeout(settings.connect_timeout, connecting)
-                .await
-                .map_err(|_| "no answer in time".to_owned())?
-                .map_err(|error| error.to_string())
-        };
+        let candidate = self.finder.next(self.attempts as usize - 1);
+        let attempt = async move { candidate.subscribe(&settings, queue).await };
         ctx.spawn(wrap_future(attempt).map(
-            move |result: Result<MultiplexedConnection, String>, actor: &mut Self, ctx| {
+            move |result: Result<Subscription, String>, actor: &mut Self, ctx| {
                 if actor.generation != generation {
                     return;
                 }
                 match result {
-                    Ok(connection) => actor.subscribed(connection, receiver, ctx),
+                    Ok(subscription) => actor.subscribed(subscription, receiver, ctx),
                     Err(error) => actor.failed(error, ctx),
                 }
             },
@@ -140,11 +144,21 @@ impl RedisSubscriber {
 
     fn subscribed(
         &mut self,
-        connection: MultiplexedConnection,
+        subscription: Subscription,
         queue: Arc<PushQueue>,
         ctx: &mut Context<Self>,
     ) {
+        let Subscription {
+            connection,
+            address,
+            nodes,
+            watch,
+        } = subscription;
+        self.finder.learn(&nodes);
         self.connection = Some(connection);
+        self.subscribed_at = Instant::now();
+        self.watch = watch;
+        self.is_watching = false;
         self.probe.sent_at = None;
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
@@ -160,6 +174,7 @@ impl RedisSubscriber {
         self.link.set_up();
         self.shared.check_positions();
         info!(
+            address,
             pattern = format!("{}*", self.shared.settings.redis.channel_prefix),
             "subscribed to Redis"
         );
@@ -182,12 +197,8 @@ impl RedisSubscriber {
         let Some(attempts) = self.attempts.checked_sub(1) else {
             return self.connect(ctx);
         };
-        let delay = RECONNECT_MIN_DELAY
-            .saturating_mul(1 << attempts.min(16))
-            .min(self.shared.settings.redis.reconnect_max_delay);
-        // Between half and all of it, so that brokers do not come together.
-        let delay = delay.mul_f64(0.5 + fastrand::f64() / 2.0);
-        ctx.run_later(delay, Self::connect);
+        let max = self.shared.settings.redis.reconnect_max_delay;
+        ctx.run_later(backoff(attempts, max), Self::connect);
     }
 
     /// The subscription is gone: whatever is published now is missed. All runs
@@ -230,6 +241,32 @@ impl RedisSubscriber {
             }
         }
         self.send_probe(ctx);
+        self.watch(ctx);
+    }
+
+    /// Looks whether the server is still the right one: a master that was
+    /// demoted, or a node cut off from its Cluster, echoes as well as ever.
+    fn watch(&mut self, ctx: &mut Context<Self>) {
+        let Some(connection) = self.connection.clone() else {
+            return;
+        };
+        if std::mem::replace(&mut self.is_watching, true) {
+            return;
+        }
+        self.looks = self.looks.wrapping_add(1);
+        let asks_others = self.looks.is_multiple_of(PROBES_PER_SENTINEL_CHECK);
+        let (watch, generation) = (self.watch.clone(), self.generation);
+        let look = async move { watch.objection(connection, asks_others).await };
+        ctx.spawn(wrap_future(look).map(
+            move |objection, actor: &mut Self, ctx: &mut Context<Self>| {
+                if actor.generation == generation {
+                    actor.is_watching = false;
+                    if let Some(objection) = objection {
+                        actor.lost(&objection, ctx);
+                    }
+                }
+            },
+        ));
     }
 
     /// Publishes on the subscription's own connection: only so does the echo
@@ -471,6 +508,17 @@ impl Actor for RedisSubscriber {
     fn started(&mut self, ctx: &mut Self::Context) {
         self.connect(ctx);
         ctx.run_interval(self.shared.settings.redis.probe_interval, Self::probe);
+    }
+}
+
+impl Handler<Resubscribe> for RedisSubscriber {
+    type Result = ();
+
+    fn handle(&mut self, _: Resubscribe, ctx: &mut Self::Context) {
+        // Many hubs may find out together.
+        if self.subscribed_at.elapsed() >= RESUBSCRIBE_MIN_AGE {
+            self.lost("it did not bring what was published", ctx);
+        }
     }
 }
 

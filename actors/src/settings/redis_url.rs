@@ -3,15 +3,21 @@
 use std::fmt;
 use std::str::FromStr;
 
-use redis::{ConnectionInfo, IntoConnectionInfo, RedisResult};
 use serde::{Deserialize, Serialize, Serializer};
 
-/// A URL that the Redis client can open:
-/// `redis://[user:password@]host[:port][/db]` or `unix:///path`.
+use super::RedisPlace;
+
+/// Where Redis is:
+///
+/// ```text
+/// redis://[user:password@]host[:port][/db]
+/// unix:///path
+/// redis+sentinel://[user:password@]host[:port],…/<master name>[/db][?sentinel_password=…]
+/// redis+cluster://[user:password@]host[:port],…
+/// ```
 ///
 /// `Debug`, `Display` and `Serialize` hide the credentials; only
-/// [`as_str`](Self::as_str) and the conversion into [`ConnectionInfo`] know
-/// them.
+/// [`as_str`](Self::as_str) and [`place`](Self::place) know them.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct RedisUrl(String);
@@ -19,7 +25,10 @@ pub struct RedisUrl(String);
 /// A text that is no usable [`RedisUrl`]; does not repeat it, since it may hold
 /// a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("must be redis://[user:password@]host[:port][/db] or unix:///path ({0})")]
+#[error(
+    "must be redis://[user:password@]host[:port][/db], unix:///path, \
+     redis+sentinel://host,…/<master name> or redis+cluster://host,… ({0})"
+)]
 pub struct BadRedisUrl(String);
 
 impl RedisUrl {
@@ -48,8 +57,9 @@ impl RedisUrl {
         }
     }
 
-    fn connection_info(&self) -> RedisResult<ConnectionInfo> {
-        self.0.as_str().into_connection_info()
+    /// Returns the servers it names.
+    pub fn place(&self) -> RedisPlace {
+        RedisPlace::parse(&self.0).expect("checked when it was made")
     }
 }
 
@@ -57,11 +67,8 @@ impl FromStr for RedisUrl {
     type Err = BadRedisUrl;
 
     fn from_str(text: &str) -> Result<Self, BadRedisUrl> {
-        let url = Self(text.to_owned());
-        match url.connection_info() {
-            Ok(_) => Ok(url),
-            Err(error) => Err(BadRedisUrl(error.to_string())),
-        }
+        RedisPlace::parse(text).map_err(BadRedisUrl)?;
+        Ok(Self(text.to_owned()))
     }
 }
 
@@ -70,12 +77,6 @@ impl TryFrom<String> for RedisUrl {
 
     fn try_from(text: String) -> Result<Self, BadRedisUrl> {
         text.parse()
-    }
-}
-
-impl IntoConnectionInfo for &RedisUrl {
-    fn into_connection_info(self) -> RedisResult<ConnectionInfo> {
-        self.connection_info()
     }
 }
 
@@ -113,6 +114,14 @@ mod tests {
             ("redis://:s3cret@h", "redis://***@h"),
             ("redis://h:1/?protocol=resp3", "redis://h:1/?***"),
             ("unix:///tmp/r.sock?pass=s3cret", "unix:///tmp/r.sock?***"),
+            (
+                "redis+sentinel://u:s3cret@a:1,b/m/2?sentinel_password=s3cret",
+                "redis+sentinel://***@a:1,b/m/2?***",
+            ),
+            (
+                "redis+cluster://:s3cret@a:1,b:2",
+                "redis+cluster://***@a:1,b:2",
+            ),
         ] {
             let parsed: RedisUrl = url.parse().expect("a good URL");
             assert_eq!(parsed.to_string(), shown);
@@ -136,6 +145,12 @@ mod tests {
             "redis://user:s3cret@h/notanumber",
             "user:s3cret://x@h",
             "redis://h?pass=s3cret",
+            "redis+sentinel://:s3cret@h",
+            "redis+sentinel://:s3cr/et@h/m",
+            "redis+sentinel://u:s3cret@h,/m",
+            "redis+sentinel://h/m?password=s3cret",
+            "redis+cluster://:s3cret@a:1,:s3cret@b:2",
+            "redis+cluster://:s3cret@a/7",
         ] {
             assert!(!RedisUrl::redact(text).contains("s3cr"), "{text}");
             if let Err(error) = text.parse::<RedisUrl>() {
@@ -153,6 +168,17 @@ mod tests {
             "rediss://127.0.0.1",
             "redis://0.0.0.0:6379",
             "redis://h/x",
+            "redis+sentinel://h",
+            "redis+sentinel://h/",
+            "redis+sentinel:///m",
+            "redis+sentinel://h/m/x",
+            "redis+sentinel://h:x/m",
+            "redis+sentinel://h/m?user=u",
+            "redis+cluster://",
+            "redis+cluster://a,,b",
+            "redis+cluster://a/1",
+            "redis+cluster://a?x=y",
+            "rediss+cluster://a",
         ] {
             assert!(text.parse::<RedisUrl>().is_err(), "{text:?}");
         }

@@ -66,11 +66,11 @@ pub(crate) use contract_tests;
 
 // ---- what the checks are written with --------------------------------------
 
-pub(super) fn run(id: &str) -> RunId {
+pub(crate) fn run(id: &str) -> RunId {
     RunId::parse(id).expect("a run id")
 }
 
-pub(super) fn output(text: impl Into<String>) -> NewEvent {
+pub(crate) fn output(text: impl Into<String>) -> NewEvent {
     NewEvent {
         kind: EventKind::Output,
         source: "stdout".to_owned(),
@@ -78,7 +78,7 @@ pub(super) fn output(text: impl Into<String>) -> NewEvent {
     }
 }
 
-pub(super) fn status(word: &str) -> NewEvent {
+pub(crate) fn status(word: &str) -> NewEvent {
     NewEvent {
         kind: EventKind::Status,
         source: String::new(),
@@ -87,11 +87,11 @@ pub(super) fn status(word: &str) -> NewEvent {
 }
 
 /// `count` outputs: `0`, `1`, …
-pub(super) fn outputs(count: usize) -> Vec<NewEvent> {
+pub(crate) fn outputs(count: usize) -> Vec<NewEvent> {
     (0..count).map(|n| output(n.to_string())).collect()
 }
 
-pub(super) fn producer(id: &str, epoch: u64, first_seq: u64) -> Option<Producer> {
+pub(crate) fn producer(id: &str, epoch: u64, first_seq: u64) -> Option<Producer> {
     let id = id.to_owned();
     Some(Producer {
         id,
@@ -100,7 +100,7 @@ pub(super) fn producer(id: &str, epoch: u64, first_seq: u64) -> Option<Producer>
     })
 }
 
-pub(super) async fn append(
+pub(crate) async fn append(
     store: &Arc<dyn RunStore>,
     run_id: &str,
     batch: AppendBatch,
@@ -112,7 +112,7 @@ pub(super) async fn append(
 }
 
 /// Appends events that must be accepted.
-pub(super) async fn append_ok(
+pub(crate) async fn append_ok(
     store: &Arc<dyn RunStore>,
     run_id: &str,
     events: Vec<NewEvent>,
@@ -126,7 +126,7 @@ pub(super) async fn append_ok(
 }
 
 /// Appends one event of a numbered producer.
-pub(super) async fn append_by(
+pub(crate) async fn append_by(
     store: &Arc<dyn RunStore>,
     run_id: &str,
     (id, epoch, seq): (&str, u64, u64),
@@ -141,7 +141,7 @@ pub(super) async fn append_by(
 }
 
 /// Begins the run anew with one event.
-pub(super) async fn restart(store: &Arc<dyn RunStore>, run_id: &str) -> DurableId {
+pub(crate) async fn restart(store: &Arc<dyn RunStore>, run_id: &str) -> DurableId {
     let batch = AppendBatch {
         events: vec![output("anew")],
         restart: true,
@@ -151,7 +151,7 @@ pub(super) async fn restart(store: &Arc<dyn RunStore>, run_id: &str) -> DurableI
 }
 
 /// The id of an event that was accepted just now.
-pub(super) fn new_id(result: &PublishResult) -> DurableId {
+pub(crate) fn new_id(result: &PublishResult) -> DurableId {
     match result {
         Ok(Published {
             id: Some(id),
@@ -161,14 +161,14 @@ pub(super) fn new_id(result: &PublishResult) -> DurableId {
     }
 }
 
-pub(super) fn duplicate_of(id: Option<DurableId>) -> PublishResult {
+pub(crate) fn duplicate_of(id: Option<DurableId>) -> PublishResult {
     Ok(Published {
         id,
         is_duplicate: true,
     })
 }
 
-pub(super) async fn read(
+pub(crate) async fn read(
     store: &Arc<dyn RunStore>,
     run_id: &str,
     from: PageFrom,
@@ -182,12 +182,12 @@ pub(super) async fn read(
     store.read(&run(run_id), query).await.expect("it answers")
 }
 
-pub(super) async fn head(store: &Arc<dyn RunStore>, run_id: &str) -> Head {
+pub(crate) async fn head(store: &Arc<dyn RunStore>, run_id: &str) -> Head {
     let page = read(store, run_id, PageFrom::After(0), 1).await;
     page.head.expect("a run it knows")
 }
 
-pub(super) fn texts(page: &Page) -> Vec<&str> {
+pub(crate) fn texts(page: &Page) -> Vec<&str> {
     let text = |payload| std::str::from_utf8(payload).expect("UTF-8");
     page.events
         .iter()
@@ -195,6 +195,6 @@ pub(super) fn texts(page: &Page) -> Vec<&str> {
         .collect()
 }
 
-pub(super) fn is_closed(result: &PublishResult) -> bool {
+pub(crate) fn is_closed(result: &PublishResult) -> bool {
     matches!(result, Err(PublishError::Closed))
 }

@@ -1,0 +1,203 @@
+//! [`Node`]: one server and the shared connection to it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
+
+use redis::aio::MultiplexedConnection;
+use redis::io::tcp::TcpSettings;
+use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
+use redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind,
+    RedisConnectionInfo, RedisError, RedisResult,
+};
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::settings::{RedisSettings, SentinelPlace};
+
+/// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
+const USER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// First pause before a new attempt to connect.
+const RECONNECT_MIN_DELAY: Duration = Duration::from_millis(20);
+
+/// How a server is found.
+#[derive(Debug, Clone)]
+pub(super) enum Target {
+    /// By its address, or its name, looked up at each connect.
+    Fixed(ConnectionInfo),
+    /// Whoever Sentinels say is master, asked at each connect.
+    MasterOf(SentinelPlace),
+}
+
+/// One server, with a connection that all callers share: made when it is
+/// first used, made anew by the first call after it died.
+pub(super) struct Node {
+    target: Target,
+    settings: Arc<RedisSettings>,
+    /// Held while connecting, so that only one caller does.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    live: Option<Live>,
+    attempts: u32,
+    not_before: Option<Instant>,
+}
+
+/// A connection that was alive when it was handed out.
+#[derive(Clone)]
+pub(super) struct Live {
+    pub(super) connection: MultiplexedConnection,
+    is_dead: Arc<AtomicBool>,
+}
+
+impl Live {
+    /// Sees to it that nobody is given this connection any more. Calls under
+    /// way on it go on.
+    pub(super) fn discard(&self) {
+        self.is_dead.store(true, Relaxed);
+    }
+}
+
+impl Node {
+    pub(super) fn new(target: Target, settings: Arc<RedisSettings>) -> Self {
+        Self {
+            target,
+            settings,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Returns the connection, made anew if it died. After a failure the next
+    /// attempt waits: 20 ms, then twice as long each time up to
+    /// `redis.reconnect_max_delay`, varied.
+    ///
+    /// # Errors
+    /// When it cannot be made within `redis.connect_timeout`.
+    pub(super) async fn live(&self) -> RedisResult<Live> {
+        let mut state = self.state.lock().await;
+        if let Some(live) = &state.live
+            && !live.is_dead.load(Relaxed)
+        {
+            return Ok(live.clone());
+        }
+        state.live = None;
+        if let Some(instant) = state.not_before {
+            sleep_until(instant).await;
+        }
+        match self.connect().await {
+            Ok(live) => {
+                *state = State {
+                    live: Some(live.clone()),
+                    ..State::default()
+                };
+                Ok(live)
+            }
+            Err(error) => {
+                let delay = backoff(state.attempts, self.settings.reconnect_max_delay);
+                state.attempts += 1;
+                state.not_before = Some(Instant::now() + delay);
+                Err(error)
+            }
+        }
+    }
+
+    async fn connect(&self) -> RedisResult<Live> {
+        let is_dead = Arc::new(AtomicBool::new(false));
+        let flag = Arc::clone(&is_dead);
+        // Told at once when the link ends, so that no command is ever written
+        // to a dead one, which would leave its fate unknown.
+        let notice = move |push: PushInfo| {
+            if push.kind == PushKind::Disconnection {
+                flag.store(true, Relaxed);
+            }
+            Ok::<(), Infallible>(())
+        };
+        let config = config(&self.settings).set_push_sender(notice);
+        let (_, connection) = connect(&self.target, &self.settings, &config).await?;
+        Ok(Live {
+            connection,
+            is_dead,
+        })
+    }
+}
+
+/// Connects to a target, and says to whom.
+///
+/// # Errors
+/// What the client says, or no answer within `redis.connect_timeout`.
+pub(super) async fn connect(
+    target: &Target,
+    settings: &RedisSettings,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
+    let connecting = async {
+        let info = match target {
+            Target::Fixed(info) => long_lived(info.clone()),
+            Target::MasterOf(place) => master(place).await?,
+        };
+        let connection = Client::open(info.clone())?
+            .get_multiplexed_async_connection_with_config(config)
+            .await?;
+        Ok((info, connection))
+    };
+    timeout(settings.connect_timeout, connecting)
+        .await
+        .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// Asks the Sentinels for the master, all at once, and makes sure of it by the
+/// server's own `ROLE`. The first in order who knows one is believed.
+///
+/// # Errors
+/// When no Sentinel answers, or none knows a master that says it is one.
+pub(super) async fn master(place: &SentinelPlace) -> RedisResult<ConnectionInfo> {
+    let node = SentinelNodeConnectionInfo::default()
+        .set_redis_connection_info(resp3(&place.master))
+        .set_tcp_settings(tcp());
+    let client = Sentinel::build(place.sentinels.clone())?
+        .async_master_for(&place.master_name, Some(&node))
+        .await?;
+    Ok(client.get_connection_info().clone())
+}
+
+/// Timeouts of a connection.
+pub(super) fn config(settings: &RedisSettings) -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(settings.connect_timeout))
+        .set_response_timeout(Some(settings.command_timeout))
+}
+
+/// Fits a connection for a long life: RESP3, no delay, and an end if the peer
+/// acknowledges nothing for a while.
+fn long_lived(info: ConnectionInfo) -> ConnectionInfo {
+    let redis = resp3(info.redis_settings());
+    info.set_tcp_settings(tcp()).set_redis_settings(redis)
+}
+
+fn tcp() -> TcpSettings {
+    TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout(USER_TIMEOUT)
+}
+
+fn resp3(info: &RedisConnectionInfo) -> RedisConnectionInfo {
+    info.clone().set_protocol(ProtocolVersion::RESP3)
+}
+
+/// The pause after so many failures: between half and all of it, so that
+/// callers and brokers do not come together.
+pub(super) fn backoff(attempts: u32, max: Duration) -> Duration {
+    let delay = RECONNECT_MIN_DELAY
+        .saturating_mul(1 << attempts.min(16))
+        .min(max);
+    delay.mul_f64(0.5 + fastrand::f64() / 2.0)
+}
+
+pub(super) fn no_answer() -> RedisError {
+    (ErrorKind::Io, "no answer in time").into()
+}
