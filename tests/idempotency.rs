@@ -7,7 +7,8 @@ use tokio::net::TcpStream;
 
 use crate::support::broker::accepted_ids;
 use crate::support::http::{Request, Response, slug};
-use crate::support::{Broker, Redis};
+use crate::support::wait::SOON;
+use crate::support::{Broker, Redis, eventually};
 
 fn post(path: &str, key: &str, data: &str) -> Request {
     let body = json!({"kind": "output", "source": "s", "data": data}).to_string();
@@ -139,4 +140,115 @@ async fn a_client_that_vanished_in_the_middle_publishes_once() {
     let mut client = broker.follow("42/stream").await;
     assert_eq!(client.run_event().await.payload(), "\"once\"");
     assert_eq!(client.run_event().await.payload(), "\"next\"");
+}
+
+#[tokio::test]
+async fn a_key_holds_on_every_broker() {
+    let redis = Redis::start().await;
+    let settings = Broker::redis(&redis);
+    let (one, two) = (settings.start_ready().await, settings.start_ready().await);
+    let events = "/api/v1/runs/42/events";
+    let first = post(events, "k", "once").send(one.addr).await;
+    assert_eq!(first.status(), 202, "{}", first.text());
+    let again = post(events, "k", "once").send(two.addr).await;
+    assert!(is_same(&first, &again), "{}", again.text());
+    let other = post(events, "k", "another").send(two.addr).await;
+    assert_eq!(slug(&other.problem(422)), "idempotency-key-reused");
+    // The wrong post is not what the key stands for there now.
+    let again = post(events, "k", "once").send(two.addr).await;
+    assert!(is_same(&first, &again), "{}", again.text());
+
+    let request = post(events, "k2", "at once");
+    let posts = (0..20).map(|n| request.send([one.addr, two.addr][n % 2]));
+    let answers = join_all(posts).await;
+    assert_eq!(answers[0].status(), 202, "{}", answers[0].text());
+    assert!(answers.iter().all(|answer| is_same(answer, &answers[0])));
+
+    let mut publisher = redis.publisher().await;
+    let kept: i64 = publisher.command(&["XLEN", "run:{42}:stream"]).await;
+    assert_eq!(kept, 2);
+    // What was answered needs no producer's numbers any more.
+    let fields: Vec<String> = publisher.command(&["HKEYS", "run:{42}:meta"]).await;
+    assert!(
+        !fields.iter().any(|name| name.starts_with("p:")),
+        "{fields:?}"
+    );
+    let replays = two
+        .metric("runcast_http_idempotent_replays_total", &[])
+        .await;
+    assert!(replays >= 2.0);
+}
+
+/// A broker dies in the middle of a post: sent again to another, each event
+/// stands once, in order, and has its id.
+#[tokio::test]
+async fn a_post_whose_broker_was_killed_is_published_once() {
+    const EVENTS: usize = 5000;
+    let redis = Redis::start().await;
+    let settings = Broker::redis(&redis).set("redis.command_timeout", "1s");
+    let (one, two) = (settings.start_ready().await, settings.start_ready().await);
+    let lines: Vec<String> = (0..EVENTS)
+        .map(|n| json!({"kind": "output", "data": n}).to_string())
+        .collect();
+    let path = "/api/v1/runs/42/events";
+    let request = Request::post(path, "application/x-ndjson", lines.join("\n"))
+        .header("Idempotency-Key", "k");
+    let mut publisher = redis.publisher().await;
+    let begun = eventually("Redis takes the first of them", SOON, async || {
+        let mut publisher = publisher.clone();
+        let kept: usize = publisher.command(&["XLEN", "run:{42}:stream"]).await;
+        kept > 0
+    });
+    tokio::select! {
+        answer = request.try_send(one.addr) => panic!("answered too early: {answer:?}"),
+        () = begun => one.process.signal(rustix::process::Signal::KILL),
+    }
+    let answer = request.send(two.addr).await;
+    let ids = accepted_ids(&answer);
+    assert_eq!(ids.len(), EVENTS);
+    let kept: usize = publisher.command(&["XLEN", "run:{42}:stream"]).await;
+    assert_eq!(kept, EVENTS);
+    let mut seen = Vec::new();
+    let mut after = String::new();
+    loop {
+        let page = two.json(&format!("{path}?limit=1000&after={after}")).await;
+        let events = page["events"].as_array().expect("events");
+        seen.extend(events.iter().map(|event| {
+            let data = event["data"]["data"].as_u64().expect("a number");
+            let id = event["id"].as_str().expect("an id");
+            (data, id.to_owned())
+        }));
+        match page["next"].as_str() {
+            Some(next) => after = next.to_owned(),
+            None => break,
+        }
+    }
+    let expected: Vec<_> = (0..EVENTS as u64).zip(ids).collect();
+    assert_eq!(seen, expected);
+    let again = request.send(two.addr).await;
+    assert!(is_same(&answer, &again));
+}
+
+/// Redis took it or not, nobody was told: sent again it stands once.
+#[tokio::test]
+async fn a_post_that_redis_did_not_answer_is_published_once() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("redis.command_timeout", "300ms")
+        .set("redis.probe_interval", "10s")
+        .start_ready()
+        .await;
+    broker.publish("42", json!("before")).await;
+    redis.freeze();
+    let request = post("/api/v1/runs/42/events", "k", "once");
+    let refused = request.send(broker.addr).await;
+    assert_eq!(slug(&refused.problem(503)), "store-unavailable");
+    redis.thaw();
+    eventually("it is accepted", SOON, async || {
+        request.send(broker.addr).await.status() == 202
+    })
+    .await;
+    let mut publisher = redis.publisher().await;
+    let kept: i64 = publisher.command(&["XLEN", "run:{42}:stream"]).await;
+    assert_eq!(kept, 2);
 }

@@ -3,6 +3,7 @@
 
 mod support;
 
+mod agents;
 mod attacks;
 mod backends;
 mod browser;
@@ -12,6 +13,7 @@ mod dev;
 mod durable;
 mod embedded;
 mod embedded_end;
+mod examples;
 mod exec;
 mod exec_away;
 mod faults;
@@ -34,6 +36,7 @@ mod publish;
 mod redis_stream;
 mod regressions;
 mod resume;
+mod run_detail;
 mod settings;
 mod shutdown;
 mod slow_clients;

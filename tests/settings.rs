@@ -201,6 +201,46 @@ fn check_logs_in_to_redis() {
     }
 }
 
+/// It does all that a broker does, and leaves nothing behind.
+#[tokio::test]
+async fn check_names_what_redis_forbids() {
+    let redis = crate::support::Redis::start().await;
+    let mut admin = redis.publisher().await;
+    let url = format!("redis://agent:s3cret@127.0.0.1:{}", redis.port());
+    let arguments = ["check", "--redis-url", &url];
+    let environment = [("RUNCAST__KUBECTL__ENABLED", "false")];
+    let scripts = "-eval -evalsha -eval_ro -evalsha_ro";
+    for (rules, finding) in [
+        ("", "redis: ok ("),
+        // Scripts do where functions are forbidden.
+        ("-fcall -fcall_ro -function", "redis: ok ("),
+        ("-psubscribe", "cannot subscribe to run:*: "),
+        ("resetchannels &other:*", "cannot subscribe to run:*: "),
+        ("-publish", "cannot publish to the own subscription: "),
+        (
+            &format!("-fcall {scripts}"),
+            "cannot call runcast_publish: ",
+        ),
+        ("resetkeys ~other:*", "cannot call runcast_publish: "),
+        (
+            &format!("-fcall_ro {scripts}"),
+            "cannot call runcast_read: ",
+        ),
+    ] {
+        let user = "ACL SETUSER agent reset on >s3cret ~* &* +@all";
+        let words = user.split(' ').chain(rules.split_whitespace());
+        let _: String = admin.command(&words.collect::<Vec<_>>()).await;
+        let output = runcast(&arguments, &environment);
+        let text = String::from_utf8(output.stdout).expect("findings are UTF-8");
+        assert!(text.contains(finding), "{rules}: {text}");
+        let is_good = finding.starts_with("redis: ok");
+        assert_eq!(output.status.success(), is_good, "{rules}");
+        assert!(!text.contains("s3cret"), "{text}");
+    }
+    let keys: Vec<String> = admin.command(&["KEYS", "*"]).await;
+    assert_eq!(keys, Vec::<String>::new());
+}
+
 #[test]
 fn check_of_an_embedded_broker_needs_no_redis() {
     let environment = [("RUNCAST__KUBECTL__ENABLED", "false")];

@@ -3,24 +3,22 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use redis::RedisError;
 use tokio::sync::watch;
 
 use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
 use crate::protocol::{Problem, RunId};
 use crate::settings::{KubectlSettings, RedisSettings};
 
-/// Connects as the broker would, logs in, sends `PING` and returns how long
-/// that took: to the one server, the master Sentinels name, or each master of a
-/// Cluster.
+/// Does at Redis all that a broker does, once: connects to each server that
+/// takes writes, subscribes, sees a probe come back, loads the functions and
+/// calls them. Returns how long connecting and a `PING` took.
 ///
 /// # Errors
 ///
-/// What the client says when it cannot connect within
-/// `redis.connect_timeout`, is refused, or has no answer within
-/// `redis.command_timeout`.
-pub async fn redis(settings: &RedisSettings) -> Result<Duration, RedisError> {
-    crate::redis::ping(settings).await
+/// A sentence that names what cannot be done, within
+/// `redis.connect_timeout` and `redis.command_timeout`.
+pub async fn redis(settings: &RedisSettings) -> Result<Duration, String> {
+    crate::redis::check(settings).await
 }
 
 /// Lists the pods of a run that does not exist, as the broker lists those of

@@ -4,8 +4,10 @@
 //! run, and the embedded backend's, in memory. Hubs, sessions and HTTP know
 //! only this.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use futures_util::future::LocalBoxFuture;
+use futures_util::future::{LocalBoxFuture, ready};
 
 use crate::broker::{NewEvent, PublishResult};
 use crate::protocol::{DurableId, EventKind, RunId};
@@ -24,6 +26,26 @@ pub trait RunStore: Send + Sync {
     /// Reads a page of a run's history and the state of the run, both of one
     /// moment.
     fn read<'a>(&'a self, run_id: &'a RunId, query: PageQuery) -> StoreFuture<'a, Page>;
+
+    /// Claims a post with a key, so that it is published once, whichever
+    /// broker it is sent to and however often.
+    ///
+    /// A store of one process leaves that to it: nobody else takes its posts.
+    fn claim<'a>(&'a self, _: &'a RunId, _: &'a PostClaim) -> StoreFuture<'a, Claimed> {
+        Box::pin(ready(Ok(Claimed::Mine(None))))
+    }
+
+    /// Keeps the answer of a post claimed, for all that repeat it. `None`: it
+    /// is not final, and whoever repeats the post may publish it.
+    fn settle<'a>(
+        &'a self,
+        _: &'a RunId,
+        _: &'a PostClaim,
+        _: Lease,
+        _: Option<String>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(ready(Ok(())))
+    }
 
     /// Reads the last id of each run; `None` for a run it does not know.
     fn positions<'a>(&'a self, run_ids: &'a [RunId]) -> StoreFuture<'a, Vec<Option<DurableId>>>;
@@ -56,6 +78,40 @@ pub struct Producer {
     pub epoch: u64,
     /// Its number of the batch's first event, from 1; the others follow on.
     pub first_seq: u64,
+}
+
+/// A post that is to be published once.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostClaim {
+    /// Stands for its key, in the run: hexadecimal digits.
+    pub key: String,
+    /// Stands for all it asks for: hexadecimal digits.
+    pub fingerprint: String,
+    /// Name of the [`Producer`] that publishes its events, numbered from 1 in
+    /// epoch 1.
+    pub producer: String,
+    /// How long its answer is kept.
+    pub ttl: Duration,
+}
+
+/// What became of a claim.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Claimed {
+    /// Publish it: as its producer, then settle; `None`: without either.
+    Mine(Option<Lease>),
+    /// Another broker is about to publish it.
+    Busy,
+    /// It was published; its answer.
+    Settled(String),
+    /// The key stands for another post.
+    Other,
+}
+
+/// The right to publish a claimed post, for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lease {
+    /// How often the post was claimed.
+    pub turn: u64,
 }
 
 /// Which part of a run's history to read.

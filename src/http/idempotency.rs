@@ -1,8 +1,9 @@
 //! [`IdempotencyKeys`]: the answers to posts that carried an
 //! `Idempotency-Key`, so that a post sent again is not published again.
 //!
-//! Of this broker only, and for a while only: it covers the client that lost
-//! an answer on its way and asks once more.
+//! What this broker answered it remembers itself, for a while. For posts that
+//! go to another broker, or to this one after its end, the store keeps the same
+//! in a claim (`PostClaim`).
 
 use std::future::Future;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 use runcast_actors::protocol::{Problem, RunId};
+use runcast_actors::store::PostClaim;
 use sha2::{Digest as _, Sha256};
 
 use super::body_form::BodyForm;
@@ -82,26 +84,72 @@ impl Fingerprint {
             .finalize();
         Self(hash.into())
     }
+
+    /// Returns what a post with `key` is claimed by on all brokers. Its
+    /// producer is of this very post, and of one limit: with another, other
+    /// events of it would be refused, and the rest be numbered differently.
+    pub(super) fn claim(
+        &self,
+        key: &IdempotencyKey,
+        event_bytes_max: u64,
+        ttl: Duration,
+    ) -> PostClaim {
+        let key = Sha256::digest(key.0.as_bytes());
+        let producer = Sha256::new()
+            .chain_update(key)
+            .chain_update(self.0)
+            .chain_update(event_bytes_max.to_be_bytes())
+            .finalize();
+        PostClaim {
+            key: hex(&key),
+            fingerprint: hex(&self.0),
+            producer: format!("post-{}", hex(&producer)),
+            ttl,
+        }
+    }
 }
 
-/// An answer that stands for every post with its key.
-#[derive(Debug)]
-struct Remembered {
-    fingerprint: Fingerprint,
+/// An answer that can be given again.
+#[derive(Debug, Clone)]
+pub(super) struct Answer {
     status: StatusCode,
     content_type: Option<HeaderValue>,
     body: Bytes,
 }
 
-impl Remembered {
-    fn new(fingerprint: Fingerprint, response: HttpResponse) -> Result<Self, ApiError> {
+impl Answer {
+    /// Takes an answer apart.
+    ///
+    /// # Errors
+    /// 500 for a body that is not whole; all of ours are.
+    pub(super) fn of(response: HttpResponse) -> Result<Self, ApiError> {
         let (head, body) = response.into_parts();
         Ok(Self {
-            fingerprint,
             status: head.status(),
             content_type: head.headers().get(header::CONTENT_TYPE).cloned(),
-            // All our answers are whole; one that is not is not remembered.
             body: body.try_into_bytes().map_err(|_| ApiError::internal())?,
+        })
+    }
+
+    /// Writes it as one text: status and media type, then the body.
+    pub(super) fn to_text(&self) -> String {
+        let content_type = self.content_type.as_ref().and_then(|it| it.to_str().ok());
+        let body = String::from_utf8_lossy(&self.body);
+        format!(
+            "{} {}\n{body}",
+            self.status.as_u16(),
+            content_type.unwrap_or_default()
+        )
+    }
+
+    /// Reads what [`Answer::to_text`] wrote.
+    pub(super) fn from_text(text: &str) -> Option<Self> {
+        let (head, body) = text.split_once('\n')?;
+        let (status, content_type) = head.split_once(' ')?;
+        Some(Self {
+            status: StatusCode::from_bytes(status.as_bytes()).ok()?,
+            content_type: Some(HeaderValue::from_str(content_type).ok()?),
+            body: Bytes::copy_from_slice(body.as_bytes()),
         })
     }
 
@@ -113,9 +161,40 @@ impl Remembered {
         }
         answer.body(self.body.clone())
     }
+}
 
+/// What came of a post that was not answered here before.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// It was published now, and this answer stands for every post with the
+    /// key.
+    Final(Answer),
+    /// The same, but another broker published it.
+    Elsewhere(Answer),
+    /// What became of some of its events is not known: whoever sends it again
+    /// is to have it published.
+    Open(Answer),
+}
+
+/// An answer that stands for every post with its key.
+#[derive(Debug)]
+struct Remembered {
+    fingerprint: Fingerprint,
+    answer: Answer,
+    from_elsewhere: bool,
+}
+
+/// What is not remembered.
+#[derive(Debug)]
+enum NotKept {
+    Error(ApiError),
+    Open(Answer),
+}
+
+impl Remembered {
     fn weight(&self) -> u32 {
-        u32::try_from(self.body.len().div_ceil(BYTES_PER_KEY).max(1)).unwrap_or(u32::MAX)
+        let weight = self.answer.body.len().div_ceil(BYTES_PER_KEY).max(1);
+        u32::try_from(weight).unwrap_or(u32::MAX)
     }
 }
 
@@ -153,37 +232,51 @@ impl IdempotencyKeys {
     /// wait for the first of them.
     ///
     /// # Errors
-    /// 422 if the first post asked for something else. A failure on our side,
-    /// after which the same post may be tried again, is not remembered.
+    /// 422 if the first post asked for something else. An error of `publish` is
+    /// not remembered.
     pub(super) async fn once(
         &self,
         run_id: RunId,
         key: IdempotencyKey,
         fingerprint: Fingerprint,
-        publish: impl Future<Output = Result<HttpResponse, ApiError>>,
+        publish: impl Future<Output = Result<Outcome, ApiError>>,
     ) -> Result<Once, ApiError> {
         let answering = async {
-            let response = match publish.await {
-                Ok(response) => response,
-                Err(error) if error.is_ours() => return Err(error),
-                Err(error) => actix_web::ResponseError::error_response(&error),
+            let (answer, from_elsewhere) = match publish.await {
+                Ok(Outcome::Final(answer)) => (answer, false),
+                Ok(Outcome::Elsewhere(answer)) => (answer, true),
+                Ok(Outcome::Open(answer)) => return Err(NotKept::Open(answer)),
+                Err(error) => return Err(NotKept::Error(error)),
             };
-            Remembered::new(fingerprint, response).map(Arc::new)
+            Ok(Arc::new(Remembered {
+                fingerprint,
+                answer,
+                from_elsewhere,
+            }))
         };
         let entry = self
             .answers
             .entry((run_id, key))
             .or_try_insert_with(answering)
-            .await
-            .map_err(|error: Arc<ApiError>| ApiError::clone(&error))?;
+            .await;
+        let entry = match entry {
+            Ok(entry) => entry,
+            Err(not_kept) => {
+                return match &*not_kept {
+                    NotKept::Error(error) => Err(error.clone()),
+                    NotKept::Open(answer) => Ok(Once {
+                        response: answer.response(),
+                        replayed: false,
+                    }),
+                };
+            }
+        };
         if entry.value().fingerprint != fingerprint {
-            let detail = "this Idempotency-Key was used for another body, content type or query of this run; give every post its own";
-            let (slug, title) = ("idempotency-key-reused", "Idempotency key reused");
-            return Err(Problem::new(422, slug, title, detail).into());
+            return Err(key_reused());
         }
         Ok(Once {
-            response: entry.value().response(),
-            replayed: !entry.is_fresh(),
+            response: entry.value().answer.response(),
+            replayed: !entry.is_fresh() || entry.value().from_elsewhere,
         })
     }
 
@@ -192,6 +285,19 @@ impl IdempotencyKeys {
         self.answers.run_pending_tasks().await;
         self.answers.entry_count()
     }
+}
+
+/// 422 for a key that stands for another post.
+pub(super) fn key_reused() -> ApiError {
+    let detail = "this Idempotency-Key was used for another body, content type or query of this run; give every post its own";
+    let (slug, title) = ("idempotency-key-reused", "Idempotency key reused");
+    Problem::new(422, slug, title, detail).into()
+}
+
+/// Returns the first 16 bytes of a hash in hexadecimal digits.
+fn hex(hash: &[u8]) -> String {
+    let digits = hash.iter().take(16).map(|byte| format!("{byte:02x}"));
+    digits.collect()
 }
 
 #[cfg(test)]
@@ -219,6 +325,13 @@ mod tests {
 
     fn fingerprint(body: &str) -> Fingerprint {
         Fingerprint::of(BodyForm::Json, "", body.as_bytes())
+    }
+
+    fn accepted(body: String) -> Answer {
+        let response = HttpResponse::Accepted()
+            .content_type("text/plain")
+            .body(body);
+        Answer::of(response).expect("whole")
     }
 
     async fn body_of(once: Once) -> (u16, String, bool) {
@@ -265,7 +378,10 @@ mod tests {
         let publish = || async {
             published.set(published.get() + 1);
             tokio::task::yield_now().await;
-            Ok(HttpResponse::Accepted().body(format!("answer {}", published.get())))
+            Ok(Outcome::Final(accepted(format!(
+                "answer {}",
+                published.get()
+            ))))
         };
         let once = |body, publish| keys.once(run(), good_key("k"), fingerprint(body), publish);
         let (first, second) = tokio::join!(once("a", publish()), once("a", publish()));
@@ -281,24 +397,63 @@ mod tests {
     }
 
     #[actix_web::test]
-    async fn what_may_pass_is_not_remembered_and_what_stays_is() {
+    async fn what_is_not_final_is_not_remembered_and_what_is_stays() {
         let keys = IdempotencyKeys::new(10, TTL);
-        let refused = |status| async move {
-            Err::<HttpResponse, _>(Problem::new(status, "slug", "Title", "detail").into())
+        let once = async |outcome| {
+            let publishing = async { outcome };
+            keys.once(run(), good_key("k"), fingerprint("a"), publishing)
+                .await
         };
-        let once = |publish| keys.once(run(), good_key("k"), fingerprint("a"), publish);
-        once(refused(503)).await.expect_err("not remembered");
-        let first = body_of(once(refused(409)).await.expect("remembered")).await;
-        let second = body_of(once(refused(503)).await.expect("replayed")).await;
-        assert_eq!((first.0, second.0), (409, 409));
-        assert_eq!((first.1, second.2), (second.1, true));
+        let down = Problem::new(503, "slug", "Title", "detail");
+        once(Err(down.into())).await.expect_err("not remembered");
+        let open = once(Ok(Outcome::Open(accepted("half".to_owned())))).await;
+        assert_eq!(body_of(open.expect("an answer")).await.1, "half");
+        let whole = || Ok(Outcome::Elsewhere(accepted("whole".to_owned())));
+        let first = body_of(once(whole()).await.expect("remembered")).await;
+        assert_eq!(first, (202, "whole".to_owned(), true));
+        let down = Problem::new(503, "slug", "Title", "detail");
+        let second = body_of(once(Err(down.into())).await.expect("replayed")).await;
+        assert_eq!(second, first);
+    }
+
+    #[test]
+    fn an_answer_is_read_as_it_was_written() {
+        let response = HttpResponse::Conflict()
+            .content_type("application/problem+json")
+            .body("{\n}\n");
+        let answer = Answer::of(response).expect("whole");
+        let text = answer.to_text();
+        assert_eq!(text, "409 application/problem+json\n{\n}\n");
+        let again = Answer::from_text(&text).expect("well-formed");
+        assert_eq!(
+            (again.status, again.content_type),
+            (answer.status, answer.content_type)
+        );
+        assert_eq!(again.body, answer.body);
+        for text in ["", "202", "202 x", "x y\n"] {
+            assert!(Answer::from_text(text).is_none(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_is_that_of_key_post_and_limit() {
+        let claim = |k, body, limit| fingerprint(body).claim(&good_key(k), limit, TTL);
+        let first = claim("k", "a", 1);
+        assert_eq!(first, claim("k", "a", 1));
+        assert!(first.producer.len() <= 64 && first.key.len() == 32);
+        let other_body = claim("k", "b", 1);
+        assert_eq!(other_body.key, first.key);
+        assert_ne!(other_body.fingerprint, first.fingerprint);
+        for other in [other_body, claim("k2", "a", 1), claim("k", "a", 2)] {
+            assert_ne!(other.producer, first.producer);
+        }
     }
 
     #[actix_web::test]
     async fn long_answers_count_as_several_keys() {
         let keys = IdempotencyKeys::new(10, TTL);
         for n in 0..100 {
-            let answer = async { Ok(HttpResponse::Accepted().body("x".repeat(5 * BYTES_PER_KEY))) };
+            let answer = async { Ok(Outcome::Final(accepted("x".repeat(5 * BYTES_PER_KEY)))) };
             let key = good_key(&n.to_string());
             let once = keys.once(run(), key, fingerprint("a"), answer).await;
             once.expect("accepted");

@@ -1,21 +1,26 @@
 //! `POST /api/v1/runs/{run_id}/events`: durable publish over HTTP.
 
 use actix_web::web::{Data, Payload};
-use actix_web::{HttpRequest, HttpResponse};
-use runcast_actors::broker::{NewEvent, PublishError, PublishResult};
+use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
+use runcast_actors::broker::{NewEvent, PublishError, PublishResult, Published};
 use runcast_actors::protocol::{Problem, RunId};
-use runcast_actors::store::AppendBatch;
+use runcast_actors::store::{AppendBatch, Claimed, PostClaim, Producer};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::HttpState;
 use super::body_form::BodyForm;
 use super::cors::check_origin;
-use super::idempotency::{Fingerprint, IdempotencyKey};
+use super::idempotency::{Answer, Fingerprint, IdempotencyKey, Outcome, key_reused};
 use super::problem::{ApiError, ProblemJson};
 use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
 use super::run_path::RunPath;
+
+/// What to do about an event whose fate is unknown.
+const RETRY_IS_SAFE: &str = "send the post again with its Idempotency-Key: it is published once";
+const RETRY_MAY_REPEAT: &str =
+    "sent again it may stand twice, unless the post has an Idempotency-Key from the first";
 
 /// One event of a `POST`, as a publisher writes it.
 #[derive(Debug, ToSchema)]
@@ -39,9 +44,9 @@ pub(super) struct NewEventJson {
 /// Answer to a `POST` of which at least one event was accepted.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct PublishedJson {
-    /// An id for each event in its order; `null` for a refused one.
+    /// An id for each event in its order; `null` for one refused or not known.
     ids: Vec<Option<String>>,
-    /// Why the refused ones were.
+    /// Why the others have none.
     errors: Vec<EventErrorJson>,
 }
 
@@ -112,9 +117,9 @@ pub(super) async fn publish(
         },
     )?;
     let Some(key) = key else {
-        let answer = answer(publish_all(&state, run_id, events, restart).await?);
+        let results = publish_all(&state, run_id, events, restart, None).await?;
         drop(body.room);
-        return answer;
+        return answer(results, RETRY_MAY_REPEAT);
     };
     let fingerprint = Fingerprint::of(form, request.query_string(), &body.bytes);
     // A task of its own: a client that goes away in the middle is the one that
@@ -139,7 +144,13 @@ async fn publish_once(
     events: Vec<NewEvent>,
     restart: bool,
 ) -> Result<HttpResponse, ApiError> {
-    let publishing = async { answer(publish_all(&state, run_id.clone(), events, restart).await?) };
+    let limits = &state.broker.settings().limits;
+    let claim = fingerprint.claim(
+        &key,
+        limits.max_event_bytes.as_u64(),
+        limits.idempotency_ttl,
+    );
+    let publishing = publish_claimed(&state, &run_id, &claim, events, restart);
     let once = state
         .idempotency
         .once(run_id.clone(), key, fingerprint, publishing)
@@ -150,6 +161,61 @@ async fn publish_once(
     Ok(once.response)
 }
 
+/// Publishes a post unless another broker did, or is about to.
+async fn publish_claimed(
+    state: &HttpState,
+    run_id: &RunId,
+    claim: &PostClaim,
+    events: Vec<NewEvent>,
+    restart: bool,
+) -> Result<Outcome, ApiError> {
+    let lease = match state.broker.claim(run_id, claim).await? {
+        Claimed::Mine(lease) => lease,
+        Claimed::Settled(text) => {
+            let answer = Answer::from_text(&text).ok_or_else(ApiError::internal)?;
+            return Ok(Outcome::Elsewhere(answer));
+        }
+        Claimed::Other => return Err(key_reused()),
+        Claimed::Busy => {
+            let detail = "another broker took this post and has not said what came of it; send it again with its key";
+            return Err(Problem::new(503, "post-under-way", "Post under way", detail).into());
+        }
+    };
+    let producer = lease.map(|_| Producer {
+        id: claim.producer.clone(),
+        epoch: 1,
+        first_seq: 1,
+    });
+    let outcome = match publish_all(state, run_id.clone(), events, restart, producer).await {
+        Ok(results) => outcome_of(results),
+        Err(error) => Err(error),
+    };
+    if let Some(lease) = lease {
+        let kept = match &outcome {
+            Ok(Outcome::Final(answer)) => Some(answer.to_text()),
+            _ => None,
+        };
+        state.broker.settle(run_id, claim, lease, kept).await;
+    }
+    outcome
+}
+
+/// What stands for all posts with the key: all but an unknown fate.
+fn outcome_of(results: Vec<PublishResult>) -> Result<Outcome, ApiError> {
+    let is_unknown = |result: &PublishResult| matches!(result, Err(PublishError::Unavailable(_)));
+    let is_final = !results.iter().any(is_unknown);
+    let response = match answer(results, RETRY_IS_SAFE) {
+        Err(error) if error.is_ours() => return Err(error),
+        Err(error) => error.error_response(),
+        Ok(response) => response,
+    };
+    let answer = Answer::of(response)?;
+    Ok(match is_final {
+        true => Outcome::Final(answer),
+        false => Outcome::Open(answer),
+    })
+}
+
 /// Publishes the events that are not too large, and gives every event its
 /// result in the body's order.
 async fn publish_all(
@@ -157,6 +223,7 @@ async fn publish_all(
     run_id: RunId,
     events: Vec<NewEvent>,
     restart: bool,
+    producer: Option<Producer>,
 ) -> Result<Vec<PublishResult>, ApiError> {
     let limit = state.broker.settings().limits.max_event_bytes.as_u64();
     let fits: Vec<bool> = events
@@ -174,7 +241,7 @@ async fn publish_all(
             let batch = AppendBatch {
                 events: accepted,
                 restart,
-                producer: None,
+                producer,
             };
             state.broker.publish(run_id, batch).await?
         }
@@ -193,14 +260,15 @@ async fn publish_all(
         .collect())
 }
 
-/// 202 if any event was accepted, else one problem that stands for all.
-fn answer(results: Vec<PublishResult>) -> Result<HttpResponse, ApiError> {
+/// 202 if any event was accepted, else one problem that stands for all;
+/// `advice` is for whoever does not know the fate of an event.
+fn answer(results: Vec<PublishResult>, advice: &str) -> Result<HttpResponse, ApiError> {
     let errors: Vec<EventErrorJson> = results
         .iter()
         .enumerate()
-        .filter_map(|(index, result)| Some(event_error(index, result.as_ref().err()?)))
+        .filter_map(|(index, result)| event_error(index, result, advice))
         .collect();
-    if errors.len() == results.len() {
+    if results.iter().all(Result::is_err) {
         let problem = problem_of_all(results.iter().filter_map(|result| result.as_ref().err()));
         return Err(ApiError::from(problem).with_event_errors(errors));
     }
@@ -211,12 +279,22 @@ fn answer(results: Vec<PublishResult>) -> Result<HttpResponse, ApiError> {
     Ok(HttpResponse::Accepted().json(PublishedJson { ids, errors }))
 }
 
-fn event_error(index: usize, error: &PublishError) -> EventErrorJson {
-    EventErrorJson {
+/// Says why an event has no id, if it has none.
+fn event_error(index: usize, result: &PublishResult, advice: &str) -> Option<EventErrorJson> {
+    let (slug, detail) = match result {
+        Ok(Published { id: Some(_), .. }) => return None,
+        Ok(Published { id: None, .. }) => (
+            "id-unknown",
+            "this post was sent before, and which id the event got is no longer known".to_owned(),
+        ),
+        Err(error @ PublishError::Unavailable(_)) => (slug_of(error), format!("{error}; {advice}")),
+        Err(error) => (slug_of(error), error.to_string()),
+    };
+    Some(EventErrorJson {
         index,
-        kind: format!("urn:runcast:problem:{}", slug_of(error)),
-        detail: error.to_string(),
-    }
+        kind: format!("urn:runcast:problem:{slug}"),
+        detail,
+    })
 }
 
 fn slug_of(error: &PublishError) -> &'static str {
@@ -250,16 +328,14 @@ fn problem_of_all<'a>(errors: impl Iterator<Item = &'a PublishError> + Clone) ->
 
 #[cfg(test)]
 mod tests {
-    use actix_web::ResponseError as _;
     use actix_web::body::MessageBody as _;
     use actix_web::http::header;
-    use runcast_actors::broker::Published;
     use runcast_actors::protocol::DurableId;
 
     use super::*;
 
     fn check(results: Vec<PublishResult>, status: u16, expected: serde_json::Value) {
-        let response = answer(results).unwrap_or_else(|error| error.error_response());
+        let response = answer(results, "advice").unwrap_or_else(|error| error.error_response());
         assert_eq!(response.status().as_u16(), status);
         assert_eq!(
             response.headers().contains_key(header::RETRY_AFTER),
@@ -283,6 +359,20 @@ mod tests {
         let large = || Err(PublishError::TooLarge { limit: 9 });
         let gone = || Err(PublishError::Unavailable("timeout".to_owned()));
         check(vec![Ok(id)], 202, json!({"ids": ["1-2-3"], "errors": []}));
+        let forgotten = Published {
+            id: None,
+            is_duplicate: true,
+        };
+        check(
+            vec![Ok(forgotten), Ok(id)],
+            202,
+            json!({"ids": [null, "1-2-3"], "errors": [{"index": 0, "type": "urn:runcast:problem:id-unknown", "detail": "this post was sent before, and which id the event got is no longer known"}]}),
+        );
+        check(
+            vec![Ok(id), gone()],
+            202,
+            json!({"ids": ["1-2-3", null], "errors": [{"index": 1, "type": "urn:runcast:problem:store-unavailable", "detail": "it is unknown whether the event was accepted: timeout; advice"}]}),
+        );
         check(
             vec![large(), Ok(id)],
             202,

@@ -29,12 +29,18 @@ use crate::protocol::{BackendKind, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::settings::DefaultBackend;
 use crate::sse::retry_block;
-use crate::store::{AppendBatch, AppendResults, Page, PageFrom, PageQuery, RunStore, StoreError};
+use crate::store::{
+    AppendBatch, AppendResults, Claimed, Lease, Page, PageFrom, PageQuery, PostClaim, RunStore,
+    StoreError,
+};
 use crate::stream_filter::FrameFilter;
 use crate::worker::{Worker, WorkerMessage};
 
 /// How long a new stream waits for Redis before it is told to come back.
 const BACKEND_PATIENCE: Duration = Duration::from_secs(1);
+
+/// How often a post asks whether another broker has published it.
+const CLAIM_POLL: Duration = Duration::from_millis(50);
 
 /// How long what is known of a run waits for its store.
 const DETAIL_PATIENCE: Duration = Duration::from_secs(1);
@@ -194,6 +200,42 @@ impl Broker {
                 format!("{error}; publish again"),
             )
         })
+    }
+
+    /// Claims a post with a key; waits while another broker is about to
+    /// publish it, at most for as long as that may take.
+    ///
+    /// # Errors
+    /// When the store does not answer; then nothing was published.
+    pub async fn claim(&self, run_id: &RunId, claim: &PostClaim) -> BrokerResult<Claimed> {
+        let patience = self.shared.settings.redis.command_timeout * 4;
+        let deadline = tokio::time::Instant::now() + patience;
+        loop {
+            let claimed = self.store().claim(run_id, claim).await;
+            let claimed = claimed.map_err(|error| {
+                let detail = format!("{error}; nothing was published, send it again");
+                Problem::new(503, "store-unavailable", "Store unavailable", detail)
+            })?;
+            if claimed != Claimed::Busy || tokio::time::Instant::now() >= deadline {
+                return Ok(claimed);
+            }
+            tokio::time::sleep(CLAIM_POLL).await;
+        }
+    }
+
+    /// Keeps the answer of a post claimed; `None` if it is not final. A store
+    /// that does not answer keeps none: then whoever repeats the post asks its
+    /// producer's numbers.
+    pub async fn settle(
+        &self,
+        run_id: &RunId,
+        claim: &PostClaim,
+        lease: Lease,
+        answer: Option<String>,
+    ) {
+        if let Err(error) = self.store().settle(run_id, claim, lease, answer).await {
+            tracing::warn!(%run_id, %error, "the answer of a post with a key is not kept");
+        }
     }
 
     // ---- history -----------------------------------------------------------

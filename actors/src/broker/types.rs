@@ -95,7 +95,7 @@ pub enum PublishError {
     },
     /// The store answered something else, or not at all; the event may or may
     /// not have been accepted.
-    #[error("the event was not accepted: {0}")]
+    #[error("it is unknown whether the event was accepted: {0}")]
     Unavailable(String),
 }
 

@@ -7,6 +7,7 @@ use redis::{Cmd, RedisError, RedisResult, Value};
 use tracing::warn;
 
 use super::RedisLink;
+use super::claims::Claims;
 use super::connection::{Connection, Repeat};
 use super::library::{Entry, Form, Library, Refusal};
 use super::page::{read_page, read_position};
@@ -14,7 +15,8 @@ use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Publi
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
 use crate::store::{
-    AppendBatch, AppendResults, Page, PageFrom, PageQuery, RunStore, StoreError, StoreFuture,
+    AppendBatch, AppendResults, Claimed, Lease, Page, PageFrom, PageQuery, PostClaim, RunStore,
+    StoreError, StoreFuture,
 };
 
 /// Positions asked for at once; more wait for the answers of these.
@@ -190,6 +192,13 @@ impl RedisStore {
         calls
     }
 
+    fn claims(&self) -> Claims<'_> {
+        Claims {
+            connection: &self.appends,
+            settings: &self.settings.redis,
+        }
+    }
+
     // ---- reads -------------------------------------------------------------
 
     async fn read_page(&self, run_id: &RunId, query: PageQuery) -> RedisResult<Page> {
@@ -264,6 +273,26 @@ impl RunStore for RedisStore {
                 Err(_) => counters.read_failures.inc(),
             }
             page.map_err(|error| failed("history not read", &error))
+        })
+    }
+
+    fn claim<'a>(&'a self, run_id: &'a RunId, claim: &'a PostClaim) -> StoreFuture<'a, Claimed> {
+        Box::pin(async move {
+            let claimed = self.claims().claim(run_id, claim).await;
+            claimed.map_err(|error| failed("post not claimed", &error))
+        })
+    }
+
+    fn settle<'a>(
+        &'a self,
+        run_id: &'a RunId,
+        claim: &'a PostClaim,
+        lease: Lease,
+        answer: Option<String>,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let settled = self.claims().settle(run_id, claim, lease, answer).await;
+            settled.map_err(|error| failed("post not settled", &error))
         })
     }
 

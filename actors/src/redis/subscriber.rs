@@ -23,7 +23,7 @@ use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
 
 /// What follows the channel prefix in the name of a probe's channel.
-const PROBE_PREFIX: &str = "_probe:";
+pub(super) const PROBE_PREFIX: &str = "_probe:";
 
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
