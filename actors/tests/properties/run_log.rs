@@ -6,10 +6,10 @@ use std::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use runcast_actors::broker::StreamStart;
-use runcast_actors::order::{JoinFrom, JoinInput, JoinOutput, Joiner, Safeguards};
+use runcast_actors::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex, Safeguards};
 use runcast_actors::protocol::{
     BackendKind, Cursor, DurableId, EventId, EventKind, Gap, GapReason, HubId, LogLevel, Payload,
-    PlainId, RunId, Timestamp,
+    Place, PlainId, RunId, Timestamp,
 };
 use runcast_actors::run_log::{HubIdentity, Joining, LogPosition, RunLog};
 use runcast_actors::sse::{EventFrame, FrameClass, SegmentBuilder, end_frame, gap_frame};
@@ -169,7 +169,7 @@ impl Model {
             },
             Joining::Reading(joiner) => self.drive(joiner),
             Joining::Counting(count) => {
-                let base = runcast_actors::order::LogIndex::base(&self.log);
+                let base = self.log.base();
                 let below = base.map_or(0, |base| base.seq) as usize;
                 let from = match below.saturating_sub(count as usize) {
                     0 => JoinFrom::Start,
@@ -444,4 +444,24 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_base_found_late_holds_after_the_plain_events_before_it_were_dropped() {
+    let mut builder = SegmentBuilder::default();
+    let mut model = Model::build(&[], 1_000, u64::MAX, false);
+    for _ in 0..20 {
+        model.event(&mut builder, 200, false);
+        model.flush(&mut builder);
+    }
+    assert!(model.log.front_no() > 0, "something was dropped");
+    let first = DurableId {
+        epoch: 1,
+        seq: 6,
+        us: 60,
+    };
+    model.log.set_base(Some(Place::before(first)));
+    builder.set_base(Some(Place::before(first)));
+    let base = LogIndex::base(&model.log).expect("it is known");
+    assert_eq!(base.seq, 5, "those below it are read from the store");
 }
