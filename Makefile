@@ -8,8 +8,11 @@ LOCKED := --locked
 # How long `make faults` and `make soak` take; `make test` gives each 35 s.
 FAULTS_SECONDS := 600
 SOAK_SECONDS := 600
-# Repeats the random draws of a run of these two.
+# Repeats the random draws of a run of these two; `make simulate SEED=n` runs
+# that seed alone, and prints each step.
 SEED := 1
+# How many seeds `make simulate` runs.
+SEEDS := 100000
 SUITE := $(CARGO) test $(LOCKED) --package runcast --test suites -- --nocapture --exact
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
@@ -23,7 +26,7 @@ TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults soak fuzz
+.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults soak simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -35,6 +38,7 @@ help:
 	@echo 'make bench   measure a release build, write docs/performance.md'
 	@echo 'make faults  random faults for FAULTS_SECONDS (600 unless given), with SEED'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
+	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
 
 # The dev profile, with optimised dependencies: it is built in a fraction of the
@@ -80,6 +84,11 @@ faults: test-deps
 
 soak: test-deps
 	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) soak::soak
+
+# A seed given on the command line is replayed.
+simulate:
+	SEEDS=$(SEEDS) $(if $(filter command environment,$(firstword $(origin SEED))),SEED=$(SEED)) \
+		$(CARGO) test $(LOCKED) --profile simulation --package runcast-actors --test simulation -- --nocapture
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)

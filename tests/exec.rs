@@ -8,9 +8,12 @@ use crate::support::history::{data_of, entries, statuses, wait_entries};
 use crate::support::wait::SOON;
 use crate::support::{Cli, Redis, eventually};
 
-/// `runcast exec --run 42 -- sh -c <script>`.
+/// `runcast exec --run 42 -- sh -c <script>`. A busy machine may stop it in the
+/// middle of a line for long; that is no line of its own.
 pub(crate) fn shell(redis: &Redis, script: &str) -> CliSettings {
-    Cli::with(redis).arguments(&["exec", "--run", "42", "--", "sh", "-c", script])
+    Cli::with(redis)
+        .set("exec.partial_line_after", "1h")
+        .arguments(&["exec", "--run", "42", "--", "sh", "-c", script])
 }
 
 /// Bytes of every value, with line breaks in odd places and none at the end.
@@ -26,9 +29,7 @@ async fn output_is_relayed_byte_for_byte_and_published_line_by_line() {
     let redis = Redis::start().await;
     let bytes = binary(100_000);
     let script = "cat; printf '\\033[1mbold\\r\\n' >&2; exit 3";
-    let mut cli = shell(&redis, script)
-        .set("exec.partial_line_after", "1h")
-        .start();
+    let mut cli = shell(&redis, script).start();
     cli.feed(&bytes);
     let output = cli.end().await;
     assert_eq!(output.code, 3, "{}", output.stderr());
@@ -197,7 +198,9 @@ async fn a_stop_is_passed_on_and_so_is_its_end() {
 async fn what_has_no_line_break_is_published_all_the_same() {
     let redis = Redis::start().await;
     let mut publisher = redis.publisher().await;
-    let mut cli = shell(&redis, "printf '10%%\\r'; cat").start();
+    let mut cli = shell(&redis, "printf '10%%\\r'; cat")
+        .set("exec.partial_line_after", "200ms")
+        .start();
     let shown = wait_entries(&mut publisher, "42", 2).await;
     assert_eq!(data_of(&shown, "stdout"), [b"10%\r"]);
     cli.wait_stdout(b"10%\r").await;
@@ -277,4 +280,59 @@ async fn a_run_that_is_over_takes_nothing_until_it_is_begun_anew() {
     let entries = entries(&mut publisher, "42").await;
     assert_eq!(data_of(&entries, "stdout"), [b"two"]);
     assert_eq!(statuses(&entries)[0], r#"{"status":"running"}"#);
+}
+
+/// As a container's first process we inherit what others leave behind.
+#[tokio::test]
+async fn orphans_that_we_inherit_are_reaped() {
+    let redis = Redis::start().await;
+    // The inner shell ends before its child does. Not reaped, that stays in
+    // /proc, and the loop goes on for ever.
+    let script = "sh -c 'sleep 0.05 & echo $!' | {
+        read pid
+        while test -e /proc/$pid; do sleep 0.01; done
+        echo reaped
+    }";
+    let output = shell(&redis, script).inheriting_orphans().run().await;
+    assert_eq!(output.stdout(), "reaped\n", "{}", output.stderr());
+    assert_eq!(output.code, 0);
+}
+
+/// Keys of a terminal reach its whole foreground group: the command has the
+/// signal already, and must not get it from us once more.
+#[tokio::test]
+async fn a_key_of_the_terminal_interrupts_the_command_once() {
+    let redis = Redis::start().await;
+    let count = "\
+import signal
+keys = {signal.SIGINT, signal.SIGQUIT}
+signal.pthread_sigmask(signal.SIG_BLOCK, keys)
+interrupts = 0
+print('up', flush=True)
+while signal.sigwait(keys) == signal.SIGINT:
+    interrupts += 1
+    print(f'interrupted {interrupts},', flush=True)
+exit(4)";
+    let mut cli = Cli::with(&redis)
+        .arguments(&["exec", "--run", "42", "--", "python3", "-c", count])
+        .in_terminal()
+        .start();
+    let shows = async |cli: &Cli, text: &str| {
+        let shown = || String::from_utf8_lossy(&cli.stdout()).contains(text);
+        eventually(text, SOON, async || shown()).await;
+    };
+    shows(&cli, "up").await;
+    for n in 1..=20 {
+        cli.feed("\x03");
+        shows(&cli, &format!("interrupted {n},")).await;
+    }
+    cli.feed("\x1c");
+    let output = cli.end().await;
+    assert_eq!(output.code, 4, "{}", output.stdout());
+    assert!(!output.stdout().contains("interrupted 21"));
+    let entries = entries(&mut redis.publisher().await, "42").await;
+    assert_eq!(
+        statuses(&entries)[1],
+        r#"{"status":"cancelled","exit_code":4}"#
+    );
 }

@@ -4,7 +4,8 @@
 use crate::exec::shell;
 use crate::support::Redis;
 use crate::support::history::{
-    data_of, entries, function_calls, kill_connections_until, last_data, statuses, wait_entries,
+    assert_lines, data_of, entries, function_calls, kill_connections_until, last_data, statuses,
+    wait_entries,
 };
 
 /// The numbers from 1 to `last`, a line each, as `seq` prints them.
@@ -56,7 +57,7 @@ async fn what_came_while_redis_was_away_is_replayed_in_order_from_memory_and_dis
     assert_eq!(output.code, 0);
     assert!(output.stderr().contains("Redis takes events again"));
     let entries = entries(&mut redis.publisher().await, "42").await;
-    assert_eq!(data_of(&entries, "stdout"), lines(LAST));
+    assert_lines(&data_of(&entries, "stdout"), &lines(LAST));
     assert!(entries.iter().all(|entry| entry.lost == 0));
     assert_eq!(statuses(&entries).len(), 2);
 }
@@ -103,7 +104,7 @@ async fn lines_that_no_spool_holds_are_a_counted_gap() {
     let data = data_of(&entries, "stdout");
     let kept = data.iter().position(|line| line == b"after");
     let kept = kept.expect("it was taken");
-    assert_eq!(data[..kept], lines(LAST)[..kept]);
+    assert_lines(&data[..kept], &lines(LAST)[..kept]);
     assert_eq!(entries[kept + 1].lost, lost);
 }
 
@@ -144,7 +145,7 @@ async fn a_redis_killed_midway_that_keeps_its_data_has_everything_once() {
     }
     assert_eq!(cli.end().await.code, 0);
     let entries = entries(&mut redis.publisher().await, "42").await;
-    assert_eq!(data_of(&entries, "stdout"), all);
+    assert_lines(&data_of(&entries, "stdout"), &all);
     assert!(entries.iter().all(|entry| entry.lost == 0));
 }
 
@@ -163,7 +164,7 @@ async fn a_lost_answer_makes_no_line_come_twice() {
     let output = cli.end().await;
     assert_eq!(output.code, 0);
     let entries = entries(&mut publisher, "42").await;
-    assert_eq!(data_of(&entries, "stdout"), lines(20_000));
+    assert_lines(&data_of(&entries, "stdout"), &lines(20_000));
     assert!(entries.iter().all(|entry| entry.lost == 0));
     let calls = function_calls(&mut publisher).await;
     assert!(calls > entries.len(), "{kills} kills lost no answer");

@@ -3,7 +3,7 @@
 
 use crate::support::cli::CliSettings;
 use crate::support::history::{
-    data_of, entries, function_calls, kill_connections_until, statuses, wait_entries,
+    assert_lines, data_of, entries, function_calls, kill_connections_until, statuses, wait_entries,
 };
 use crate::support::{Broker, Cli, Redis, SseClient};
 
@@ -175,7 +175,7 @@ async fn a_lost_answer_makes_no_event_come_twice() {
     assert_eq!((output.code, output.stderr()), (0, String::new()));
     let entries = entries(&mut publisher, "42").await;
     let expected: Vec<_> = lines.into_iter().map(String::into_bytes).collect();
-    assert_eq!(data_of(&entries, "stdout"), expected);
+    assert_lines(&data_of(&entries, "stdout"), &expected);
     let calls = function_calls(&mut publisher).await;
     assert!(calls > entries.len(), "{kills} kills lost no answer");
 }

@@ -32,7 +32,9 @@ pub(super) struct DiskRing {
     start: u64,
     bytes: u64,
     records: u64,
-    buffer: Vec<u8>,
+    /// Appended and not yet written.
+    uncommitted: Vec<u8>,
+    uncommitted_records: u64,
 }
 
 impl DiskRing {
@@ -43,53 +45,75 @@ impl DiskRing {
     pub(super) fn create(dir: &Path, capacity: u64) -> io::Result<Self> {
         let file = tempfile::tempfile_in(dir)?;
         file.set_permissions(Permissions::from_mode(0o600))?;
-        Ok(Self {
+        Ok(Self::of(file, capacity))
+    }
+
+    fn of(file: File, capacity: u64) -> Self {
+        Self {
             file,
             capacity,
             start: 0,
             bytes: 0,
             records: 0,
-            buffer: Vec::new(),
-        })
+            uncommitted: Vec::new(),
+            uncommitted_records: 0,
+        }
+    }
+
+    /// One on a disk that is full.
+    #[cfg(test)]
+    pub(super) fn on_full_disk() -> Self {
+        let file = File::options().read(true).write(true).open("/dev/full");
+        Self::of(file.expect("Linux has it"), 1000)
     }
 
     /// How many records it holds.
     pub(super) fn len(&self) -> u64 {
-        self.records
+        self.records + self.uncommitted_records
     }
 
-    /// Appends a record; `false` if there is no room for it.
-    ///
-    /// # Errors
-    /// The file cannot be written, for instance because the disk is full. The
-    /// record is not in it then; those before are.
-    pub(super) fn push(&mut self, record: &Record) -> io::Result<bool> {
+    /// Appends a record, which is in the file after the next
+    /// [`commit`](Self::commit); `false` if there is no room for it.
+    pub(super) fn push(&mut self, record: &Record) -> bool {
         let size = (HEADER_BYTES + record.payload.len()) as u64;
         let Ok(length) = u32::try_from(record.payload.len()) else {
-            return Ok(false);
+            return false;
         };
-        if self.bytes + size > self.capacity {
-            return Ok(false);
+        if self.bytes + self.uncommitted.len() as u64 + size > self.capacity {
+            return false;
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        buffer.extend_from_slice(&record.seq.to_le_bytes());
-        buffer.push(record.tag);
-        buffer.extend_from_slice(&length.to_le_bytes());
-        buffer.extend_from_slice(&record.payload);
-        let (first, second) = buffer.split_at(self.until_wrap(self.bytes, buffer.len()));
-        let written = self
-            .file
-            .write_all_at(first, self.offset(self.bytes))
-            .and_then(|()| self.file.write_all_at(second, 0));
-        self.buffer = buffer;
-        written?;
-        self.bytes += size;
-        self.records += 1;
-        Ok(true)
+        self.uncommitted
+            .extend_from_slice(&record.seq.to_le_bytes());
+        self.uncommitted.push(record.tag);
+        self.uncommitted.extend_from_slice(&length.to_le_bytes());
+        self.uncommitted.extend_from_slice(&record.payload);
+        self.uncommitted_records += 1;
+        true
     }
 
-    /// Takes the oldest record.
+    /// Writes what was appended, all of it at once: a call of the system for
+    /// each line would hold the command up.
+    ///
+    /// # Errors
+    /// The file cannot be written, for instance because the disk is full: how
+    /// many records are not in it, and why. Those before are.
+    pub(super) fn commit(&mut self) -> Result<(), (u64, io::Error)> {
+        if self.uncommitted_records == 0 {
+            return Ok(());
+        }
+        let records = std::mem::take(&mut self.uncommitted_records);
+        let buffer = std::mem::take(&mut self.uncommitted);
+        let (first, second) = buffer.split_at(self.until_wrap(self.bytes, buffer.len()));
+        self.file
+            .write_all_at(first, self.offset(self.bytes))
+            .and_then(|()| self.file.write_all_at(second, 0))
+            .map_err(|error| (records, error))?;
+        self.bytes += buffer.len() as u64;
+        self.records += records;
+        Ok(())
+    }
+
+    /// Takes the oldest record that is in the file.
     ///
     /// # Errors
     /// The file cannot be read; use [`clear`](Self::clear) then.
@@ -174,12 +198,15 @@ mod tests {
         let mut refused = 0;
         for seq in 0..20_000 {
             if random.bool() {
-                let record = record(seq, random.usize(0..60));
-                if ring.push(&record).expect("written") {
-                    model.push_back(record);
-                } else {
-                    refused += 1;
+                for _ in 0..random.usize(0..4) {
+                    let record = record(seq, random.usize(0..60));
+                    if ring.push(&record) {
+                        model.push_back(record);
+                    } else {
+                        refused += 1;
+                    }
                 }
+                ring.commit().expect("written");
             } else {
                 assert_eq!(ring.pop().expect("read"), model.pop_front());
             }
@@ -192,8 +219,9 @@ mod tests {
     #[test]
     fn the_file_is_private_nameless_and_gives_its_room_back() {
         let mut ring = ring(10_000);
-        assert!(ring.push(&record(1, 5000)).expect("written"));
-        assert!(!ring.push(&record(2, 5000)).expect("no fault"));
+        assert!(ring.push(&record(1, 5000)));
+        assert!(!ring.push(&record(2, 5000)));
+        ring.commit().expect("written");
         let metadata = ring.file.metadata().expect("open");
         assert_eq!(metadata.mode() & 0o777, 0o600);
         assert_eq!(metadata.nlink(), 0);

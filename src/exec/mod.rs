@@ -18,7 +18,7 @@ mod spool;
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -69,7 +69,7 @@ pub(crate) async fn run(
     let (spool, fault) = Spool::new(&settings.exec);
     if let Some(error) = fault {
         say(&format_args!(
-            "nothing will be kept on disk (exec.spool_dir): {error}"
+            "no lines will be kept on disk (exec.spool_dir): {error}"
         ));
     }
     let spool = Arc::new(spool);
@@ -103,9 +103,23 @@ async fn run_command(
     spool: &Arc<Spool>,
     signals: &mut Signals,
 ) -> anyhow::Result<Ending> {
+    // All that may fail comes before the command: it is started as a whole
+    // or not at all.
     let (ended, end_of_command) = io::pipe().context("cannot make a pipe")?;
-    let our_stdout = io::stdout().as_fd().try_clone_to_owned()?;
-    let our_stderr = io::stderr().as_fd().try_clone_to_owned()?;
+    let relay = |to: BorrowedFd<'_>, origin| -> anyhow::Result<_> {
+        let relay = Relay {
+            to: to.try_clone_to_owned()?,
+            origin,
+            spool: Arc::clone(spool),
+            ended: ended.try_clone()?,
+            payload_bytes_max: settings.limits.max_event_bytes.as_u64() as usize,
+            partial_line_after: settings.exec.partial_line_after,
+            orphan_timeout: settings.exec.orphan_timeout,
+        };
+        relay.start().context("cannot start a thread")
+    };
+    let stdout = relay(io::stdout().as_fd(), Origin::Stdout)?;
+    let stderr = relay(io::stderr().as_fd(), Origin::Stderr)?;
     let (command, outputs) = match RunningCommand::start(&args.command, &args.run) {
         Ok(started) => started,
         Err((ending, error)) => {
@@ -117,25 +131,11 @@ async fn run_command(
     };
     let running = Bytes::from_static(br#"{"status":"running"}"#);
     spool.push(Origin::Status, [running]);
-    let relay = |from, to, origin| -> io::Result<_> {
-        let relay = Relay {
-            from,
-            to,
-            origin,
-            spool: Arc::clone(spool),
-            ended: ended.try_clone()?,
-            payload_bytes_max: settings.limits.max_event_bytes.as_u64() as usize,
-            partial_line_after: settings.exec.partial_line_after,
-            orphan_timeout: settings.exec.orphan_timeout,
-        };
-        relay.start()
-    };
-    let stdout = relay(outputs.stdout, our_stdout, Origin::Stdout)?;
-    let stderr = relay(outputs.stderr, our_stderr, Origin::Stderr)?;
+    let relayed = relayed(stdout.copy(outputs.stdout), stderr.copy(outputs.stderr));
     let (ending, was_asked) = command.ending(signals).await?;
     drop(end_of_command);
     tokio::select! {
-        () = relayed(stdout, stderr) => {}
+        () = relayed => {}
         () = signals.until_interrupted() => {}
     }
     spool.close(ending.status(was_asked, None).into());
@@ -146,11 +146,17 @@ async fn run_command(
 async fn relayed(stdout: oneshot::Receiver<RelayEnd>, stderr: oneshot::Receiver<RelayEnd>) {
     for (name, end) in [("stdout", stdout.await), ("stderr", stderr.await)] {
         if end == Ok(RelayEnd::LeftOpen) {
-            say(&format_args!(
+            notice(format!(
                 "something that the command started keeps its {name} open; not waiting for it"
             ));
         }
     }
+}
+
+/// Says a line from a thread of its own: stderr may make it wait, and signals
+/// must reach the command meanwhile.
+fn notice(line: String) {
+    tokio::task::spawn_blocking(move || say(&line));
 }
 
 /// Says once for each burst that lines are dropped, and how many they were.
@@ -160,7 +166,7 @@ async fn tell_dropped(spool: Arc<Spool>) {
         spool.has_dropped().await;
         let (mut dropped, fault) = spool.dropped();
         let why = fault.unwrap_or_else(|| "it is full".to_owned());
-        say(&format_args!(
+        notice(format!(
             "the newest lines are dropped, the spool takes no more: {why}"
         ));
         loop {
@@ -171,7 +177,7 @@ async fn tell_dropped(spool: Arc<Spool>) {
             }
             dropped = now;
         }
-        say(&format_args!("{} lines were dropped", dropped - told));
+        notice(format!("{} lines were dropped", dropped - told));
         told = dropped;
     }
 }

@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io::{self, PipeReader, Read as _};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,8 +20,6 @@ const READ_BYTES: usize = 64 * 1024;
 
 /// What a relay needs to know.
 pub(super) struct Relay {
-    /// Read end of the command's output.
-    pub(super) from: File,
     /// Our own output.
     pub(super) to: OwnedFd,
     /// What its lines are.
@@ -36,6 +34,21 @@ pub(super) struct Relay {
     pub(super) partial_line_after: Duration,
     /// `exec.orphan_timeout`.
     pub(super) orphan_timeout: Duration,
+}
+
+/// A relay that waits for its output.
+pub(super) struct RelayThread {
+    give: mpsc::SyncSender<File>,
+    end: oneshot::Receiver<RelayEnd>,
+}
+
+impl RelayThread {
+    /// Gives it the read end of an output to copy; returns how that ends.
+    pub(super) fn copy(self, from: File) -> oneshot::Receiver<RelayEnd> {
+        // The thread waits for it and can hold one.
+        let _ = self.give.send(from);
+        self.end
+    }
 }
 
 /// How the output of a command ended.
@@ -61,24 +74,28 @@ enum Next {
 }
 
 impl Relay {
-    /// Starts a thread that copies until the output ends. A thread, because
+    /// Starts a thread that waits for an output to copy. A thread, because
     /// both ends may make it wait, and nothing else may wait with it.
     ///
     /// # Errors
     /// The system gives no further thread.
-    pub(super) fn start(self) -> io::Result<oneshot::Receiver<RelayEnd>> {
+    pub(super) fn start(self) -> io::Result<RelayThread> {
+        let (give, given) = mpsc::sync_channel(1);
         let (tell, end) = oneshot::channel();
         let name = format!("{:?}", self.origin).to_lowercase();
         thread::Builder::new().name(name).spawn(move || {
-            // Fails if nobody waits any more.
-            let _ = tell.send(self.run());
+            // Fails if there is no command after all.
+            if let Ok(from) = given.recv() {
+                // Fails if nobody waits any more.
+                let _ = tell.send(self.run(&from));
+            }
         })?;
-        Ok(end)
+        Ok(RelayThread { give, end })
     }
 
-    fn run(mut self) -> RelayEnd {
+    fn run(&self, from: &File) -> RelayEnd {
         let mut lines = LineSplitter::new(self.payload_bytes_max);
-        let end = self.copy(&mut lines);
+        let end = self.copy(from, &mut lines);
         let mut payloads = Vec::new();
         lines.finish(&mut payloads);
         self.spool_all(payloads);
@@ -86,15 +103,15 @@ impl Relay {
     }
 
     /// Copies until the end; what is left of a line stays in `lines`.
-    fn copy(&mut self, lines: &mut LineSplitter) -> RelayEnd {
+    fn copy(&self, from: &File, lines: &mut LineSplitter) -> RelayEnd {
         let mut buffer = vec![0; READ_BYTES];
         let mut partial_since = None;
         let mut give_up_at = None;
         loop {
             let flush_at = partial_since.map(|since| since + self.partial_line_after);
             let wake_at = [flush_at, give_up_at].into_iter().flatten().min();
-            match self.next(give_up_at.is_none(), wake_at) {
-                Next::Readable => match self.pass_on(&mut buffer) {
+            match self.next(from, give_up_at.is_none(), wake_at) {
+                Next::Readable => match self.pass_on(from, &mut buffer) {
                     Ok([]) => return RelayEnd::Closed,
                     Ok(bytes) => {
                         let has_ended_line = self.spool_lines(lines, bytes);
@@ -112,17 +129,17 @@ impl Relay {
                 partial_since = lines.has_partial().then(Instant::now);
             }
             if is_past(give_up_at) {
-                return self.copy_rest(lines, &mut buffer);
+                return self.copy_rest(from, lines, &mut buffer);
             }
         }
     }
 
     /// Copies what the pipe holds at this moment. Time spent on our own slow
     /// output must not cost what the command wrote before its end.
-    fn copy_rest(&mut self, lines: &mut LineSplitter, buffer: &mut [u8]) -> RelayEnd {
-        let mut left = rustix::io::ioctl_fionread(&self.from).unwrap_or(0);
+    fn copy_rest(&self, from: &File, lines: &mut LineSplitter, buffer: &mut [u8]) -> RelayEnd {
+        let mut left = rustix::io::ioctl_fionread(from).unwrap_or(0);
         while left > 0 {
-            match self.pass_on(buffer) {
+            match self.pass_on(from, buffer) {
                 Ok([]) => return RelayEnd::Closed,
                 Ok(bytes) => {
                     left = left.saturating_sub(bytes.len() as u64);
@@ -136,9 +153,9 @@ impl Relay {
 
     /// Reads once and writes it to our output at once; returns what it was,
     /// nothing at the end.
-    fn pass_on<'a>(&mut self, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
+    fn pass_on<'a>(&self, mut from: &File, buffer: &'a mut [u8]) -> io::Result<&'a [u8]> {
         let length = loop {
-            match self.from.read(buffer) {
+            match from.read(buffer) {
                 Ok(length) => break length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // A pipe gives no other error; there is nothing more to read.
@@ -172,9 +189,9 @@ impl Relay {
     }
 
     /// Waits for what comes first; for the command's end only if `for_end`.
-    fn next(&self, for_end: bool, wake_at: Option<Instant>) -> Next {
+    fn next(&self, from: &File, for_end: bool, wake_at: Option<Instant>) -> Next {
         let mut fds = [
-            PollFd::new(&self.from, PollFlags::IN),
+            PollFd::new(from, PollFlags::IN),
             PollFd::new(&self.ended, PollFlags::IN),
         ];
         let watched = if for_end { 2 } else { 1 };

@@ -8,9 +8,9 @@ use std::time::Duration;
 use runcast_actors::broker::{NewEvent, PublishError};
 use runcast_actors::protocol::EventKind;
 
+use super::notice;
 use super::spool::{Line, Origin, Spool};
 use crate::producer::{Numbered, Sender, Trouble};
-use crate::say;
 
 /// How far shipping has come, for the last words.
 #[derive(Debug, Default)]
@@ -99,15 +99,15 @@ pub(super) async fn ship(
 /// Says that the store went or came back, once each.
 fn tell_change(before: Option<&Trouble>, now: Option<&Trouble>) {
     match (before, now) {
-        (None, Some(Trouble::Unavailable(reason))) => say(&format_args!(
+        (None, Some(Trouble::Unavailable(reason))) => notice(format!(
             "not published for now, kept until Redis takes it: {reason}"
         )),
-        (Some(_), None) => say(&"Redis takes events again"),
+        (Some(_), None) => notice("Redis takes events again".to_owned()),
         (_, Some(Trouble::Refused(PublishError::Closed))) => {
-            say(&"not published any more: the run is over; --restart begins it anew");
+            notice("not published any more: the run is over; --restart begins it anew".to_owned());
         }
         (_, Some(Trouble::Refused(error))) => {
-            say(&format_args!("not published any more: {error}"));
+            notice(format!("not published any more: {error}"));
         }
         _ => {}
     }

@@ -108,6 +108,7 @@ impl Spool {
         for payload in payloads {
             state.push(origin, payload, self.memory_bytes_max);
         }
+        state.commit();
         if state.dropped > dropped {
             self.dropped.notify_one();
         }
@@ -230,12 +231,15 @@ impl State {
             tag: line.origin as u8,
             payload: line.payload,
         };
-        match disk.push(&record) {
-            Ok(is_taken) => is_taken,
-            Err(error) => {
-                self.disk_fault = Some(error.to_string());
-                false
-            }
+        disk.push(&record)
+    }
+
+    /// Writes what was pushed to disk; drops it if that fails.
+    fn commit(&mut self) {
+        let committed = self.disk.as_mut().map(DiskRing::commit);
+        if let Some(Err((lines, error))) = committed {
+            self.disk_fault = Some(error.to_string());
+            self.dropped += lines;
         }
     }
 
@@ -376,6 +380,18 @@ mod tests {
         spool.close(Bytes::from_static(b"z"));
         assert_eq!((spool.len(), spool.dropped().0), (5, 0));
         assert_eq!(spool.take().await, None);
+    }
+
+    /// The record that could not be written is dropped, and told why.
+    #[tokio::test]
+    async fn a_full_disk_is_a_full_spool() {
+        let spool = spool(1, 1000);
+        spool.lock().disk = Some(DiskRing::on_full_disk());
+        push(&spool, "abc");
+        spool.has_dropped().await;
+        let (dropped, fault) = spool.dropped();
+        assert_eq!((spool.len(), dropped), (1, 2));
+        assert!(fault.is_some_and(|fault| fault.contains("No space left")));
     }
 
     #[test]

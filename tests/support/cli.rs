@@ -1,6 +1,7 @@
 //! [`Cli`]: the built `runcast` as a command, with its stdin and its outputs
 //! in the test's hands.
 
+use std::ffi::{OsStr, OsString};
 use std::io::{Read, Write as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -34,6 +35,44 @@ impl CliSettings {
         self
     }
 
+    /// Lets it inherit the orphans of what it starts, as a container's first
+    /// process does.
+    pub(crate) fn inheriting_orphans(self) -> Self {
+        const PR_SET_CHILD_SUBREAPER: &str = "36";
+        let program = format!(
+            "import ctypes, os, sys; ctypes.CDLL(None).prctl({PR_SET_CHILD_SUBREAPER}, 1, 0, 0, 0); \
+             os.execv(sys.argv[1], sys.argv[1:])"
+        );
+        self.below("python3", |words| {
+            let python = ["-c", &program].map(OsString::from);
+            python.into_iter().chain(words).collect()
+        })
+    }
+
+    /// Gives it a terminal, whose keys are its stdin.
+    pub(crate) fn in_terminal(self) -> Self {
+        self.below("script", |words| {
+            let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
+            ["-qec", &quoted.join(" "), "/dev/null"]
+                .map(OsString::from)
+                .into()
+        })
+    }
+
+    /// Has it started by `program`, with the arguments made of its words.
+    fn below(self, program: &str, arguments: impl Fn(Vec<OsString>) -> Vec<OsString>) -> Self {
+        let words = [self.0.get_program()].into_iter().chain(self.0.get_args());
+        let mut command = Command::new(program);
+        command.args(arguments(words.map(ToOwned::to_owned).collect()));
+        for (name, value) in self.0.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        Self(command)
+    }
+
     /// Starts it.
     pub(crate) fn start(self) -> Cli {
         Cli::of(self.spawn())
@@ -54,6 +93,11 @@ impl CliSettings {
     pub(crate) async fn run(self) -> Output {
         self.start().end().await
     }
+}
+
+/// Returns `word` as a shell takes it for one word.
+fn quote(word: &OsStr) -> String {
+    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
 }
 
 /// What a command has written in all, and how it ended.

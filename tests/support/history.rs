@@ -113,3 +113,12 @@ pub(crate) async fn function_calls(redis: &mut Publisher) -> usize {
     let calls = calls.next().and_then(|rest| rest.split(',').next());
     calls.map_or(0, |calls| calls.parse().expect("a number"))
 }
+
+/// Compares many lines; of those that differ only the first is shown.
+pub(crate) fn assert_lines(found: &[Vec<u8>], expected: &[Vec<u8>]) {
+    let text = |line: &Vec<u8>| String::from_utf8_lossy(line).into_owned();
+    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
+        assert_eq!(text(found), text(expected), "line {at}");
+    }
+    assert_eq!(found.len(), expected.len(), "how many lines");
+}

@@ -25,7 +25,7 @@ use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd, HubEntry};
 use crate::metrics::Family;
-use crate::protocol::{BackendKind, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
+use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::settings::DefaultBackend;
 use crate::sse::retry_block;
@@ -174,6 +174,10 @@ impl Broker {
         if !cursor.end {
             return false;
         }
+        // The store knows of a restart that a hub nobody watches does not.
+        if let Some(is_over) = self.is_over_at(request, cursor).await {
+            return is_over;
+        }
         let run_id = request.run_id.as_str();
         let asked = self.shared.registry.with(request.backend, run_id, |entry| {
             entry.hub.send(HasSeenEnd(cursor.clone()))
@@ -182,6 +186,21 @@ impl Broker {
             Some(answer) => answer.await.unwrap_or(false),
             None => false,
         }
+    }
+
+    /// Whether the store has closed the run for good at this cursor; `None` if
+    /// it cannot tell.
+    async fn is_over_at(&self, request: &StreamRequest, cursor: &Cursor) -> Option<bool> {
+        let last = cursor.id.durable()?;
+        let query = PageQuery {
+            from: PageFrom::After(u64::MAX),
+            events_max: 1,
+            bytes_max: 1,
+        };
+        let reading = self.shared.read_page(&request.run_id, query);
+        let page = timeout(BACKEND_PATIENCE, reading).await;
+        let head = page.ok().and_then(Result::ok)?.head?;
+        Some(head.is_sealed() && head.last == last)
     }
 
     // ---- publishing --------------------------------------------------------

@@ -90,6 +90,12 @@ pub struct RunOrder {
     is_behind: bool,
     /// The store's position looked other than ours when it was asked.
     suspect: Option<Suspect>,
+    /// Time of the last event of a history that was given up: a live event no
+    /// younger may be one of it, still on its way.
+    given_up_us: u64,
+    /// The store lost the run when it was last read: what comes live can no
+    /// more be shown to follow on.
+    is_gone: bool,
     /// Which safeguards are on; all, but for tests that show what each is for.
     safeguards: Safeguards,
 }
@@ -188,7 +194,9 @@ impl RunOrder {
         match self.at {
             At::Unknown => self.first_live(id, out),
             At::Nothing if id.seq == 1 => self.first_live(id, out),
-            At::Place(last) if follows(last, id) => self.deliver_live(id, out),
+            At::Place(last) if self.is_next(last, id) => {
+                self.deliver_live(id, out);
+            }
             At::Place(last) if is_old(last, id, known) => out.push(OrderOutput::Duplicate),
             At::Place(_) if !self.safeguards.sync_on_hole => self.deliver_live(id, out),
             At::Nothing | At::Place(_) => {
@@ -196,6 +204,11 @@ impl RunOrder {
                 self.doubt(out);
             }
         }
+    }
+
+    /// Whether `id` comes right after `last`, for sure.
+    fn is_next(&self, last: Place, id: DurableId) -> bool {
+        !self.is_gone && id.us > self.given_up_us && follows(last, id)
     }
 
     /// The first event of the log. What came before is read when it is asked for.
@@ -307,6 +320,7 @@ impl RunOrder {
 
     fn page<P: PageIds>(&mut self, page: &P, known: &impl KnownIds, out: &mut Vec<OrderOutput>) {
         let Some(sync) = self.sync else { return };
+        self.is_gone = page.last().is_none();
         let goes_on = match sync.kind {
             SyncKind::Head => self.head(page, out),
             SyncKind::After => self.after(page, known, out),
@@ -414,7 +428,7 @@ impl RunOrder {
             if id.seq != at.seq + 1 {
                 push_range(from..index, out);
                 from = index;
-                out.push(trimmed(at, id.seq - 1, Some(id)));
+                out.push(trimmed(at, Place::before(id), Some(id)));
             }
             at = id.into();
         }
@@ -424,7 +438,7 @@ impl RunOrder {
             && page.first().is_none_or(|first| first.seq <= at.seq)
             && at.seq < last.seq
         {
-            out.push(trimmed(at, last.seq, None));
+            out.push(trimmed(at, last.into(), None));
             at = last.into();
         }
         self.at = At::Place(at);
@@ -477,7 +491,7 @@ impl RunOrder {
         if common.is_none() {
             common = page.anchor().filter(|id| seen(*id)).map(Place::from);
         }
-        let oldest = known.oldest_seq().unwrap_or(at.seq);
+        let oldest = known.oldest_seq().unwrap_or(at.seq).max(1);
         if common.is_none() && from >= oldest {
             // Older than the first look.
             let from = oldest.saturating_sub(1);
@@ -493,6 +507,7 @@ impl RunOrder {
         let base = common
             .or(before.map(Place::before))
             .unwrap_or_else(|| last.into());
+        self.given_up_us = self.given_up_us.max(at.us.unwrap_or(0));
         out.push(OrderOutput::Gap {
             reason: GapReason::Rewound,
             before,
@@ -528,16 +543,12 @@ fn push_range(range: Range<usize>, out: &mut Vec<OrderOutput>) {
     }
 }
 
-/// The events after `at` up to `through` are not kept any more.
-fn trimmed(at: Place, through: u64, before: Option<DurableId>) -> OrderOutput {
+/// The events after `at` up to `base` are not kept any more.
+fn trimmed(at: Place, base: Place, before: Option<DurableId>) -> OrderOutput {
     OrderOutput::Gap {
         reason: GapReason::Trimmed,
         before,
-        missed: Some(through - at.seq),
-        base: Place {
-            epoch: at.epoch,
-            seq: through,
-            us: None,
-        },
+        missed: Some(base.seq - at.seq),
+        base,
     }
 }

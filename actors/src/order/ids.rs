@@ -70,7 +70,10 @@ pub(super) fn is_rewound(place: Place, page: &impl PageIds, last: DurableId) -> 
     if place.seq > last.seq {
         return true;
     }
-    let Some(us) = place.us else { return false };
+    let Some(us) = place.us else {
+        // Its event was trimmed, and is there again.
+        return place.seq > 0 && page.anchor().is_some();
+    };
     let is_end = place.seq == last.seq && us != last.us;
     let is_other = page.anchor().is_some_and(|id| id.us != us);
     // Where the very event is trimmed, the next one may not be older.

@@ -29,6 +29,10 @@ pub trait LogIndex: KnownIds {
     /// How many frames without a durable id it has dropped.
     fn loose_dropped(&self) -> u64;
 
+    /// How many frames without a durable id were written before a position,
+    /// kept or not.
+    fn loose_before(&self, position: Self::Position) -> u64;
+
     /// Whether a frame without a durable id was dropped that came after `id`.
     fn dropped_loose_after(&self, id: DurableId) -> bool;
 }
@@ -67,7 +71,9 @@ pub enum JoinOutput<L> {
     Read(PageFrom),
     /// Send these events of the page, then [`JoinInput::GoOn`].
     Send(Range<usize>),
-    /// The client is ahead of the log: [`JoinInput::GoOn`] when it has grown.
+    /// The client is ahead of the log, or the log's history is not the store's
+    /// any more: [`JoinInput::GoOn`] when the log has changed since the page was
+    /// asked for; at once, if it has by now.
     Wait,
     /// Go on from here in the log. The joiner is done.
     Seat(L),
@@ -83,14 +89,13 @@ pub struct Joiner {
     trim_reason: GapReason,
     /// A gap that is told whatever the store says.
     told: Option<Told>,
+    /// So many frames without a durable id are not missing to it.
     loose_seen: u64,
     /// Where what it is sent begins, if that is known exactly.
     begins_after: Option<DurableId>,
     /// The history was rewound, and nothing of the new one was sent yet: a log
     /// may still go on with the old one.
     is_rewound: bool,
-    /// The store was asked once more for what only the log holds.
-    is_asked_again: bool,
     state: State,
     safeguards: Safeguards,
 }
@@ -126,13 +131,12 @@ impl Joiner {
             at: from,
             trim_reason: GapReason::Trimmed,
             told,
-            loose_seen: log.loose_dropped(),
+            loose_seen: loose_seen(from, log),
             begins_after: match from {
                 JoinFrom::Start => None,
                 JoinFrom::Seen(place) => place.id(),
             },
             is_rewound: false,
-            is_asked_again: false,
             state: State::Forward,
             safeguards,
         }
@@ -219,8 +223,11 @@ impl Joiner {
         if agrees.is_some() && !self.safeguards.attach_before_read {
             return Some(log.end());
         }
-        if self.is_rewound && !(agrees == Some(true) && knows(log, place)) {
+        if (self.is_rewound || place.us.is_none()) && agrees != Some(true) {
             return None;
+        }
+        if self.is_rewound {
+            return in_newest_branch(log, place);
         }
         // Of the event before the oldest kept only the number is known.
         let us = place.us.or_else(|| log.us_of(place.epoch, place.seq));
@@ -245,7 +252,7 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         self.tell(None, out);
-        if log.loose_dropped() > self.loose_seen {
+        if log.loose_before(position) > self.loose_seen {
             // Plain events, or gaps, came and went while it read pages.
             out.push(JoinOutput::Gap {
                 reason: GapReason::SlowClient,
@@ -341,15 +348,14 @@ impl Joiner {
     /// The store knows nothing of the run: whatever the client has seen is of
     /// a time that is gone.
     fn no_history<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        let mut position = log.start();
         if let (JoinFrom::Seen(place), base) = (self.at, log.base()) {
-            self.gap(GapReason::Expired, None, None, out);
-            // What the log still holds of that time, it may have seen.
             if base.is_some_and(|base| (base.epoch, base.seq) < (place.epoch, place.seq)) {
-                position = log.end();
+                // The log is of that time too, and may be behind the client.
+                return out.push(JoinOutput::Wait);
             }
+            self.gap(GapReason::Expired, None, None, out);
         }
-        self.seat(position, log, out);
+        self.seat(log.start(), log, out);
     }
 
     /// Sends what of the page lies before the log.
@@ -387,6 +393,15 @@ impl Joiner {
                 us: None,
             };
         }
+        let is_shown = page.anchor().is_some() || page.is_empty() || at.us.is_none();
+        if end == 0 && at.seq == through && !is_shown {
+            // Only its number is known to the log, and not even that is kept:
+            // another event may have stood there.
+            let next = page.id(0);
+            let before = (next.seq == at.seq + 1).then_some(next);
+            self.gap(self.trim_reason, before, None, out);
+            at.us = None;
+        }
         let mut from = 0;
         for index in 0..end {
             let id = page.id(index);
@@ -418,16 +433,22 @@ impl Joiner {
         out: &mut Vec<JoinOutput<L::Position>>,
     ) {
         let goes_on = |place: Place| log.us_of(place.epoch, place.seq + 1).is_some();
-        let agrees = !self.place().is_some_and(goes_on)
-            || next.is_some_and(|next| log.us_of(next.epoch, next.seq) == Some(next.us));
+        let agrees = match next {
+            Some(next) => log.us_of(next.epoch, next.seq) == Some(next.us),
+            None => !self.place().is_some_and(goes_on),
+        };
+        if let Some(place) = self.place()
+            && agrees
+            && next.is_some()
+            && is_other_in(log, place)
+        {
+            // The event it has seen is not of this history, and trimmed.
+            self.gap(GapReason::Rewound, None, None, out);
+            self.at = JoinFrom::Seen(Place { us: None, ..place });
+        }
         match self.place_in(log, Some(agrees)) {
             Some(position) => self.seat(position, log, out),
             None if self.lies_before(log) => self.read(out),
-            // Too new for the page, or forgotten by the store: it will tell.
-            None if !agrees && next.is_none() && !self.is_asked_again => {
-                self.is_asked_again = true;
-                self.read(out);
-            }
             None => out.push(JoinOutput::Wait),
         }
     }
@@ -443,7 +464,6 @@ impl Joiner {
     }
 
     fn go_on<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
-        self.is_asked_again = false;
         match self.place_in(log, None) {
             Some(position) => self.seat(position, log, out),
             None => self.read(out),
@@ -483,11 +503,37 @@ impl Joiner {
     }
 }
 
-/// Whether this place is in the log's newest branch.
-fn knows(log: &impl LogIndex, place: Place) -> bool {
-    let is_base = |base: Place| (base.epoch, base.seq) == (place.epoch, place.seq);
+/// How many frames without a durable id are not missing to who joins: all up
+/// to its place, or, for one that has seen nothing, all that there are.
+fn loose_seen(from: JoinFrom, log: &impl LogIndex) -> u64 {
+    let position = match from {
+        JoinFrom::Start => Some(log.end()),
+        JoinFrom::Seen(place) => place.id().and_then(|id| log.after(id)),
+    };
+    position.map_or(log.loose_dropped(), |position| log.loose_before(position))
+}
+
+/// This place in the log's newest branch: an older one may hold its event too.
+fn in_newest_branch<L: LogIndex>(log: &L, place: Place) -> Option<L::Position> {
+    let is_base = |base: Place| {
+        let is_other = base.us.zip(place.us).is_some_and(|(base, us)| base != us);
+        (base.epoch, base.seq) == (place.epoch, place.seq) && !is_other
+    };
+    if log.base().is_some_and(is_base) {
+        return Some(log.start());
+    }
+    let us = log.us_of(place.epoch, place.seq)?;
+    log.after(place.id().filter(|id| id.us == us)?)
+}
+
+/// Whether the log's newest branch has another event at this place.
+fn is_other_in(log: &impl LogIndex, place: Place) -> bool {
+    let base = log
+        .base()
+        .filter(|base| (base.epoch, base.seq) == (place.epoch, place.seq));
     let us = log.us_of(place.epoch, place.seq);
-    log.base().is_some_and(is_base) || us.is_some() && us == place.us
+    let us = us.or(base.and_then(|base| base.us));
+    us.zip(place.us).is_some_and(|(us, seen)| us != seen)
 }
 
 fn push_range<L>(range: Range<usize>, out: &mut Vec<JoinOutput<L>>) {

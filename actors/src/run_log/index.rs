@@ -61,6 +61,10 @@ impl LogIndex for RunLog {
         front.map_or(self.loose_through, Segment::loose_before)
     }
 
+    fn loose_before(&self, position: LogPosition) -> u64 {
+        RunLog::loose_before(self, position)
+    }
+
     fn dropped_loose_after(&self, id: DurableId) -> bool {
         self.dropped.has_loose_after(id)
     }

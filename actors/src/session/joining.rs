@@ -10,13 +10,13 @@ use bytes::Bytes;
 use tracing::{debug, info};
 
 use super::page::{CLIENT_PAGE_EVENTS, PageWriter};
-use super::{CloseReason, Seat, SeatState, SseSession};
+use super::{CloseReason, RunReady, Seat, SeatState, SseSession};
 use crate::broker::{BrokerShared, StreamStart};
 use crate::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex as _};
-use crate::protocol::{Gap, GapReason, Place, Problem, RunId};
+use crate::protocol::{DurableId, Gap, GapReason, Place, Problem, RunId};
 use crate::run_log::{Joining, LogPosition};
 use crate::sse::{Segment, problem_frame};
-use crate::store::{Page, PageFrom, PageQuery, StoreError};
+use crate::store::{Page, PageFrom, PageQuery, StoreError, StoredEvent};
 
 /// How long `hello` may wait for the store.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
@@ -209,9 +209,13 @@ impl SseSession {
         writer.finish()
     }
 
-    /// Goes on when the log has grown, or after a while.
+    /// Goes on when the log has grown since the page was asked for, or after a
+    /// while.
     fn wait_for_log(&mut self, ctx: &mut Context<Self>) {
         self.run.wait(&ctx.address());
+        if self.log_end_asked != self.run.log().end() {
+            return ctx.notify(RunReady);
+        }
         let number = self.ways;
         ctx.run_later(WAIT_MAX, move |session, ctx| {
             if session.is_on_way(number) {
@@ -228,6 +232,7 @@ impl SseSession {
     // ---- reading -----------------------------------------------------------
 
     fn read(&mut self, from: PageFrom, ctx: &mut Context<Self>) {
+        self.log_end_asked = self.run.log().end();
         let shared = self.run.shared();
         let run_id = self.run.run_id().clone();
         let is_first = self.seat.state.get() == SeatState::Waiting;
@@ -327,26 +332,50 @@ impl Counter {
                 .shared
                 .read_page(&self.run_id, query(&self.shared, from))
                 .await?;
-            for event in page.events.iter().rev() {
-                let limits = &self.shared.settings.limits;
-                let mut writer = PageWriter::new(&self.run_id, self.backend, limits, None);
-                writer.event(event);
-                let filter = self.seat.filter.borrow();
-                let passes = |segment: &Segment| {
-                    (0..segment.frames().len()).any(|index| {
-                        segment.frames()[index].class().is_event() && filter.passes(segment, index)
-                    })
-                };
-                count -= u64::from(writer.finish().iter().any(passes));
-                if count == 0 {
-                    return Ok(JoinFrom::Seen(Place::before(event.id)));
+            for (index, event) in page.events.iter().enumerate().rev() {
+                count -= u64::from(self.passes(event));
+                if count > 0 {
+                    continue;
                 }
+                let before = index.checked_sub(1);
+                return match before.and_then(|before| page.events.get(before)) {
+                    Some(before) => Ok(JoinFrom::Seen(before.id.into())),
+                    None => self.before(event.id).await,
+                };
             }
             match page.events.first() {
                 Some(first) if page.more => below = first.id.seq,
                 _ => return Ok(JoinFrom::Start),
             }
         }
+    }
+
+    /// Whether the client wants an event.
+    fn passes(&self, event: &StoredEvent) -> bool {
+        let limits = &self.shared.settings.limits;
+        let mut writer = PageWriter::new(&self.run_id, self.backend, limits, None);
+        writer.event(event);
+        let filter = self.seat.filter.borrow();
+        let passes = |segment: &Segment| {
+            let mut frames = segment.frames().iter().enumerate();
+            frames.any(|(index, frame)| frame.class().is_event() && filter.passes(segment, index))
+        };
+        writer.finish().iter().any(passes)
+    }
+
+    /// The place before an event.
+    async fn before(&self, id: DurableId) -> Result<JoinFrom, StoreError> {
+        let query = PageQuery {
+            events_max: 1,
+            ..query(&self.shared, PageFrom::Before(id.seq))
+        };
+        let page = self.shared.read_page(&self.run_id, query).await?;
+        let before = page.events.last().map(|event| Place::from(event.id));
+        let place = before.unwrap_or(Place::before(id));
+        Ok(match place.seq {
+            0 => JoinFrom::Start,
+            _ => JoinFrom::Seen(place),
+        })
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) use seat::{NextPage, Seat, SeatState};
 
 use crate::broker::{AddressPlace, StreamStart};
 use crate::order::JoinInput;
+use crate::run_log::LogPosition;
 use crate::worker::WorkerRun;
 use joining::OnTheWay;
 
@@ -41,6 +42,8 @@ pub struct SseSession {
     on_the_way: Option<Box<OnTheWay>>,
     /// How many ways it went.
     ways: u64,
+    /// Where the log ended when a page was asked for last.
+    log_end_asked: LogPosition,
     /// The cursor it came with.
     cursor: Option<String>,
     member: usize,
@@ -67,6 +70,7 @@ impl SseSession {
             way: Some(Way::Start(start)),
             on_the_way: None,
             ways: 0,
+            log_end_asked: LogPosition::at_segment(0),
             cursor: None,
             max_age,
             opened_at: Instant::now(),
