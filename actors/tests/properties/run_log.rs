@@ -465,3 +465,26 @@ fn a_base_found_late_holds_after_the_plain_events_before_it_were_dropped() {
     let base = LogIndex::base(&model.log).expect("it is known");
     assert_eq!(base.seq, 5, "those below it are read from the store");
 }
+
+#[test]
+fn a_gap_of_the_store_is_never_cut_off_from_its_event() {
+    let mut builder = SegmentBuilder::default();
+    let mut model = Model::build(&[], usize::MAX, u64::MAX, false);
+    let gap = gap_frame(&Gap::unknown(GapReason::Producer));
+    for n in 0..2_000 {
+        builder.push_control(&gap, FrameClass::STORE_GAP, "", Instant::now());
+        model.event(&mut builder, n % 700, true);
+    }
+    model.flush(&mut builder);
+    model.find_ends();
+    let gaps = String::from_utf8_lossy(&model.stream)
+        .matches("event: gap")
+        .count();
+    assert_eq!(gaps, 2_000);
+    assert!(model.log.end_no() > 50, "many segments");
+    for segment in model.log.segments() {
+        let last = segment.frames().last().expect("no segment is empty");
+        assert!(last.class() != FrameClass::STORE_GAP, "{}", segment.no());
+        assert!(segment.bytes().len() < 9_000, "{}", segment.bytes().len());
+    }
+}

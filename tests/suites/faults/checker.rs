@@ -138,7 +138,7 @@ impl Walk<'_> {
         };
         // `cursor` frames may have moved it on; what they went past must have
         // been hidden, or told before the stream broke.
-        let moved = id.durable().filter(|id| self.lies_ahead(*id));
+        let moved = id.durable().filter(|id| !self.lies_behind(*id));
         if let Some(moved) = moved {
             self.settle(moved, true)?;
             self.place = Place::At(moved);
@@ -151,11 +151,11 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether a durable id lies beyond the place, on the same history.
-    fn lies_ahead(&self, id: Durable) -> bool {
+    /// Whether a durable id lies at or before the place, on the same history.
+    fn lies_behind(&self, id: Durable) -> bool {
         match self.place {
-            Place::Fresh(_) => true,
-            Place::At(place) => id != place && self.truth.history.fork(place, id) == Some(place),
+            Place::Fresh(_) => false,
+            Place::At(place) => id == place || self.truth.history.fork(place, id) == Some(id),
         }
     }
 
@@ -204,7 +204,7 @@ impl Walk<'_> {
             }
             (Id::Plain { durable, .. }, Way::Plain) => {
                 self.plain_event(n, published.outcome)?;
-                if let Some(durable) = durable.filter(|id| self.lies_ahead(*id)) {
+                if let Some(durable) = durable.filter(|id| !self.lies_behind(*id)) {
                     self.settle(durable, true)?;
                     self.place = Place::At(durable);
                     self.gaps.clear();
@@ -241,7 +241,7 @@ impl Walk<'_> {
         let Some(durable) = last.and_then(Id::durable) else {
             return Ok(());
         };
-        if self.lies_ahead(durable) {
+        if !self.lies_behind(durable) {
             self.settle(durable, true)?;
         }
         match events {
