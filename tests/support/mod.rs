@@ -2,6 +2,8 @@
 
 pub(crate) mod broker;
 pub(crate) mod cli;
+pub(crate) mod cluster;
+pub(crate) mod failover;
 pub(crate) mod followed;
 pub(crate) mod frame;
 pub(crate) mod history;
@@ -10,6 +12,7 @@ pub(crate) mod kube_api;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod wait;
 

@@ -16,6 +16,7 @@ use super::wait::{SOON, eventually};
 /// A redis-server of this test alone, without persistence.
 pub(crate) struct Redis {
     program: PathBuf,
+    arguments: Vec<String>,
     port: u16,
     dir: TempDir,
     process: Option<Process>,
@@ -25,6 +26,14 @@ impl Redis {
     /// Starts a server and waits until it answers.
     pub(crate) async fn start() -> Self {
         let mut redis = Self::down();
+        redis.restart().await;
+        redis
+    }
+
+    /// Starts a server with more arguments.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let mut redis = Self::down();
+        redis.arguments = arguments.iter().map(ToString::to_string).collect();
         redis.restart().await;
         redis
     }
@@ -50,6 +59,7 @@ impl Redis {
     pub(crate) fn down() -> Self {
         Self {
             program: PathBuf::from("redis-server"),
+            arguments: Vec::new(),
             port: free_port(),
             dir: TempDir::new().expect("a temporary directory"),
             process: None,
@@ -65,7 +75,8 @@ impl Redis {
             .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
             .args(["--loglevel", "notice"])
             .arg("--dir")
-            .arg(self.dir.path());
+            .arg(self.dir.path())
+            .args(&self.arguments);
         self.process = Some(Process::spawn(command));
         eventually("redis-server answers PING", SOON, async || {
             let Ok(mut connection) = self.connect().await else {
@@ -74,6 +85,27 @@ impl Redis {
             let answer: RedisResult<String> =
                 ::redis::cmd("PING").query_async(&mut connection).await;
             answer.is_ok_and(|pong| pong == "PONG")
+        })
+        .await;
+    }
+
+    /// Waits until a section of `INFO`, or `CLUSTER INFO`, has a line.
+    pub(crate) async fn wait_info(&self, section: &str, line: &str) {
+        let mut command = ::redis::cmd(match section {
+            "cluster" => "CLUSTER",
+            _ => "INFO",
+        });
+        command.arg(match section {
+            "cluster" => "INFO",
+            section => section,
+        });
+        eventually(&format!("{section}: {line}"), SOON, async || {
+            // A server that changes its role cuts its clients.
+            let Ok(mut connection) = self.connect().await else {
+                return false;
+            };
+            let info: RedisResult<String> = command.query_async(&mut connection).await;
+            info.is_ok_and(|info| info.lines().any(|known| known == line))
         })
         .await;
     }
@@ -125,6 +157,13 @@ impl Redis {
 pub(crate) struct Publisher(MultiplexedConnection);
 
 impl Publisher {
+    /// Connects to whoever listens at a port.
+    pub(crate) async fn at(port: u16) -> Self {
+        let client = Client::open(format!("redis://127.0.0.1:{port}")).expect("a URL");
+        let connection = client.get_multiplexed_async_connection().await;
+        Self(connection.expect("it accepts"))
+    }
+
     /// Publishes any bytes on any channel; returns how many received them.
     pub(crate) async fn publish(
         &mut self,

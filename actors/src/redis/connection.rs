@@ -114,6 +114,14 @@ impl Connection {
         Self(Arc::new(Shared { settings, servers }))
     }
 
+    /// Has the one server looked for anew before the next call. A Cluster tells
+    /// by itself who serves what.
+    pub(super) fn reconnect(&self) {
+        if let Servers::One(node) = &self.0.servers {
+            node.discard();
+        }
+    }
+
     /// When a call that begins now must have its answer
     /// (`redis.command_timeout`).
     pub(super) fn deadline(&self) -> Instant {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
@@ -37,6 +37,8 @@ pub(super) enum Target {
 pub(super) struct Node {
     target: Target,
     settings: Arc<RedisSettings>,
+    /// Connections made before this changed are not handed out any more.
+    era: AtomicU64,
     /// Held while connecting, so that only one caller does.
     state: Mutex<State>,
 }
@@ -53,6 +55,7 @@ struct State {
 pub(super) struct Live {
     pub(super) connection: MultiplexedConnection,
     is_dead: Arc<AtomicBool>,
+    era: u64,
 }
 
 impl Live {
@@ -68,6 +71,7 @@ impl Node {
         Self {
             target,
             settings,
+            era: AtomicU64::new(0),
             state: Mutex::default(),
         }
     }
@@ -82,6 +86,7 @@ impl Node {
         let mut state = self.state.lock().await;
         if let Some(live) = &state.live
             && !live.is_dead.load(Relaxed)
+            && live.era == self.era.load(Relaxed)
         {
             return Ok(live.clone());
         }
@@ -106,7 +111,13 @@ impl Node {
         }
     }
 
+    /// Sees to it that the next call looks for the server anew.
+    pub(super) fn discard(&self) {
+        self.era.fetch_add(1, Relaxed);
+    }
+
     async fn connect(&self) -> RedisResult<Live> {
+        let era = self.era.load(Relaxed);
         let is_dead = Arc::new(AtomicBool::new(false));
         let flag = Arc::clone(&is_dead);
         // Told at once when the link ends, so that no command is ever written
@@ -122,6 +133,7 @@ impl Node {
         Ok(Live {
             connection,
             is_dead,
+            era,
         })
     }
 }

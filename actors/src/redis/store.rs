@@ -63,6 +63,12 @@ impl RedisStore {
         Self { link, ..self }
     }
 
+    /// Has the server looked for anew before the next call: it may be another.
+    pub(super) fn reconnect(&self) {
+        self.appends.reconnect();
+        self.reads.reconnect();
+    }
+
     /// Loads the library, unless Redis has it or a newer one. In the
     /// background: a call that finds none loads it, too.
     pub(super) fn load_library(&self) {

@@ -28,9 +28,6 @@ pub(super) const PROBE_PREFIX: &str = "_probe:";
 /// Probes without an echo after which the link counts as dead.
 const PROBE_MISSES_MAX: u32 = 2;
 
-/// With every so manieth probe Sentinels are asked who is master.
-const PROBES_PER_SENTINEL_CHECK: u32 = 5;
-
 /// Least age of a subscription that is made anew because somebody asks for it.
 const RESUBSCRIBE_MIN_AGE: Duration = Duration::from_secs(30);
 
@@ -60,11 +57,11 @@ pub struct RedisSubscriber {
     finder: Finder,
     connection: Option<MultiplexedConnection>,
     subscribed_at: Instant,
+    /// Where it is, or was last.
+    address: Option<String>,
     watch: Watch,
     /// A look at whether the server is still the right one, under way.
     is_watching: bool,
-    /// Counts such looks.
-    looks: u32,
     /// Attempts to connect since a probe last came back.
     attempts: u32,
     probe: Probe,
@@ -99,9 +96,9 @@ impl RedisSubscriber {
             finder,
             connection: None,
             subscribed_at: Instant::now(),
+            address: None,
             watch: Watch::None,
             is_watching: false,
-            looks: 0,
             attempts: 0,
             probe: Probe {
                 channel,
@@ -163,6 +160,10 @@ impl RedisSubscriber {
         self.probe.misses = 0;
         ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
+        if self.address.replace(address.clone()) != Some(address.clone()) {
+            // Its old master may live on and take what is lost with it.
+            self.store.reconnect();
+        }
         self.store.load_library();
         let metrics = &self.shared.metrics.redis;
         metrics.subscribes.inc();
@@ -253,10 +254,8 @@ impl RedisSubscriber {
         if std::mem::replace(&mut self.is_watching, true) {
             return;
         }
-        self.looks = self.looks.wrapping_add(1);
-        let asks_others = self.looks.is_multiple_of(PROBES_PER_SENTINEL_CHECK);
         let (watch, generation) = (self.watch.clone(), self.generation);
-        let look = async move { watch.objection(connection, asks_others).await };
+        let look = async move { watch.objection(connection).await };
         ctx.spawn(wrap_future(look).map(
             move |objection, actor: &mut Self, ctx: &mut Context<Self>| {
                 if actor.generation == generation {

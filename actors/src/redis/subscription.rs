@@ -188,14 +188,9 @@ impl Kind {
 const CLUSTER_DOWN: &str = "the node says that its cluster is down";
 
 impl Watch {
-    /// Returns why the server is the wrong one by now. With `asks_others` not
-    /// only the server itself is asked. No answer is no reason: a dead link
-    /// shows otherwise.
-    pub(super) async fn objection(
-        &self,
-        mut connection: MultiplexedConnection,
-        asks_others: bool,
-    ) -> Option<String> {
+    /// Returns why the server is the wrong one by now. No answer is no reason: a
+    /// dead link shows otherwise.
+    pub(super) async fn objection(&self, mut connection: MultiplexedConnection) -> Option<String> {
         match self {
             Self::None => None,
             Self::Master { place, address } => {
@@ -203,9 +198,6 @@ impl Watch {
                     redis::cmd("ROLE").query_async(&mut connection).await;
                 if role.is_ok_and(|role| !is_word(role.first(), "master")) {
                     return Some("the server is no master any more".to_owned());
-                }
-                if !asks_others {
-                    return None;
                 }
                 let now = master(place).await.ok()?.addr().to_string();
                 (now != *address).then(|| format!("Sentinel names another master, {now}"))
