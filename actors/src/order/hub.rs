@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ids::{is_rewound, is_unproven};
+use super::ids::{is_back, is_rewound, is_unproven};
 use super::{KnownIds, PageIds, Safeguards};
 use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
@@ -392,7 +392,8 @@ impl RunOrder {
             self.turn_to(SyncKind::Rewound { from, common: None });
             return true;
         }
-        if last.seq < at.seq || self.safeguards.us_check && is_rewound(at, page, last) {
+        let is_other = is_rewound(at, page, last) || is_back(at, page);
+        if last.seq < at.seq || self.safeguards.us_check && is_other {
             let from = known
                 .oldest_seq()
                 .unwrap_or(at.seq)

@@ -45,7 +45,7 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(super) struct OnTheWay {
     joiner: Joiner,
-    /// Counts ways: the answer to a read of an older one is dropped.
+    /// Counts steps: what an older one asked or waited for is dropped.
     number: u64,
 }
 
@@ -119,6 +119,8 @@ impl SseSession {
         let Some(way) = &mut self.on_the_way else {
             return;
         };
+        self.ways += 1;
+        way.number = self.ways;
         let run = Rc::clone(&self.run);
         let mut out = Vec::new();
         way.joiner.step(input, &*run.log(), &mut out);
