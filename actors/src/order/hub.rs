@@ -320,7 +320,8 @@ impl RunOrder {
 
     fn page<P: PageIds>(&mut self, page: &P, known: &impl KnownIds, out: &mut Vec<OrderOutput>) {
         let Some(sync) = self.sync else { return };
-        self.is_gone = page.last().is_none();
+        // What never was cannot be gone: a run may begin now.
+        self.is_gone = page.last().is_none() && matches!(self.at, At::Place(_));
         let goes_on = match sync.kind {
             SyncKind::Head => self.head(page, out),
             SyncKind::After => self.after(page, known, out),
