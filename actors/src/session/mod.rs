@@ -130,7 +130,13 @@ impl Handler<RunReady> for SseSession {
     type Result = ();
 
     fn handle(&mut self, _: RunReady, ctx: &mut Self::Context) {
-        if !self.seat.is_closing() && (self.way.is_some() || self.on_the_way.is_some()) {
+        if self.seat.is_closing() {
+            return;
+        }
+        // On its way it goes on when its pages are sent: until then what it was
+        // sent last is not known.
+        let goes_on = self.on_the_way.is_some() && !self.seat.awaits_pages();
+        if self.way.is_some() || goes_on {
             self.join(ctx);
         }
     }
