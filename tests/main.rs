@@ -33,6 +33,7 @@ mod kubectl_faults;
 mod kubectl_stream;
 mod limits;
 mod metrics;
+mod order_churn;
 mod overflow;
 mod proxies;
 mod publish;
