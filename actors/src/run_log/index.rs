@@ -105,6 +105,7 @@ impl KnownIds for RunLog {
 /// The place after event number `seq`, if `segment` covers it and has no frame
 /// for it: it was too large, and told by a gap.
 fn passed(segment: &Segment, seq: u64) -> Option<LogPosition> {
+    segment.durable_before().filter(|before| before.seq < seq)?;
     let mut position = LogPosition::at_segment(segment.no());
     for index in 0..segment.frames().len() {
         match segment.id_of(index).map(str::parse) {

@@ -64,6 +64,7 @@ impl SseSession {
         }
         ctx.run_later(HELLO_PATIENCE, |session, _| {
             if session.seat.state.get() == SeatState::Waiting {
+                session.on_the_way = None;
                 session.fail(&StoreError("no answer in time".to_owned()));
             }
         });
@@ -204,8 +205,13 @@ impl SseSession {
         };
         let (resume, cursor) = match out.iter().any(is_gap) {
             true => ("gap", begins_after),
-            false if out.iter().any(is_replay) => ("replay", self.cursor.clone()),
-            false => ("live", self.cursor.clone().or(begins_after)),
+            false => {
+                let resume = match out.iter().any(is_replay) {
+                    true => "replay",
+                    false => "live",
+                };
+                (resume, self.cursor.clone().or(begins_after))
+            }
         };
         self.run.say_hello(&self.seat, resume, cursor.as_deref());
     }
@@ -344,7 +350,7 @@ impl SseSession {
         let step = self.step;
         ctx.spawn(counting.map(move |from, session, ctx| match from {
             // Its hub was lost meanwhile: it begins again.
-            _ if session.step != step => {}
+            _ if session.step != step || session.seat.is_closing() => {}
             Ok(from) => {
                 let safeguards = session.run.shared().settings.safeguards;
                 let joiner = Joiner::new(from, &*session.run.log(), safeguards);
