@@ -305,19 +305,22 @@ async fn come_and_go(shared: Arc<LoadShared>, addr: std::net::SocketAddr, mut rn
     }
 }
 
-/// Opens a busy stream and reads nothing until the broker has closed it.
+/// Opens a busy stream and reads nothing: in turn so long that it falls behind
+/// and is told so, and until the broker has closed it.
 async fn stall(shared: Arc<LoadShared>, addr: std::net::SocketAddr) {
-    while shared.goes_on() {
+    for turn in 0u64.. {
         let request = Request::get("/api/v1/runs/soak-hot/stream").receive_buffer(8 * 1024);
         let mut answer = request.open(addr).await.expect("the broker serves");
         shared.streams.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..10 {
+        for _ in 0..if turn % 2 == 0 { 3 } else { 10 } {
             sleep(Duration::from_millis(400)).await;
             if !shared.goes_on() {
                 return;
             }
         }
-        // What the kernel took meanwhile, and then its end.
-        while let Ok(Some(_)) = answer.next().await {}
+        // What the kernel took meanwhile, and then what follows or its end.
+        let reading = async { while let Ok(Some(_)) = answer.next().await {} };
+        // Time over: it was not closed, and goes by itself.
+        let _ = timeout(Duration::from_secs(1), reading).await;
     }
 }

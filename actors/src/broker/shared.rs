@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tracing::{debug, error};
 
 use super::addresses::StreamsPerAddress;
@@ -387,6 +387,19 @@ impl BrokerShared {
         let mut families = self.metrics.families();
         families.extend(self.kubectl_counters.families());
         families
+    }
+
+    /// Waits until the hubs have handed on what was sent to them before.
+    pub(crate) async fn until_hubs_had_a_turn(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.core.spawn(async move {
+            // Behind every actor that has been woken by now.
+            tokio::task::yield_now().await;
+            // Nobody waits any more: then nobody is told.
+            let _ = done.send(());
+        });
+        // An arbiter that is gone has no hubs.
+        let _ = is_done.await;
     }
 
     pub(crate) async fn stop(&self) {
