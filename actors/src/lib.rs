@@ -5,7 +5,7 @@
 //!
 //! | hop | type, in | bound | when full | metric `runcast_…` |
 //! |---|---|---|---|---|
-//! | read from Redis | `PushQueue`, [`redis`](crate::redis) | `redis.queue_messages`, `redis.queue_bytes` | dropped, all runs read the store or get `gap overflow` | `redis_queue_overflows_total` |
+//! | read from Redis | `PushQueue`, [`redis`] | `redis.queue_messages`, `redis.queue_bytes` | dropped, all runs read the store or get `gap overflow` | `redis_queue_overflows_total` |
 //! | sorted by run | a turn of [`RedisSubscriber`](crate::redis::RedisSubscriber) | 512 messages | the next turn | `redis_messages_total` |
 //! | sent to its hub | [`hub::Arrived`], [`hub::Registry`] | `hub.mailbox`, `hub.max_hubs` | refused, as above for this run; the longest idle hub goes | `mailbox_refusals_total`, `hubs_evicted_total` |
 //! | put in order | [`order::RunOrder`] of [`hub::RunHub`] | 4096 messages and 1 MiB held while the store is read | dropped, and read from the store | `events_in_total` |
