@@ -73,6 +73,7 @@ impl World {
             history: &history,
             is_lossless: self.is_lossless,
             is_local: true,
+            was_revived: false,
             has_plain: self.has_plain,
             has_durable: !self.known.is_empty(),
         };
