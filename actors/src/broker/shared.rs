@@ -45,7 +45,7 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
-    /// Bounds the pages in memory: each read holds one.
+    /// Bounds the pages being read: each read holds one.
     reads: Semaphore,
     checker: OnceLock<Addr<PositionChecker>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
