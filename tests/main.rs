@@ -31,6 +31,7 @@ mod kubectl_chaos;
 mod kubectl_faults;
 mod kubectl_stream;
 mod limits;
+mod live_path;
 mod metrics;
 mod overflow;
 mod proxies;
