@@ -26,7 +26,7 @@ TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
 # A short bench of the dev build: it fails if an event is lost or doubled; its
 # times say nothing.
 DEV := $${CARGO_TARGET_DIR:-target}/debug
-TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s
+TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s --many 500
 
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl

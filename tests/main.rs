@@ -32,6 +32,7 @@ mod kubectl_chaos;
 mod kubectl_faults;
 mod kubectl_stream;
 mod limits;
+mod live_path;
 mod metrics;
 mod order_churn;
 mod overflow;

@@ -40,6 +40,8 @@ pub(crate) enum Fault {
     KillBroker,
     RestartBroker,
     RollBrokers,
+    FreezeBroker,
+    RestartRun,
     RestartEmpty,
     CrashToDump,
     FailOver,
@@ -52,7 +54,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    const LOSSLESS: [Self; 14] = [
+    const LOSSLESS: [Self; 15] = [
         Self::Burst,
         Self::KillSubscriptions,
         Self::KillConnections,
@@ -67,8 +69,10 @@ impl Fault {
         Self::KillBroker,
         Self::RestartBroker,
         Self::RollBrokers,
+        Self::FreezeBroker,
     ];
-    const LOSSY: [Self; 9] = [
+    const LOSSY: [Self; 10] = [
+        Self::RestartRun,
         Self::RestartEmpty,
         Self::CrashToDump,
         Self::FailOver,
@@ -113,6 +117,8 @@ impl Fault {
             Self::KillBroker => "`SIGKILL` of a broker",
             Self::RestartBroker => "`SIGTERM` of a broker",
             Self::RollBrokers => "rolling restart of all brokers",
+            Self::FreezeBroker => "`SIGSTOP` and `SIGCONT` of a broker",
+            Self::RestartRun => "a run begun anew by its publisher",
             Self::RestartEmpty => "restart of Redis without its data",
             Self::CrashToDump => "`SIGKILL` of Redis, back with an older dump",
             Self::FailOver => "failover to a replica that lost the last writes",

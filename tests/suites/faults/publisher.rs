@@ -88,13 +88,15 @@ impl Publisher {
         }
         let n = self.open(Kinds::OUTPUT);
         self.run.last.set(n);
-        self.send(&[n], 0, false).await;
+        // Nothing comes after it that would show that it was missed.
+        let is_silent = self.rng.bool();
+        self.send(&[n], 0, is_silent).await;
         if !self.run.ends {
             return;
         }
         let n = self.open(Kinds::STATUS);
         let data = format!("{{\"n\":{n},\"status\":\"completed\"}}");
-        self.send_all(&[(n, data)], false).await;
+        self.send_all(&[(n, data)], is_silent).await;
     }
 
     async fn publish(&mut self, count: usize, bytes: usize) {
@@ -211,8 +213,10 @@ impl Publisher {
     /// Sends what is not answered yet, in order, until all is.
     async fn send_function(&mut self, events: &[(usize, String)], is_silent: bool) {
         let mut open: Vec<&(usize, String)> = events.iter().collect();
+        let restarts = self.run.restart.take();
         while !open.is_empty() {
-            let pipe = self.calls(&open, is_silent);
+            let is_first = open.len() == events.len();
+            let pipe = self.calls(&open, is_silent, restarts && is_first);
             let answers = self.link.ask(&pipe).await;
             let mut left = Vec::new();
             for (index, event) in open.iter().enumerate() {
@@ -229,14 +233,14 @@ impl Publisher {
         }
     }
 
-    fn calls(&self, events: &[&(usize, String)], is_silent: bool) -> Pipeline {
+    fn calls(&self, events: &[&(usize, String)], is_silent: bool, restarts: bool) -> Pipeline {
         let Route::Function { history_max, .. } = self.route else {
             unreachable!("only called for this route");
         };
         let function = if is_silent { SILENT } else { "runcast_publish" };
         let ledger = self.run.ledger.borrow();
         let mut pipe = ::redis::pipe();
-        for (n, data) in events {
+        for (index, (n, data)) in events.iter().enumerate() {
             let event = &ledger.events[*n];
             let Way::Function { number } = event.way else {
                 unreachable!("opened by this publisher");
@@ -264,6 +268,9 @@ impl Publisher {
                 .arg("suite")
                 .arg(1)
                 .arg(number);
+            if restarts && index == 0 {
+                pipe.arg("RESTART");
+            }
         }
         pipe
     }

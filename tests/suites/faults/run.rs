@@ -27,6 +27,8 @@ pub(crate) struct Run {
     pub(crate) ends: bool,
     /// Events that its next publisher shall publish at once.
     pub(crate) burst: Cell<usize>,
+    /// Its next publisher through the function shall begin it anew.
+    pub(crate) restart: Cell<bool>,
     /// Publishers go on.
     pub(crate) is_live: Cell<bool>,
     /// Clients leave and stall.
@@ -44,6 +46,7 @@ impl Run {
             last: Cell::new(usize::MAX),
             ends,
             burst: Cell::new(0),
+            restart: Cell::new(false),
             is_live: Cell::new(true),
             is_rough: Cell::new(true),
             is_over: Cell::new(false),

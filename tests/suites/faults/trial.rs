@@ -45,6 +45,7 @@ struct Trial {
     number: u64,
     rng: fastrand::Rng,
     class: Class,
+    history_max: usize,
     world: World,
     runs: Vec<Rc<Run>>,
     told: Vec<String>,
@@ -71,6 +72,7 @@ pub(crate) async fn run(seed: u64, number: u64, switched_off: Option<&str>) -> O
     let trial = Trial {
         number,
         class,
+        history_max,
         world,
         runs,
         told: Vec::new(),
@@ -88,13 +90,13 @@ pub(crate) async fn run(seed: u64, number: u64, switched_off: Option<&str>) -> O
         },
         rng,
     };
-    trial.go(history_max).await
+    trial.go().await
 }
 
 impl Trial {
-    async fn go(mut self, history_max: usize) -> Outcomes {
+    async fn go(mut self) -> Outcomes {
         let begin = Instant::now();
-        let publishers = self.start_publishers(history_max);
+        let publishers = self.start_publishers();
         let clients = self.start_clients();
         self.faults(begin).await;
 
@@ -121,12 +123,12 @@ impl Trial {
         self.outcomes
     }
 
-    fn start_publishers(&mut self, history_max: usize) -> Vec<JoinHandle<Publisher>> {
+    fn start_publishers(&mut self) -> Vec<JoinHandle<Publisher>> {
         let mut tasks = Vec::new();
         for run in &self.runs {
             let function = Route::Function {
                 number: 0,
-                history_max,
+                history_max: self.history_max,
             };
             let post = Route::Post {
                 brokers: self.world.addrs.to_vec(),
@@ -230,6 +232,7 @@ impl Trial {
             history: &history,
             is_lossless: self.class != Class::Lossy,
             is_local: self.class == Class::Local,
+            was_revived: self.was_revived(),
             has_plain: run.mix != Mix::Durable,
             has_durable: run.mix != Mix::Plain,
         };
@@ -244,6 +247,11 @@ impl Trial {
                 }
             }
         }
+    }
+
+    fn was_revived(&self) -> bool {
+        let mut faults = self.outcomes.faults.keys();
+        faults.any(|fault| matches!(fault, Fault::CrashToDump | Fault::FailOver))
     }
 
     fn passed(&mut self, index: usize, witness: &Witness, tally: &Tally) {
@@ -353,9 +361,10 @@ impl Trial {
     fn story(&mut self, text: &str, column: Column) {
         *self.outcomes.violations.entry(column).or_default() += 1;
         self.outcomes.stories.push(format!(
-            "trial {} ({:?}; {}): {text}",
+            "trial {} ({:?}, history {}; {}): {text}",
             self.number,
             self.class,
+            self.history_max,
             self.told.join(", ")
         ));
     }

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use rustix::process::Signal;
 use tokio::time::sleep;
 
 use super::fault::{Class, Fault};
@@ -129,6 +130,8 @@ impl World {
                     self.a_while(0..200).await;
                 }
             }
+            Fault::FreezeBroker => self.freeze_broker(broker).await,
+            Fault::RestartRun => run.restart.set(true),
             Fault::FlushAll => self.redis.say(&["FLUSHALL"]).await,
             Fault::DeleteStream => self.redis.say(&["DEL", &run.stream_key()]).await,
             Fault::DeleteMeta => self.redis.say(&["DEL", &run.meta_key()]).await,
@@ -205,6 +208,17 @@ impl World {
         }
     }
 
+    async fn freeze_broker(&mut self, index: usize) {
+        self.signal_broker(index, Signal::STOP);
+        self.a_while(50..1500).await;
+        self.signal_broker(index, Signal::CONT);
+    }
+
+    fn signal_broker(&self, index: usize, signal: Signal) {
+        let broker = self.brokers[index].as_ref().expect("it runs");
+        broker.process.signal(signal);
+    }
+
     async fn restart_broker(&mut self, index: usize, fault: Fault) {
         let mut broker = self.brokers[index].take().expect("it runs");
         if fault == Fault::RestartBroker {
@@ -252,6 +266,7 @@ fn broker_settings(
         .set("retry.min", "100ms")
         .set("retry.max", "300ms")
         .set("redis.probe_interval", "200ms")
+        .set("redis.check_interval", "300ms")
         .set("redis.command_timeout", "2s")
         .set("redis.reconnect_max_delay", "200ms")
         .set("history.max_events", history_max)
