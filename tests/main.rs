@@ -34,6 +34,7 @@ mod metrics;
 mod overflow;
 mod proxies;
 mod publish;
+mod record_plain;
 mod redis_stream;
 mod regressions;
 mod resume;

@@ -84,6 +84,17 @@ pub struct HistorySettings {
     pub page_bytes: ByteSize,
     /// Most pages read at once; further readers wait.
     pub max_reads: usize,
+    /// Give agents that only `PUBLISH` a durable history as well. All brokers
+    /// on one Redis must agree.
+    pub record_plain: bool,
+    /// Most plain messages kept until they are recorded; past it the newest
+    /// are dropped and told by a gap.
+    pub record_plain_messages: usize,
+    /// The same bound in bytes.
+    pub record_plain_bytes: ByteSize,
+    /// How long one is kept while it cannot be recorded.
+    #[serde(with = "humantime_serde")]
+    pub record_plain_max_age: Duration,
 }
 
 impl Default for HistorySettings {
@@ -95,6 +106,10 @@ impl Default for HistorySettings {
             ttl: Duration::from_secs(24 * 3600),
             page_bytes: ByteSize::kib(256),
             max_reads: 64,
+            record_plain: false,
+            record_plain_messages: 100_000,
+            record_plain_bytes: ByteSize::mib(64),
+            record_plain_max_age: Duration::from_secs(30),
         }
     }
 }
