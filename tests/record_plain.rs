@@ -49,22 +49,21 @@ async fn brokers(redis: &Redis, count: usize) -> Vec<Broker> {
 
 /// Messages of a run, every fifth of them the same.
 fn messages(count: usize) -> Vec<Vec<u8>> {
-    let text = |n| match n % 5 {
-        0 => "tick".to_owned(),
-        _ => format!("line {n}"),
+    let text = |n: usize| match n % 5 {
+        0 => r#""tick""#.to_owned(),
+        _ => n.to_string(),
     };
     (0..count).map(|n| text(n).into_bytes()).collect()
 }
 
 /// Publishes messages of some runs, some at a time.
-fn flood(redis: &Redis, publisher: Publisher, runs: &[&str], count: usize) -> JoinHandle<()> {
-    let _ = redis;
+fn flood(publisher: &Publisher, runs: &[&str], count: usize) -> JoinHandle<()> {
+    let mut publisher = publisher.clone();
     let channels: Vec<_> = runs
         .iter()
         .map(|run| format!("run:{run}:output:stdout"))
         .collect();
     tokio::spawn(async move {
-        let mut publisher = publisher;
         for batch in messages(count).chunks(BATCH) {
             for channel in &channels {
                 publisher.publish_all(channel, batch).await;
@@ -175,7 +174,7 @@ async fn three_brokers_record_each_message_once() {
         }
     }
     let mut agent = redis.publisher().await;
-    let floods = runs.map(|run| flood(&redis, agent.clone(), &[run], COUNT));
+    let floods = runs.map(|run| flood(&agent, &[run], COUNT));
     for flood in floods {
         flood.await.expect("published");
     }
@@ -214,7 +213,7 @@ async fn a_recorder_that_is_killed_loses_nothing() {
     let mut client = brokers[1].follow("a/stream").await;
     let mut other = brokers[2].follow("b/stream").await;
     let mut agent = redis.publisher().await;
-    let flood = flood(&redis, agent.clone(), &["a", "b"], COUNT);
+    let flood = flood(&agent, &["a", "b"], COUNT);
     wait_length(&mut agent, "a", COUNT as i64 / 3).await;
     brokers[0].process.kill();
     flood.await.expect("published");
@@ -232,7 +231,7 @@ async fn a_recorder_that_was_stopped_records_nothing_twice() {
     let brokers = brokers(&redis, 2).await;
     let mut client = brokers[1].follow("a/stream").await;
     let mut agent = redis.publisher().await;
-    let flood = flood(&redis, agent.clone(), &["a", "b"], COUNT);
+    let flood = flood(&agent, &["a", "b"], COUNT);
     wait_length(&mut agent, "a", COUNT as i64 / 4).await;
     brokers[0].process.signal(Signal::STOP);
     // Longer than the lease.
@@ -263,7 +262,7 @@ async fn a_recorder_that_is_cut_off_leaves_it_to_others() {
     let first = recording(&redis).start_ready().await;
     wait_active(&first).await;
     let mut agent = redis.publisher().await;
-    let ids = subscriptions(&mut agent).await;
+    let ids = clients_of(&mut agent, "pubsub").await;
     assert_eq!(ids.len(), 1, "{ids:?}");
     let second = recording(&redis).start_ready().await;
     second
@@ -273,7 +272,7 @@ async fn a_recorder_that_is_cut_off_leaves_it_to_others() {
         first.follow("a/stream").await,
         second.follow("a/stream").await,
     ];
-    let flood = flood(&redis, agent.clone(), &["a"], COUNT);
+    let flood = flood(&agent, &["a"], COUNT);
     wait_length(&mut agent, "a", COUNT as i64 / 4).await;
     let killed: i64 = agent.command(&["CLIENT", "KILL", "ID", &ids[0]]).await;
     assert_eq!(killed, 1);
@@ -293,14 +292,23 @@ async fn appends_that_are_cut_off_are_no_second_events() {
     let brokers = brokers(&redis, 2).await;
     let mut client = brokers[1].follow("a/stream").await;
     let mut agent = redis.publisher().await;
-    let mut killer = redis.publisher().await;
-    let flood = flood(&redis, agent.clone(), &["a"], COUNT);
-    let kills = crate::support::history::kill_connections_until(&mut killer, "a", COUNT as i64);
-    let kills = kills.await;
-    assert!(kills >= 3, "{kills}");
-    drop(flood.await);
-    agent = redis.publisher().await;
-    let _ = &mut agent;
+
+    let own: i64 = agent.command(&["CLIENT", "ID"]).await;
+    let own = own.to_string();
+    let flood = flood(&agent, &["a"], COUNT);
+    let mut kills = 0;
+    while !flood.is_finished() {
+        for id in clients_of(&mut agent, "normal").await {
+            if id != own {
+                kills += agent.command::<i64>(&["CLIENT", "KILL", "ID", &id]).await;
+            }
+        }
+        let length = length(&mut agent, "a").await;
+        wait_length(&mut agent, "a", (length + 300).min(COUNT as i64)).await;
+    }
+    assert!(kills >= 5, "{kills}");
+    flood.await.expect("published");
+    assert_recorded(&mut agent, "a", COUNT).await;
     assert_followed(&mut client, COUNT).await;
 }
 
@@ -312,14 +320,14 @@ async fn what_nobody_heard_is_told() {
     wait_active(&broker).await;
     let mut client = broker.follow("42/stream").await;
     let mut agent = redis.publisher().await;
-    agent.publish("run:42:output:stdout", "before").await;
-    assert_eq!(client.run_event().await.payload(), "before");
+    agent.publish("run:42:output:stdout", r#""before""#).await;
+    assert_eq!(client.run_event().await.payload(), r#""before""#);
     let _: i64 = agent.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
     let frame = client.event().await;
     assert_eq!(gap_of(&frame).0, "disconnected");
     wait_active(&broker).await;
-    agent.publish("run:42:output:stdout", "after").await;
-    assert_eq!(client.run_event().await.payload(), "after");
+    agent.publish("run:42:output:stdout", r#""after""#).await;
+    assert_eq!(client.run_event().await.payload(), r#""after""#);
 }
 
 #[tokio::test]
@@ -328,15 +336,19 @@ async fn a_broker_that_ends_hands_over_at_once() {
     let mut brokers = brokers(&redis, 2).await;
     let mut client = brokers[1].follow("42/stream").await;
     let mut agent = redis.publisher().await;
-    agent.publish("run:42:output:stdout", "before").await;
+    agent.publish("run:42:output:stdout", r#""before""#).await;
     client.run_event().await;
     brokers[0].terminate();
     assert_eq!(brokers[0].exit_code(SOON).await, Some(0));
     let lease: Option<String> = agent.command(&["HGET", "run:{_recorder}", "h"]).await;
     assert_ne!(lease.as_deref(), None);
     wait_active(&brokers[1]).await;
-    agent.publish("run:42:output:stdout", "after").await;
-    assert_eq!(client.run_event().await.payload(), "after", "and no gap");
+    agent.publish("run:42:output:stdout", r#""after""#).await;
+    assert_eq!(
+        client.run_event().await.payload(),
+        r#""after""#,
+        "and no gap"
+    );
 }
 
 /// A broker that is off shows both, and says so.
@@ -348,9 +360,9 @@ async fn brokers_that_disagree_say_so() {
     let off = Broker::redis(&redis).start_ready().await;
     let mut client = off.follow("42/stream").await;
     let mut agent = redis.publisher().await;
-    agent.publish("run:42:output:stdout", "x").await;
+    agent.publish("run:42:output:stdout", "1").await;
     let frames = client.run_events(2).await;
-    assert!(frames.iter().all(|frame| frame.payload() == "x"));
+    assert!(frames.iter().all(|frame| frame.payload() == "1"));
     let says_so = |line: &String| line.contains("history.record_plain is on at another broker");
     eventually("it is logged", SOON, async || {
         off.process.log().iter().any(says_so)
@@ -363,19 +375,21 @@ async fn brokers_that_disagree_say_so() {
     );
 }
 
-async fn wait_length(redis: &mut Publisher, run_id: &str, length: i64) {
+async fn length(redis: &mut Publisher, run_id: &str) -> i64 {
     let stream = format!("run:{{{run_id}}}:stream");
-    eventually(
-        &format!("{stream} has {length} entries"),
-        SOON,
-        async || redis.clone().command::<i64>(&["XLEN", &stream]).await >= length,
-    )
+    redis.command(&["XLEN", &stream]).await
+}
+
+async fn wait_length(redis: &mut Publisher, run_id: &str, least: i64) {
+    eventually(&format!("{run_id} has {least} entries"), SOON, async || {
+        length(&mut redis.clone(), run_id).await >= least
+    })
     .await;
 }
 
-/// Returns the ids of all subscribers' connections.
-async fn subscriptions(redis: &mut Publisher) -> Vec<String> {
-    let list: String = redis.command(&["CLIENT", "LIST", "TYPE", "pubsub"]).await;
+/// Returns the ids of all connections of a type.
+async fn clients_of(redis: &mut Publisher, kind: &str) -> Vec<String> {
+    let list: String = redis.command(&["CLIENT", "LIST", "TYPE", kind]).await;
     let id = |line: &str| {
         let id = line.strip_prefix("id=")?.split(' ').next()?;
         Some(id.to_owned())
