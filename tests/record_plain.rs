@@ -255,6 +255,71 @@ async fn a_recorder_that_was_stopped_records_nothing_twice() {
     }
 }
 
+/// The appends of a recorder that lost the lease may still be on their way when
+/// the next one is at work: each is either refused, or found in time.
+#[tokio::test]
+async fn late_appends_of_an_old_recorder_are_no_second_events() {
+    const RUNS: usize = 2000;
+    let redis = Redis::start().await;
+    let brokers = brokers(&redis, 2).await;
+    let mut agent = redis.publisher().await;
+    let old = lease_number(&mut agent).await;
+    brokers[0].process.signal(Signal::STOP);
+    let runs: Vec<_> = (0..RUNS).map(|n| format!("r{n}")).collect();
+    let mut publishes = ::redis::pipe();
+    for run in &runs {
+        let channel = format!("run:{run}:output:s");
+        publishes.cmd("PUBLISH").arg(channel).arg("1").ignore();
+    }
+    agent.pipeline(&publishes).await;
+    eventually("another has the lease", SOON, async || {
+        lease_number(&mut agent.clone()).await != old
+    })
+    .await;
+    // Now we are the old one, in no order that the new one knows.
+    let mut fenced = 0;
+    for run in shuffled(&runs) {
+        let (word, _): (String, String) = {
+            let call = late_append(&run, &old);
+            let words: Vec<_> = call.iter().map(String::as_str).collect();
+            agent.command(&words).await
+        };
+        match word.as_str() {
+            "FENCED" => fenced += 1,
+            word => assert_eq!(word, "OK"),
+        }
+    }
+    assert!(fenced > 0 && fenced < RUNS, "{fenced}: no race");
+    for run in &runs {
+        wait_length(&mut agent, run, 1).await;
+    }
+    brokers[1]
+        .wait_metric("runcast_recorder_messages", &[], 0.0)
+        .await;
+    for run in &runs {
+        assert_eq!(length(&mut agent, run).await, 1, "{run}");
+    }
+    brokers[0].process.signal(Signal::CONT);
+}
+
+async fn lease_number(redis: &mut Publisher) -> String {
+    redis.command(&["HGET", "run:{_recorder}", "n"]).await
+}
+
+fn shuffled(runs: &[String]) -> Vec<String> {
+    let mut runs = runs.to_vec();
+    fastrand::shuffle(&mut runs);
+    runs
+}
+
+/// The call of a recorder for the only message of a run.
+fn late_append(run: &str, epoch: &str) -> Vec<String> {
+    let keys = ["stream", "meta"].map(|key| format!("run:{{{run}}}:{key}"));
+    let call = ["FCALL", "runcast_publish", "2"].map(str::to_owned);
+    let event = [run, "output", "s", "1", "PRODUCER", "_plain", epoch, "1"].map(str::to_owned);
+    call.into_iter().chain(keys).chain(event).collect()
+}
+
 #[tokio::test]
 async fn a_recorder_that_is_cut_off_leaves_it_to_others() {
     const COUNT: usize = 4000;

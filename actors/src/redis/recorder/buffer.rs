@@ -170,17 +170,24 @@ impl Buffer {
     /// room.
     pub(super) fn push(&mut self, message: PlainMessage, now: Instant) -> bool {
         let bytes = message.bytes();
-        let run = match self.runs.get_mut(&message.run_id) {
-            Some(run) => run,
-            None => self.runs.entry(message.run_id.clone()).or_default(),
-        };
-        run.used_at = Some(now);
-        if self.is_cluster && run.take_early(&message, now) {
+        if let Some(run) = self.runs.get_mut(&message.run_id)
+            && self.is_cluster
+            && run.take_early(&message, now)
+        {
             return true;
         }
         if self.messages >= self.bounds.messages || self.bytes + bytes > self.bounds.bytes {
             return false;
         }
+        if !self.runs.contains_key(&message.run_id) {
+            self.make_room_for_run();
+            self.runs
+                .insert(message.run_id.clone(), RunEntries::default());
+        }
+        let Some(run) = self.runs.get_mut(&message.run_id) else {
+            return false;
+        };
+        run.used_at = Some(now);
         run.entries.push_back(Entry {
             serial: self.next_serial,
             received_at: now,
@@ -191,6 +198,14 @@ impl Buffer {
         self.messages += 1;
         self.bytes += bytes;
         true
+    }
+
+    /// Of so many runs those without messages are forgotten: they are fenced
+    /// anew when they have some.
+    fn make_room_for_run(&mut self) {
+        if self.runs.len() >= self.bounds.messages {
+            self.runs.retain(|_, run| !run.is_idle());
+        }
     }
 
     /// Strikes out the oldest message that `copy` is the record of; says
@@ -261,8 +276,8 @@ impl Buffer {
         if run.is_busy {
             return Step::Nothing;
         }
-        let mut entries = run.entries.iter().filter(|entry| !entry.is_recorded);
-        let mut entries = entries.by_ref().peekable();
+        let entries = run.entries.iter().filter(|entry| !entry.is_recorded);
+        let mut entries = entries.peekable();
         if entries.peek().is_none() {
             return Step::Nothing;
         }
@@ -416,14 +431,17 @@ impl Buffer {
                 run.entries.pop_front();
             }
             run.forget_early(now);
-            let is_idle = run.entries.is_empty() && !run.is_busy && run.early.is_empty();
-            !(is_idle && run.used_at.is_none_or(too_old))
+            !(run.is_idle() && run.used_at.is_none_or(too_old))
         });
         dropped
     }
 }
 
 impl RunEntries {
+    fn is_idle(&self) -> bool {
+        self.entries.is_empty() && !self.is_busy && self.early.is_empty()
+    }
+
     /// Whether a copy of the message came before it.
     fn take_early(&mut self, message: &PlainMessage, now: Instant) -> bool {
         self.forget_early(now);

@@ -18,6 +18,8 @@ pub(in crate::redis) struct Feed {
     recorder: Option<Addr<Recorder>>,
     observations: Vec<Observation>,
     is_subscribed: bool,
+    /// The recorder ends when this is gone.
+    alive: Arc<()>,
 }
 
 impl Feed {
@@ -29,6 +31,7 @@ impl Feed {
             recorder: None,
             observations: Vec::new(),
             is_subscribed: false,
+            alive: Arc::default(),
         })
     }
 
@@ -89,7 +92,7 @@ impl Feed {
             return;
         }
         let (shared, store) = (Arc::clone(&self.shared), self.store.clone());
-        let recorder = Recorder::new(shared, store).start();
+        let recorder = Recorder::new(shared, store, Arc::downgrade(&self.alive)).start();
         self.shared.set_recorder(recorder.clone());
         if self.recorder.replace(recorder).is_some() {
             error!("the recorder died and is replaced");

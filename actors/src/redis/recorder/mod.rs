@@ -9,7 +9,7 @@ mod feed;
 mod lease;
 mod recording;
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use actix::prelude::*;
@@ -72,16 +72,19 @@ pub(crate) struct Leave;
 /// sees that they are recorded, for the case that the recorder dies.
 ///
 /// Lives on the core arbiter beside the subscriber, which makes it, feeds it
-/// and replaces it should it panic. Hubs get nothing from it but the copies of
+/// and replaces it should it panic. Takes [`Observed`] from it and [`Leave`]
+/// when the broker ends; its mailbox holds 1024 turns. Hubs get nothing from it but the copies of
 /// what it recorded, by the subscription, as all brokers do.
 pub(crate) struct Recorder {
+    /// Gone with the subscriber that feeds us.
+    feed: Weak<()>,
     shared: Arc<BrokerShared>,
     store: RedisStore,
     lease: RecorderLease,
     buffer: Buffer,
     is_subscribed: bool,
-    /// Counts subscriptions: an answer to a question of an older one is void.
-    subscription: u64,
+    /// Counts what spoils an answer that is under way.
+    interruptions: u64,
     /// A question for the lease is under way.
     is_asking: bool,
     is_leaving: bool,
@@ -101,7 +104,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    pub(super) fn new(shared: Arc<BrokerShared>, store: RedisStore) -> Self {
+    fn new(shared: Arc<BrokerShared>, store: RedisStore, feed: Weak<()>) -> Self {
         let history = &shared.settings.history;
         let bounds = Bounds {
             messages: history.record_plain_messages,
@@ -113,10 +116,11 @@ impl Recorder {
         Self {
             buffer: Buffer::new(bounds, is_cluster),
             lease: store.recorder_lease(),
+            feed,
             shared,
             store,
             is_subscribed: false,
-            subscription: 0,
+            interruptions: 0,
             is_asking: false,
             is_leaving: false,
             held: None,
@@ -136,13 +140,11 @@ impl Recorder {
         match observation {
             Observation::Subscribed => {
                 self.is_subscribed = true;
-                self.subscription += 1;
                 self.interrupted();
                 self.ask(ctx);
             }
             Observation::Unsubscribed => {
                 self.is_subscribed = false;
-                self.subscription += 1;
                 self.give_up(ctx);
             }
             Observation::Missed => self.give_up(ctx),
@@ -217,6 +219,7 @@ impl Recorder {
 
     /// Something was missed: others that missed nothing shall record.
     fn interrupted(&mut self) {
+        self.interruptions += 1;
         self.held = None;
         self.renewals = None;
         self.renewals_seen = 0;
@@ -255,13 +258,13 @@ impl Recorder {
             is_continuous: self.renewals_seen >= RENEWALS_SEEN_MIN,
             has_lost: std::mem::take(&mut self.has_lost),
         };
-        let (lease, subscription) = (self.lease.clone(), self.subscription);
+        let (lease, interruptions) = (self.lease.clone(), self.interruptions);
         let asking = async move { lease.hold(ask).await };
         ctx.spawn(
             asking
                 .into_actor(self)
                 .map(move |answer, recorder, ctx| match answer {
-                    Ok(state) => recorder.answered(state, ask, now, subscription, ctx),
+                    Ok(state) => recorder.answered(state, ask, now, interruptions, ctx),
                     Err(error) => {
                         warn!(%error, "the recorder's lease is not answered");
                         recorder.is_asking = false;
@@ -276,11 +279,11 @@ impl Recorder {
         state: LeaseState,
         ask: Ask,
         asked_at: Instant,
-        subscription: u64,
+        interruptions: u64,
         ctx: &mut Context<Self>,
     ) {
         self.is_asking = false;
-        if self.subscription != subscription || self.is_leaving {
+        if self.interruptions != interruptions || self.is_leaving {
             let is_ours = state.holder == Holder::Us;
             if is_ours {
                 self.release(ctx);
@@ -351,6 +354,13 @@ impl Recorder {
     }
 
     fn tick(&mut self, ctx: &mut Context<Self>) {
+        if self.feed.strong_count() == 0 {
+            // The subscriber died: another one feeds another recorder.
+            self.is_subscribed = false;
+            self.give_up(ctx);
+            let released = LEASE.min(self.shared.settings.redis.command_timeout);
+            ctx.run_later(released, |_, ctx| ctx.stop());
+        }
         let expired = self.buffer.expire(Instant::now());
         if expired > 0 {
             self.lost(expired);
