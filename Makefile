@@ -5,15 +5,20 @@ SHELL := /bin/sh
 CARGO := cargo
 # Cargo.lock is part of the repository: what was tested is what is built.
 LOCKED := --locked
-# How long `make faults` and `make soak` take; `make test` gives each 35 s.
-FAULTS_SECONDS := 600
+# How many trials `make faults` runs, and how long it takes at most. `make test`
+# gives it, and the soak, 35 s.
+FAULTS_TRIALS := 600
+FAULTS_SECONDS := 1800
+# How long `make faults-off` looks for what each safeguard is for.
+SAFEGUARD_SECONDS := 60
 SOAK_SECONDS := 600
 # Repeats the random draws of a run of these two; `make simulate SEED=n` runs
 # that seed alone, and prints each step.
 SEED := 1
 # How many seeds `make simulate` runs.
 SEEDS := 100000
-SUITE := $(CARGO) test $(LOCKED) --package runcast --test suites -- --nocapture --exact
+SUITES := $(CARGO) test $(LOCKED) --package runcast --test suites
+SUITE := $(SUITES) -- --nocapture --exact
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
 # What `make test` fuzzes is the same each time: half a minute a target.
@@ -21,12 +26,12 @@ TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
 # A short bench of the dev build: it fails if an event is lost or doubled; its
 # times say nothing.
 DEV := $${CARGO_TARGET_DIR:-target}/debug
-TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s
+TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s --many 500
 
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults soak simulate fuzz
+.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults faults-off soak simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -36,7 +41,8 @@ help:
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
 	@echo 'make bench   measure a release build, write docs/performance.md'
-	@echo 'make faults  random faults for FAULTS_SECONDS (600 unless given), with SEED'
+	@echo 'make faults  FAULTS_TRIALS (600) of random faults, with SEED; write docs/reliability.md'
+	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
 	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
@@ -80,7 +86,16 @@ bench:
 	scripts/bench
 
 faults: test-deps
-	RUNCAST_FAULTS_SECONDS=$(FAULTS_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) faults::faults
+	RUNCAST_FAULTS_TRIALS=$(FAULTS_TRIALS) RUNCAST_FAULTS_SECONDS=$(FAULTS_SECONDS) \
+		RUNCAST_FAULTS_REPORT="$(CURDIR)/docs/reliability.md" \
+		RUNCAST_SEED=$(SEED) $(SUITE) faults::faults
+
+# A build whose safeguards can be switched off, which nothing else uses.
+faults-off: test-deps
+	RUNCAST_FAULTS_SECONDS=$(SAFEGUARD_SECONDS) \
+		RUNCAST_FAULTS_REPORT="$(CURDIR)/docs/reliability.md" \
+		RUNCAST_SEED=$(SEED) $(SUITES) --features fault-switches -- \
+		--nocapture --exact faults::safeguards
 
 soak: test-deps
 	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) soak::soak

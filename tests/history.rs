@@ -388,3 +388,19 @@ async fn large_events_make_short_pages() {
         .wait_metric("runcast_http_history_reads", &[], 0.0)
         .await;
 }
+
+#[tokio::test]
+async fn an_embedded_broker_has_history_too() {
+    let broker = Broker::embedded()
+        .set("history.max_events", 5)
+        .start_ready()
+        .await;
+    let all = publish(&broker, 1, 8).await;
+    let oldest = page(&broker, "limit=2").await;
+    assert_eq!(numbers(&oldest), [4, 5]);
+    assert_eq!(oldest["events"][0]["data"]["backend"], "embedded");
+    let after = page(&broker, &format!("after={}", all[0])).await;
+    assert_eq!(after["gap"]["missed"], 2);
+    let before = page(&broker, &format!("limit=2&before={}", all[7])).await;
+    assert_eq!(numbers(&before), [6, 7]);
+}

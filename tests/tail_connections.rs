@@ -22,11 +22,10 @@ async fn printed(process: &Process, line: &str) {
     .await;
 }
 
-/// Returns the events printed, without gaps and without notes, which begin
-/// with the program's name.
+/// Returns what was printed, but for notes, which begin with the program's name.
 fn shown(process: &Process) -> Vec<String> {
     let mut lines = process.log();
-    lines.retain(|line| !line.starts_with("runcast") && !line.starts_with("--- gap"));
+    lines.retain(|line| !line.starts_with("runcast"));
     lines
 }
 

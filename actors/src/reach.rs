@@ -1,4 +1,4 @@
-//! [`redis`] and [`kubectl`]: one look at whether each answers.
+//! [`redis()`] and [`kubectl()`]: one look at whether each answers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

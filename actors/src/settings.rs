@@ -42,7 +42,8 @@ pub struct RedisSettings {
     #[serde(with = "humantime_serde")]
     pub reconnect_max_delay: Duration,
     /// Messages read from Redis and not yet routed; past either bound further
-    /// ones are dropped and every run is told by `gap` reason `overflow`.
+    /// ones are dropped: every run reads the store, and plain events are told
+    /// by `gap` reason `overflow`.
     pub queue_messages: usize,
     /// The same bound in bytes.
     pub queue_bytes: ByteSize,
@@ -139,8 +140,8 @@ pub struct HubSettings {
     /// run on a worker.
     #[serde(with = "humantime_serde")]
     pub flush_delay_per_client: Duration,
-    /// Messages a hub's mailbox holds; a refused batch is told by `gap`
-    /// reason `overflow`.
+    /// Messages a hub's mailbox holds; what a refused batch held is read from
+    /// the store, or, if plain, told by `gap` reason `overflow`.
     pub mailbox: usize,
     /// Bytes of live events that may wait in one worker's inbox; past it the
     /// worker is caught up from the hub's ring.

@@ -22,6 +22,9 @@ const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Cache-Control: no-cache\r\n\r\nretry: 1000\n\n";
 
+/// What is asked for names no run.
+const NOT_FOUND: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+
 /// Serves `/<anything>/runs/<run>/…` from Redis channels `run:<run>:…`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct BareLoop {
@@ -137,7 +140,11 @@ impl Server {
         let open = drain(&mut client.socket, &mut request).unwrap_or(false);
         // A request comes in one piece from the tool this serves.
         if client.run.is_none() && !request.is_empty() {
-            let run = run_of(&request).unwrap_or_default().to_owned();
+            let Some(run) = run_of(&request).map(str::to_owned) else {
+                client.send(NOT_FOUND);
+                self.close(id);
+                return;
+            };
             self.runs.entry(run.clone()).or_default().push(id);
             client.run = Some(run);
             client.unsent.extend_from_slice(HEAD);

@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use indicatif::{ProgressBar, ProgressStyle};
 
+use crate::arguments;
 use crate::clock::monotonic_ns;
+use crate::durable::DurableRun;
+use crate::http;
 use crate::process::{Process, machine_cpu_time};
-use crate::publisher::{PublishPlan, Published, Publisher};
-use crate::report::{Connects, Deliveries, LatencyMs, LoadReport, ServerCost, ToolCost};
+use crate::publisher::{Outlet, PublishPlan, Published, Publisher};
+use crate::report::{Connects, Deliveries, LatencyMs, LoadReport, ServerCost, StoreWork, ToolCost};
 use crate::subscribers::{Progress, Subscribers, Target};
 
 /// Longest time to wait until a server's memory no longer changes.
@@ -35,6 +38,9 @@ pub(crate) struct LoadPlan {
     /// Channel of a run; {run} stands for the run id
     #[arg(long, default_value = "run:{run}:output:loadtest")]
     pub(crate) channel: String,
+    /// Publish durably, through the function, which a broker has loaded
+    #[arg(long, conflicts_with = "channel")]
+    pub(crate) durable: bool,
     /// Streams to open
     #[arg(short = 'n', long, default_value_t = 100)]
     pub(crate) subscribers: usize,
@@ -68,15 +74,8 @@ pub(crate) struct LoadPlan {
 }
 
 impl Default for LoadPlan {
-    /// The same as the command line without arguments.
     fn default() -> Self {
-        #[derive(clap::Parser)]
-        struct Cli {
-            #[command(flatten)]
-            plan: LoadPlan,
-        }
-        let Cli { plan } = clap::Parser::parse_from(["load"]);
-        plan
+        arguments::defaults()
     }
 }
 
@@ -88,6 +87,7 @@ struct Sample {
     tool: Duration,
     machine: Duration,
     threads: Vec<Duration>,
+    store: Option<StoreWork>,
 }
 
 /// Runs `plan` to its end and returns what was measured.
@@ -111,13 +111,16 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
     let connecting = await_connected(plan, &progress, started);
     let rss_connected = server.map(settled_rss).transpose()?;
 
+    let measured = Measured {
+        server,
+        addr: target.addr,
+        subscribers: &subscribers,
+        progress: &progress,
+    };
     let (published, samples) = if plan.rate > 0.0 {
-        publish(plan, &run_ids, &progress, server, &subscribers)?
+        publish(plan, &run_ids, &progress, &measured)?
     } else {
-        (
-            Published::default(),
-            hold(plan, &progress, server, &subscribers)?,
-        )
+        (Published::default(), hold(plan, &measured)?)
     };
     let connected = progress.connected.load(Relaxed);
     let totals = subscribers.stop()?;
@@ -176,8 +179,26 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
                 .fold(0.0, f64::max),
         },
         others_cpu_percent: percent(others_cpu_time(&before, &after), window),
+        store: before
+            .store
+            .zip(after.store)
+            .map(|(before, after)| StoreWork {
+                reads: after.reads - before.reads,
+                checks: after.checks - before.checks,
+            }),
         failures: totals.failures,
     })
+}
+
+/// Returns what a broker has asked its store for so far; `None` of a server
+/// that is no broker, or does not tell.
+fn store_work(addr: SocketAddr) -> Result<Option<StoreWork>> {
+    let answer = http::get(addr, "/metrics")?;
+    let count = |family| http::sum_samples(&answer.body, family) as u64;
+    Ok((answer.status == 200).then(|| StoreWork {
+        reads: count("runcast_store_reads_total"),
+        checks: count("runcast_store_checks_total"),
+    }))
 }
 
 /// CPU time of whatever else ran: Redis, and programs that have nothing to do
@@ -241,7 +262,7 @@ fn await_connected(plan: &LoadPlan, progress: &Progress, started: Instant) -> Du
 
 /// Returns the memory once it no longer changes: allocators and the kernel
 /// take their time.
-fn settled_rss(server: Process) -> Result<u64> {
+pub(crate) fn settled_rss(server: Process) -> Result<u64> {
     let started = Instant::now();
     let mut rss = server.rss_bytes()?;
     loop {
@@ -259,36 +280,39 @@ fn publish(
     plan: &LoadPlan,
     run_ids: &[String],
     progress: &Arc<Progress>,
-    server: Option<Process>,
-    subscribers: &Subscribers,
+    measured: &Measured<'_>,
 ) -> Result<(Published, [Sample; 2])> {
     let publish_plan = PublishPlan {
         redis_url: plan.redis.clone(),
-        channels: in_each(&plan.channel, run_ids),
+        outlets: outlets(plan, run_ids),
         rate: plan.rate,
         payload_bytes: plan.payload_bytes,
     };
     let publisher = Publisher::start(publish_plan, progress)?;
     wait("warming up", plan.warmup);
+    let before = measured.begin()?;
     progress.measure_from_ns.store(monotonic_ns(), Relaxed);
-    let before = sample(progress, server, subscribers)?;
     wait("measuring", plan.duration);
     progress.measure_until_ns.store(monotonic_ns(), Relaxed);
-    let after = sample(progress, server, subscribers)?;
+    let after = measured.end()?;
     let published = publisher.stop()?;
     await_delivered(plan, progress);
     Ok((published, [before, after]))
 }
 
-fn hold(
-    plan: &LoadPlan,
-    progress: &Progress,
-    server: Option<Process>,
-    subscribers: &Subscribers,
-) -> Result<[Sample; 2]> {
-    let before = sample(progress, server, subscribers)?;
+fn outlets(plan: &LoadPlan, run_ids: &[String]) -> Vec<Outlet> {
+    if plan.durable {
+        let run = |run_id: &String| Outlet::Durable(DurableRun::new(run_id));
+        return run_ids.iter().map(run).collect();
+    }
+    let channels = in_each(&plan.channel, run_ids);
+    channels.into_iter().map(Outlet::Plain).collect()
+}
+
+fn hold(plan: &LoadPlan, measured: &Measured<'_>) -> Result<[Sample; 2]> {
+    let before = measured.begin()?;
     wait("holding", plan.duration);
-    Ok([before, sample(progress, server, subscribers)?])
+    Ok([before, measured.end()?])
 }
 
 fn await_delivered(plan: &LoadPlan, progress: &Progress) {
@@ -305,23 +329,44 @@ fn await_delivered(plan: &LoadPlan, progress: &Progress) {
     }
 }
 
-fn sample(
-    progress: &Progress,
+/// Who is looked at before and after the window.
+struct Measured<'a> {
     server: Option<Process>,
-    subscribers: &Subscribers,
-) -> Result<Sample> {
-    let tool = Process::current();
-    Ok(Sample {
-        at: Instant::now(),
-        delivered: progress.delivered.load(Relaxed),
-        server: server.map(Process::cpu_time).transpose()?,
-        tool: tool.cpu_time()?,
-        machine: machine_cpu_time()?,
-        threads: subscribers
-            .thread_ids()
-            .map(|thread| tool.thread_cpu_time(thread))
-            .collect::<Result<_>>()?,
-    })
+    addr: SocketAddr,
+    subscribers: &'a Subscribers,
+    progress: &'a Progress,
+}
+
+impl Measured<'_> {
+    /// Looks before the window. What the look itself costs is not in it.
+    fn begin(&self) -> Result<Sample> {
+        let store = store_work(self.addr)?;
+        self.sample(store)
+    }
+
+    /// Looks after the window, likewise.
+    fn end(&self) -> Result<Sample> {
+        let sample = self.sample(None)?;
+        let store = store_work(self.addr)?;
+        Ok(Sample { store, ..sample })
+    }
+
+    fn sample(&self, store: Option<StoreWork>) -> Result<Sample> {
+        let tool = Process::current();
+        Ok(Sample {
+            at: Instant::now(),
+            delivered: self.progress.delivered.load(Relaxed),
+            server: self.server.map(Process::cpu_time).transpose()?,
+            tool: tool.cpu_time()?,
+            machine: machine_cpu_time()?,
+            threads: self
+                .subscribers
+                .thread_ids()
+                .map(|thread| tool.thread_cpu_time(thread))
+                .collect::<Result<_>>()?,
+            store,
+        })
+    }
 }
 
 fn wait(what: &'static str, duration: Duration) {

@@ -7,14 +7,21 @@
     reason = "a command-line tool speaks through its standard streams"
 )]
 
+mod arguments;
 mod bare_loop;
 mod bench;
 mod clock;
+mod durable;
+mod http;
 mod load;
+mod memory;
 mod process;
+mod publish_cost;
 mod publisher;
 mod report;
+mod resync;
 mod sequence;
+mod servers;
 mod sse;
 mod stamp;
 mod subscribers;
@@ -48,6 +55,12 @@ enum Command {
     BareLoop(bare_loop::BareLoop),
     /// Measures a broker and the bare loop side by side
     Bench(bench::Bench),
+    /// Measures what an event costs Redis, durable beside plain
+    PublishCost(publish_cost::PublishCost),
+    /// Measures what runs with a history take, in Redis and in the broker
+    Memory(memory::Memory),
+    /// Measures how long many hubs take to have what they missed
+    Resync(resync::Resync),
 }
 
 fn main() -> Result<()> {
@@ -66,5 +79,17 @@ fn main() -> Result<()> {
         }
         Command::BareLoop(bare_loop) => bare_loop.serve(),
         Command::Bench(bench) => bench.run(),
+        Command::PublishCost(plan) => {
+            println!("{}", plan.run()?);
+            Ok(())
+        }
+        Command::Memory(plan) => {
+            println!("{}", plan.run()?);
+            Ok(())
+        }
+        Command::Resync(plan) => {
+            println!("{}", plan.run()?);
+            Ok(())
+        }
     }
 }

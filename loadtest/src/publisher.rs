@@ -6,21 +6,41 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow};
+use redis::Value;
 
 use crate::clock::monotonic_ns;
+use crate::durable::{DurableRun, check_accepted};
 use crate::stamp::Stamp;
 use crate::subscribers::Progress;
 
 /// Most messages sent in one go when the publisher is behind its schedule.
 const BATCH_MAX: u64 = 100;
 
+/// Where a run's messages go.
+#[derive(Debug, Clone)]
+pub(crate) enum Outlet {
+    /// A channel: live only.
+    Plain(String),
+    /// Through the function: kept, and live.
+    Durable(DurableRun),
+}
+
+impl Outlet {
+    fn publish(&self, pipe: &mut redis::Pipeline, payload: &[u8]) {
+        match self {
+            Self::Plain(channel) => pipe.cmd("PUBLISH").arg(channel).arg(payload),
+            Self::Durable(run) => run.publish(pipe, payload),
+        };
+    }
+}
+
 /// What to publish where.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishPlan {
     /// The Redis server.
     pub(crate) redis_url: String,
-    /// A channel for each run.
-    pub(crate) channels: Vec<String>,
+    /// Where each run's messages go.
+    pub(crate) outlets: Vec<Outlet>,
     /// Messages a second to each run.
     pub(crate) rate: f64,
     /// Bytes of a payload.
@@ -76,7 +96,7 @@ fn publish(
     progress: &Progress,
     stop: &AtomicBool,
 ) -> Result<Published> {
-    let runs = plan.channels.len() as u64;
+    let runs = plan.outlets.len() as u64;
     let interval_ns = 1e9 / (plan.rate * runs as f64);
     let start_ns = monotonic_ns();
     let mut published = Published::default();
@@ -99,13 +119,24 @@ fn publish(
                 seq: message / runs + 1,
             };
             stamp.write(plan.payload_bytes, &mut payload);
-            pipe.cmd("PUBLISH").arg(&plan.channels[run]).arg(&payload);
+            plan.outlets[run].publish(&mut pipe, &payload);
             progress.sent[run].store(stamp.seq, Relaxed);
         }
-        let heard: Vec<u64> = pipe.query(&mut redis).context("cannot publish")?;
-        published.unheard += heard.iter().filter(|count| **count == 0).count() as u64;
+        let answers: Vec<Value> = pipe.query(&mut redis).context("cannot publish")?;
+        published.unheard += unheard(&answers, &plan.outlets)?;
         published.messages += batch;
     }
     published.elapsed = Duration::from_nanos(monotonic_ns() - start_ns);
     Ok(published)
+}
+
+/// Returns how many plain messages were given to nobody. Of durable ones the
+/// function does not tell; but it may refuse one, and that is an error.
+fn unheard(answers: &[Value], outlets: &[Outlet]) -> Result<u64> {
+    if let Some(Outlet::Durable(_)) = outlets.first() {
+        check_accepted(answers)?;
+        return Ok(0);
+    }
+    let nobody = |answer: &&Value| **answer == Value::Int(0);
+    Ok(answers.iter().filter(nobody).count() as u64)
 }

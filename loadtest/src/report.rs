@@ -9,6 +9,10 @@ use serde::Serialize;
 /// A thread of the tool busier than this delays what it measures.
 const BOTTLENECK_PERCENT: f64 = 85.0;
 
+/// An event longer on its way may look lost to the broker: half of the time it
+/// gives one whose number it has heard of.
+const SLOW_MS: f64 = 250.0;
+
 /// The result of one load.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct LoadReport {
@@ -41,6 +45,8 @@ pub(crate) struct LoadReport {
     /// CPU in the window of all other programs, Redis among them; 100 is one
     /// core. Whatever they took, the server and this tool had to wait for.
     pub(crate) others_cpu_percent: f64,
+    /// What the broker asked its store for in the window, if it tells.
+    pub(crate) store: Option<StoreWork>,
     /// Streams not opened or closed early, by cause.
     pub(crate) failures: BTreeMap<String, u64>,
 }
@@ -49,6 +55,14 @@ impl LoadReport {
     /// Returns the server's cost, if it was measured and anything delivered.
     pub(crate) fn cpu_us_per_delivery(&self) -> Option<f64> {
         self.server.as_ref()?.cpu_us_per_delivery
+    }
+
+    /// Whether the broker read its store without a reason: for an event that
+    /// was on its way for long it has one, since that looks lost.
+    pub(crate) fn reads_needlessly(&self) -> bool {
+        let reads = self.store.is_some_and(|store| store.reads > 0);
+        let was_slow = self.latency_ms.is_some_and(|latency| latency.max > SLOW_MS);
+        reads && !was_slow
     }
 
     /// Returns what went wrong with the messages or streams, if anything did.
@@ -152,6 +166,15 @@ impl fmt::Display for LatencyMs {
     }
 }
 
+/// What a broker asked its store for.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct StoreWork {
+    /// Pages of history: none, if nothing went wrong.
+    pub(crate) reads: u64,
+    /// Comparisons of positions, at their interval.
+    pub(crate) checks: u64,
+}
+
 /// What the load cost the server.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct ServerCost {
@@ -233,6 +256,9 @@ impl fmt::Display for LoadReport {
                 server.rss_bytes as f64 / 1e6,
                 server.rss_bytes_per_connection / 1e3
             )?;
+        }
+        if let Some(StoreWork { reads, checks }) = self.store {
+            writeln!(f, "store         {reads} reads, {checks} position checks")?;
         }
         write!(
             f,

@@ -70,7 +70,7 @@ pub(super) struct EventErrorJson {
     tag = "publish",
     params(
         ("run_id" = String, Path, description = "The run", max_length = 128),
-        ("restart" = Option<bool>, Query, description = "true begins a run anew that is over"),
+        ("restart" = Option<bool>, Query, description = "true begins the run anew, over or not"),
         ("kind" = Option<String>, Query, description = "Of the lines of a text/plain body; default output"),
         ("source" = Option<String>, Query, description = "Of the lines of a text/plain body; default stdout"),
         ("Idempotency-Key" = Option<String>, Header, description = "1–255 printable ASCII; the same post with the same key is published once", max_length = 255),

@@ -10,12 +10,9 @@
 )]
 mod support;
 
-mod checker;
 mod faults;
-mod follower;
-mod injector;
-mod publisher;
 mod soak;
+mod times;
 mod trend;
 
 use std::str::FromStr;

@@ -2,9 +2,10 @@
 //! `RUNCAST_SOAK_SECONDS`; then nothing of it may have stayed.
 //!
 //! The bounds of the broker are set so small that all of them are reached.
-//! After a warm-up of a third of the time, the memory and the file descriptors
-//! of the broker must not grow: by [`growth`] over the rest of the time, no
-//! more than a twentieth of their median and what an allocator does by itself.
+//! After a warm-up of a third of the time, the memory of the broker and of
+//! Redis, and the broker's file descriptors, must not grow: by [`growth`] over
+//! the rest of the time, no more than a twentieth of their median and what an
+//! allocator does by itself.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,6 +18,7 @@ use super::trend::{growth, median};
 use super::{number_from_env, report};
 use crate::support::broker::sum_samples;
 use crate::support::http::Request;
+use crate::support::redis::Publisher;
 use crate::support::{Broker, Redis, eventually};
 
 const HUBS_MAX: f64 = 64.0;
@@ -29,6 +31,9 @@ const SAMPLE_EVERY: Duration = Duration::from_millis(250);
 const MIB: f64 = (1024 * 1024) as f64;
 /// What an allocator and a poll of `/metrics` may add.
 const RSS_SLACK: f64 = 2.0 * MIB;
+/// A run's hash, about 250 bytes, outlives its history by a day, so that ids
+/// never come again: five runs a second are 0.7 MiB in ten minutes.
+const REDIS_SLACK: f64 = MIB;
 const FDS_SLACK: f64 = 4.0;
 
 #[tokio::test]
@@ -38,20 +43,21 @@ async fn soak() {
     report(&format!("soak: {seconds} s, seed {seed}"));
     let redis = Redis::start().await;
     let broker = small_broker(&redis).await;
-    let base = Sample::take(&broker).await;
+    let mut keeper = redis.publisher().await;
+    let base = Sample::take(&broker, &mut keeper).await;
 
     let load = Load::start(&redis, &broker, seed).await;
     let begin = Instant::now();
     let mut samples = Vec::new();
     while begin.elapsed() < Duration::from_secs(seconds) {
         sleep(SAMPLE_EVERY).await;
-        let sample = Sample::take(&broker).await;
+        let sample = Sample::take(&broker, &mut keeper).await;
         sample.check_bounds();
         samples.push(sample);
     }
     load.check_and_stop(&broker).await;
     check_trend(&samples[samples.len() / 3..]);
-    check_back_at_base(&broker, &base).await;
+    check_back_at_base(&broker, &keeper, &base).await;
 }
 
 async fn small_broker(redis: &Redis) -> Broker {
@@ -61,6 +67,8 @@ async fn small_broker(redis: &Redis) -> Broker {
         .set("hub.total_ring_bytes", format!("{RING_BYTES_MAX}B"))
         .set("hub.max_hubs", HUBS_MAX)
         .set("hub.idle_ttl", "1s")
+        .set("history.max_events", 200)
+        .set("history.ttl", "5s")
         .set("heartbeat.interval", "1s")
         .set("limits.write_timeout", "2s")
         .start_ready()
@@ -70,18 +78,31 @@ async fn small_broker(redis: &Redis) -> Broker {
 /// What the broker holds at a moment.
 struct Sample {
     rss: f64,
+    /// What Redis has allocated, by its own count.
+    redis: f64,
     fds: f64,
     hubs: f64,
     sessions: f64,
     ring_bytes: f64,
 }
 
+/// Returns the bytes that Redis has allocated.
+async fn used_memory(redis: &mut Publisher) -> f64 {
+    let info: String = redis.command(&["INFO", "memory"]).await;
+    let mut lines = info.lines();
+    let bytes = lines.find_map(|line| line.strip_prefix("used_memory:"));
+    bytes
+        .and_then(|bytes| bytes.parse().ok())
+        .expect("INFO tells used_memory")
+}
+
 impl Sample {
-    async fn take(broker: &Broker) -> Self {
+    async fn take(broker: &Broker, redis: &mut Publisher) -> Self {
         let text = broker.get("/metrics").await.text();
         let sum = |family| sum_samples(&text, family, &[]);
         Self {
             rss: broker.process.rss_bytes() as f64,
+            redis: used_memory(redis).await,
             fds: broker.process.fd_count() as f64,
             hubs: sum("runcast_hubs"),
             sessions: sum("runcast_sessions"),
@@ -106,6 +127,7 @@ fn check_trend(samples: &[Sample]) {
     let of = |value: fn(&Sample) -> f64| samples.iter().map(value).collect::<Vec<f64>>();
     let all = [
         ("rss bytes", of(|one| one.rss), Some(RSS_SLACK)),
+        ("redis bytes", of(|one| one.redis), Some(REDIS_SLACK)),
         ("fds", of(|one| one.fds), Some(FDS_SLACK)),
         ("hubs", of(|one| one.hubs), None),
         ("sessions", of(|one| one.sessions), None),
@@ -125,10 +147,10 @@ fn check_trend(samples: &[Sample]) {
     }
 }
 
-async fn check_back_at_base(broker: &Broker, base: &Sample) {
+async fn check_back_at_base(broker: &Broker, redis: &Publisher, base: &Sample) {
     let deadline = Duration::from_secs(20);
     eventually("all is back at base", deadline, async || {
-        let now = Sample::take(broker).await;
+        let now = Sample::take(broker, &mut redis.clone()).await;
         now.sessions == 0.0
             && now.hubs == 0.0
             && now.ring_bytes == 0.0
@@ -230,11 +252,7 @@ impl Load {
     }
 }
 
-async fn publish_plain(
-    shared: Arc<LoadShared>,
-    mut publisher: crate::support::redis::Publisher,
-    mut rng: fastrand::Rng,
-) {
+async fn publish_plain(shared: Arc<LoadShared>, mut publisher: Publisher, mut rng: fastrand::Rng) {
     let large = vec![b'x'; 20_000];
     for turn in 0u64.. {
         if !shared.goes_on() {
@@ -305,19 +323,22 @@ async fn come_and_go(shared: Arc<LoadShared>, addr: std::net::SocketAddr, mut rn
     }
 }
 
-/// Opens a busy stream and reads nothing until the broker has closed it.
+/// Opens a busy stream and reads nothing: in turn so long that it falls behind
+/// and is told so, and until the broker has closed it.
 async fn stall(shared: Arc<LoadShared>, addr: std::net::SocketAddr) {
-    while shared.goes_on() {
+    for turn in 0u64.. {
         let request = Request::get("/api/v1/runs/soak-hot/stream").receive_buffer(8 * 1024);
         let mut answer = request.open(addr).await.expect("the broker serves");
         shared.streams.fetch_add(1, Ordering::Relaxed);
-        for _ in 0..10 {
+        for _ in 0..if turn % 2 == 0 { 3 } else { 10 } {
             sleep(Duration::from_millis(400)).await;
             if !shared.goes_on() {
                 return;
             }
         }
-        // What the kernel took meanwhile, and then its end.
-        while let Ok(Some(_)) = answer.next().await {}
+        // What the kernel took meanwhile, and then what follows or its end.
+        let reading = async { while let Ok(Some(_)) = answer.next().await {} };
+        // Time over: it was not closed, and goes by itself.
+        let _ = timeout(Duration::from_secs(1), reading).await;
     }
 }

@@ -31,6 +31,13 @@ impl BrokerSettings {
         self
     }
 
+    /// Sets an environment variable that is no setting.
+    #[allow(dead_code, reason = "only the suites set variables")]
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Gives the broker a `settings.toml`.
     pub(crate) fn file(mut self, text: &str) -> Self {
         self.file = Some(text.to_owned());

@@ -8,6 +8,7 @@ pub(crate) mod followed;
 pub(crate) mod frame;
 pub(crate) mod history;
 pub(crate) mod http;
+pub(crate) mod kept;
 pub(crate) mod kube_api;
 pub(crate) mod port;
 pub(crate) mod process;

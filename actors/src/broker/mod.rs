@@ -414,6 +414,7 @@ impl Broker {
     /// all are closed or `grace` is over; says how many were left.
     pub async fn drain(&self, grace: Duration) -> usize {
         self.shared.draining.store(true, Relaxed);
+        self.shared.until_hubs_had_a_turn().await;
         for inbox in self.shared.inboxes() {
             inbox.push(WorkerMessage::Drain);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use actix::prelude::*;
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
@@ -49,7 +49,7 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
-    /// Bounds the pages in memory: each read holds one.
+    /// Bounds the pages being read: each read holds one.
     reads: Semaphore,
     checker: OnceLock<Addr<PositionChecker>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
@@ -411,6 +411,19 @@ impl BrokerShared {
         let mut families = self.metrics.families();
         families.extend(self.kubectl_counters.families());
         families
+    }
+
+    /// Waits until the hubs have handed on what was sent to them before.
+    pub(crate) async fn until_hubs_had_a_turn(&self) {
+        let (done, is_done) = oneshot::channel();
+        self.core.spawn(async move {
+            // Behind every actor that has been woken by now.
+            tokio::task::yield_now().await;
+            // Nobody waits any more: then nobody is told.
+            let _ = done.send(());
+        });
+        // An arbiter that is gone has no hubs.
+        let _ = is_done.await;
     }
 
     pub(crate) async fn stop(&self) {

@@ -47,7 +47,8 @@ impl Incoming {
 }
 
 /// Messages of one run, read together. Sent with `try_send`; a refusal is
-/// counted in the hub's stats and told by `gap` reason `overflow`.
+/// counted in the hub's stats: the hub reads the store, and tells of plain events
+/// by `gap` reason `overflow`.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
 pub struct Arrived {

@@ -47,8 +47,8 @@ const CATCH_UP_DELAY: Duration = Duration::from_millis(20);
 /// workers, [`StorePosition`] from the checker. Reads the store when live
 /// events do not follow on. Writes to worker inboxes. Its mailbox holds
 /// `hub.mailbox` messages of the event path; what a refused batch held is read
-/// from the store, or told by `gap` reason `overflow`. Ends `hub.idle_ttl` after its last client and
-/// event, or earlier to make room.
+/// from the store, or told by `gap` reason `overflow`. Ends `hub.idle_ttl` after
+/// its last client and event, or earlier to make room.
 pub struct RunHub {
     shared: Arc<BrokerShared>,
     run_id: RunId,

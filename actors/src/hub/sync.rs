@@ -99,6 +99,14 @@ impl RunHub {
                 base,
             } => self.branch(reason, before, missed, base, ctx),
             OrderOutput::Base(base) => {
+                if base.is_some_and(|base| base.seq > 0) {
+                    // Plain events of the time before have ids that do not tell
+                    // what came before them: a client that went elsewhere with
+                    // one would be sent the history twice. Nobody has read them.
+                    self.publish(ctx);
+                    self.log.clear();
+                    self.count_bytes();
+                }
                 self.order_epoch = base.map(|base| base.epoch);
                 self.writer.set_base(base);
                 self.log.set_base(base);

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ids::{is_rewound, is_unproven};
+use super::ids::{is_back, is_rewound, is_unproven};
 use super::{KnownIds, PageIds, Safeguards};
 use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
@@ -320,7 +320,8 @@ impl RunOrder {
 
     fn page<P: PageIds>(&mut self, page: &P, known: &impl KnownIds, out: &mut Vec<OrderOutput>) {
         let Some(sync) = self.sync else { return };
-        self.is_gone = page.last().is_none();
+        // What never was cannot be gone: a run may begin now.
+        self.is_gone = page.last().is_none() && matches!(self.at, At::Place(_));
         let goes_on = match sync.kind {
             SyncKind::Head => self.head(page, out),
             SyncKind::After => self.after(page, known, out),
@@ -391,7 +392,8 @@ impl RunOrder {
             self.turn_to(SyncKind::Rewound { from, common: None });
             return true;
         }
-        if last.seq < at.seq || self.safeguards.us_check && is_rewound(at, page, last) {
+        let is_other = is_rewound(at, page, last) || is_back(at, page);
+        if last.seq < at.seq || self.safeguards.us_check && is_other {
             let from = known
                 .oldest_seq()
                 .unwrap_or(at.seq)

@@ -70,15 +70,18 @@ pub(super) fn is_rewound(place: Place, page: &impl PageIds, last: DurableId) -> 
     if place.seq > last.seq {
         return true;
     }
-    let Some(us) = place.us else {
-        // Its event was trimmed, and is there again.
-        return place.seq > 0 && page.anchor().is_some();
-    };
+    let Some(us) = place.us else { return false };
     let is_end = place.seq == last.seq && us != last.us;
     let is_other = page.anchor().is_some_and(|id| id.us != us);
     // Where the very event is trimmed, the next one may not be older.
     let is_older = page.anchor().is_none() && !page.is_empty() && page.id(0).us < us;
     is_end || is_other || is_older
+}
+
+/// Whether the event before `place`, of which only the number is known since it
+/// was trimmed, is there again: the store came back with an older dump.
+pub(super) fn is_back(place: Place, page: &impl PageIds) -> bool {
+    place.us.is_none() && place.seq > 0 && page.anchor().is_some()
 }
 
 /// Whether a page read after `place` begins right after it, but its own event

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::ids::{is_rewound, is_unproven};
+use super::ids::{is_back, is_rewound, is_unproven};
 use super::{KnownIds, PageIds, Safeguards};
 use crate::protocol::{DurableId, GapReason, Place};
 use crate::store::PageFrom;
@@ -84,6 +84,8 @@ pub enum JoinOutput<L> {
 /// and goes on in the log at exactly that place: no hole, no twin.
 #[derive(Debug, Clone)]
 pub struct Joiner {
+    /// Where it began, and where it is.
+    from: JoinFrom,
     at: JoinFrom,
     /// Why events that the store has trimmed are missing to this client.
     trim_reason: GapReason,
@@ -128,6 +130,7 @@ impl Joiner {
             JoinFrom::Start | JoinFrom::Seen(_) => None,
         };
         Self {
+            from,
             at: from,
             trim_reason: GapReason::Trimmed,
             told,
@@ -322,7 +325,9 @@ impl Joiner {
             self.gap(GapReason::Expired, page.first(), None, out);
             return self.go_on(log, out);
         }
-        if at.epoch > last.epoch || is_rewound(at, page, last) {
+        // A place it came with may be known by number alone.
+        let is_back = self.at != self.from && is_back(at, page);
+        if at.epoch > last.epoch || is_back || is_rewound(at, page, last) {
             let seq = match at.epoch == last.epoch {
                 true => at.seq.min(last.seq),
                 false => last.seq,
@@ -349,7 +354,7 @@ impl Joiner {
     /// a time that is gone.
     fn no_history<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
         if let (JoinFrom::Seen(place), base) = (self.at, log.base()) {
-            if base.is_some_and(|base| (base.epoch, base.seq) < (place.epoch, place.seq)) {
+            if base.is_some_and(|base| (base.epoch, base.seq) <= (place.epoch, place.seq)) {
                 // The log is of that time too, and may be behind the client.
                 return out.push(JoinOutput::Wait);
             }

@@ -35,9 +35,10 @@ impl Safeguards {
     /// All of them; in a build with the feature `fault-switches`, but for those
     /// that `RUNCAST_FAULT_OFF` names, separated by commas.
     pub fn of_environment() -> Self {
-        let safeguards = Self::default();
+        #[cfg(not(feature = "fault-switches"))]
+        return Self::default();
         #[cfg(feature = "fault-switches")]
-        let safeguards = {
+        {
             let off = std::env::var("RUNCAST_FAULT_OFF").unwrap_or_default();
             let is_on = |name: &str| !off.split(',').any(|word| word == name);
             Self {
@@ -46,8 +47,7 @@ impl Safeguards {
                 sync_on_hole: is_on("sync_on_hole"),
                 attach_before_read: is_on("attach_before_read"),
             }
-        };
-        safeguards
+        }
     }
 }
 

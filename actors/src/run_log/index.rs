@@ -10,9 +10,14 @@ impl LogIndex for RunLog {
     type Position = LogPosition;
 
     fn base(&self) -> Option<Place> {
+        // Of what was written before the base was known, only the branch has it.
         match self.segments.front() {
-            Some(front) if front.no() > self.branch.segment_no => front.durable_before(),
-            None if self.end_no > self.branch.segment_no => self.durable_through,
+            Some(front) if front.no() > self.branch.segment_no => {
+                front.durable_before().or(self.branch.base)
+            }
+            None if self.end_no > self.branch.segment_no => {
+                self.durable_through.or(self.branch.base)
+            }
             _ => self.branch.base,
         }
     }

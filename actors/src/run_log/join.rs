@@ -130,9 +130,11 @@ impl RunLog {
         }
     }
 
-    /// Joins at a place whose last event before it is known.
+    /// Joins at a place whose last event before it is known. Of an older
+    /// branch it is not: who was given an id of it would have to be told the
+    /// gap between the two.
     fn join_known(&self, position: LogPosition) -> Join {
-        let in_log = self.id_before(position).map(str::to_owned);
+        let in_log = self.id_between(self.start(), position).map(str::to_owned);
         let before_log = || Some(self.base()?.id()?.to_string());
         Join::at(position, in_log.or_else(before_log))
     }

@@ -284,8 +284,12 @@ impl RunLog {
         }
     }
 
-    /// Returns the id of the last frame before `position` that has one.
-    pub fn id_before(&self, position: LogPosition) -> Option<&str> {
+    /// Returns the id of the last frame from `start` on and before `position`
+    /// that has one.
+    pub fn id_between(&self, start: LogPosition, position: LogPosition) -> Option<&str> {
+        let is_after = |(segment, index): &(&Segment, usize)| {
+            (segment.no(), *index) >= (start.segment_no, start.frame as usize)
+        };
         let last = self.segment(position.segment_no);
         let in_last = last.into_iter().flat_map(|segment| {
             (0..position.frame as usize)
@@ -300,6 +304,7 @@ impl RunLog {
             .flat_map(|segment| (0..segment.frames().len()).rev().map(move |i| (segment, i)));
         in_last
             .chain(before)
+            .take_while(is_after)
             .find_map(|(segment, index)| segment.id_of(index))
     }
 

@@ -13,12 +13,12 @@ use super::page::{CLIENT_PAGE_EVENTS, PageWriter};
 use super::{CloseReason, RunReady, Seat, SeatState, SseSession};
 use crate::broker::{BrokerShared, StreamStart};
 use crate::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex as _};
-use crate::protocol::{DurableId, Gap, GapReason, Place, Problem, RunId};
+use crate::protocol::{BackendKind, DurableId, Gap, GapReason, Place, Problem, RunId};
 use crate::run_log::{Joining, LogPosition};
 use crate::sse::{Segment, problem_frame};
 use crate::store::{Page, PageFrom, PageQuery, StoreError, StoredEvent};
 
-/// How long `hello` may wait for the store.
+/// How long `hello` may wait for hub and store.
 const HELLO_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Pause before a failed read is tried again.
@@ -45,11 +45,26 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(super) struct OnTheWay {
     joiner: Joiner,
-    /// Counts ways: the answer to a read of an older one is dropped.
+    /// Counts steps: what an older one asked or waited for is dropped.
     number: u64,
 }
 
 impl SseSession {
+    /// Has the client come back later if it has no `hello` in time, since the
+    /// hub, or the client, waits for the store.
+    pub(super) fn bound_hello(&self, ctx: &mut Context<Self>) {
+        if self.run.backend() == BackendKind::Kubectl {
+            // Its first look for pods has a bound of its own.
+            return;
+        }
+        ctx.run_later(HELLO_PATIENCE, |session, _| {
+            if session.seat.state.get() == SeatState::Waiting {
+                session.on_the_way = None;
+                session.fail(&StoreError("no answer within a second".to_owned()));
+            }
+        });
+    }
+
     /// Goes the way it is to go, now that the log is here.
     pub(super) fn join(&mut self, ctx: &mut Context<Self>) {
         let run = Rc::clone(&self.run);
@@ -119,6 +134,8 @@ impl SseSession {
         let Some(way) = &mut self.on_the_way else {
             return;
         };
+        self.ways += 1;
+        way.number = self.ways;
         let run = Rc::clone(&self.run);
         let mut out = Vec::new();
         way.joiner.step(input, &*run.log(), &mut out);
@@ -163,8 +180,13 @@ impl SseSession {
         };
         let (resume, cursor) = match out.iter().any(is_gap) {
             true => ("gap", begins_after),
-            false if out.iter().any(is_replay) => ("replay", self.cursor.clone()),
-            false => ("live", self.cursor.clone().or(begins_after)),
+            false => {
+                let resume = match out.iter().any(is_replay) {
+                    true => "replay",
+                    false => "live",
+                };
+                (resume, self.cursor.clone().or(begins_after))
+            }
         };
         self.run.say_hello(&self.seat, resume, cursor.as_deref());
     }
@@ -235,15 +257,8 @@ impl SseSession {
         self.log_end_asked = self.run.log().end();
         let shared = self.run.shared();
         let run_id = self.run.run_id().clone();
-        let is_first = self.seat.state.get() == SeatState::Waiting;
         let number = self.ways;
-        let reading = async move {
-            let reading = shared.read_page(&run_id, query(&shared, from));
-            match is_first {
-                true => in_time(reading).await,
-                false => reading.await,
-            }
-        };
+        let reading = async move { shared.read_page(&run_id, query(&shared, from)).await };
         let reading = reading.into_actor(self);
         ctx.spawn(reading.map(move |page, session, ctx| {
             if session.is_on_way(number) {
@@ -297,10 +312,11 @@ impl SseSession {
                 seat,
                 backend,
             };
-            in_time(counter.place_before(count, base)).await
+            counter.place_before(count, base).await
         };
         let counting = counting.into_actor(self);
         ctx.spawn(counting.map(|from, session, ctx| match from {
+            _ if session.seat.is_closing() => {}
             Ok(from) => {
                 let safeguards = session.run.shared().settings.safeguards;
                 let joiner = Joiner::new(from, &*session.run.log(), safeguards);
@@ -316,7 +332,7 @@ struct Counter {
     shared: Arc<BrokerShared>,
     run_id: RunId,
     seat: Rc<Seat>,
-    backend: crate::protocol::BackendKind,
+    backend: BackendKind,
 }
 
 impl Counter {
@@ -385,12 +401,6 @@ fn query(shared: &BrokerShared, from: PageFrom) -> PageQuery {
         events_max: CLIENT_PAGE_EVENTS,
         bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
     }
-}
-
-/// What the store answers within the time that `hello` may wait.
-async fn in_time<T>(reading: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-    let answer = tokio::time::timeout(HELLO_PATIENCE, reading).await;
-    answer.unwrap_or_else(|_| Err(StoreError("no answer within a second".to_owned())))
 }
 
 fn is_told_gap(joining: &Joining) -> bool {

@@ -85,6 +85,7 @@ impl Actor for SseSession {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
+        self.bound_hello(ctx);
         if let Some(max_age) = self.max_age {
             // Up to a tenth earlier, so that clients that came together do
             // not go together.

@@ -271,6 +271,10 @@ pub struct SegmentBuilder {
     durable: Option<Place>,
     loose_before: u64,
     loose: u32,
+    /// The last frames that are gaps of the store. They stand right before the
+    /// event that comes next, and stay in its segment: who reads up to the
+    /// start of a segment is told them there.
+    open_gaps: usize,
     branch: Option<Box<Branch>>,
     last_event_ts: Option<Timestamp>,
     done: Vec<Segment>,
@@ -289,6 +293,7 @@ impl Default for SegmentBuilder {
             durable: None,
             loose_before: 0,
             loose: 0,
+            open_gaps: 0,
             branch: None,
             last_event_ts: None,
             done: Vec::new(),
@@ -314,12 +319,10 @@ impl SegmentBuilder {
     ) {
         let start = self.bytes.len();
         let spans = write_event(self.scratch(), frame, id);
-        if start > 0 && self.bytes.len() > SEGMENT_BYTES_MAX {
-            // The frame that would overflow begins the next segment.
-            let tail = self.bytes.split_off(start);
-            self.seal(received_at);
-            self.bytes = tail;
+        if self.bytes.len() > SEGMENT_BYTES_MAX {
+            self.seal_before_open_gaps(received_at);
         }
+        self.open_gaps = 0;
         let source_start = spans.source.start - start;
         self.note(source_start, spans.source.len(), spans.id.len(), class);
         self.events += 1;
@@ -332,9 +335,12 @@ impl SegmentBuilder {
     /// the run, which also makes it a segment of its own.
     pub fn push_control(&mut self, frame: &str, class: FrameClass, id: &str, received_at: Instant) {
         let ends = class == FrameClass::END;
-        if ends || self.bytes.len() + frame.len() > SEGMENT_BYTES_MAX {
+        let is_store_gap = class == FrameClass::STORE_GAP;
+        let overflows = self.bytes.len() + frame.len() > SEGMENT_BYTES_MAX;
+        if ends || (overflows && !(is_store_gap && self.open_gaps > 0)) {
             self.seal(received_at);
         }
+        self.open_gaps = if is_store_gap { self.open_gaps + 1 } else { 0 };
         self.scratch().extend_from_slice(frame.as_bytes());
         self.note(0, 0, id.len(), class);
         self.loose += u32::from(class == FrameClass::CONTROL);
@@ -346,6 +352,7 @@ impl SegmentBuilder {
     /// Passes over a durable event that has no frame.
     pub fn pass(&mut self, id: DurableId) {
         self.durable = Some(id.into());
+        self.open_gaps = 0;
     }
 
     /// Begins a segment, and with it a branch after `base`; who did not know
@@ -401,7 +408,29 @@ impl SegmentBuilder {
         });
     }
 
+    /// The frame just written, which would overflow, begins the next segment,
+    /// with the gaps that stand right before it.
+    fn seal_before_open_gaps(&mut self, received_at: Instant) {
+        let kept = self.frames.len() - self.open_gaps;
+        let Some(last) = kept.checked_sub(1).and_then(|last| self.frames.get(last)) else {
+            return;
+        };
+        let cut = last.end;
+        let tail = self.bytes.split_off(cut as usize);
+        let gaps = self.frames.split_off(kept);
+        self.seal(received_at);
+        self.bytes = tail;
+        for gap in gaps {
+            self.classes.0 |= gap.class.0;
+            self.frames.push(FrameMeta {
+                end: gap.end - cut,
+                ..gap
+            });
+        }
+    }
+
     fn seal(&mut self, received_at: Instant) {
+        self.open_gaps = 0;
         if self.frames.is_empty() {
             return;
         }

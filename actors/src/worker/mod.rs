@@ -80,6 +80,7 @@ impl Worker {
         loop {
             let messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
             let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
+            let mut drains = false;
             self.pass.set(self.pass.get() + 1);
             for message in messages {
                 match message {
@@ -94,11 +95,17 @@ impl Worker {
                         }
                     }
                     WorkerMessage::Tick => self.beat(),
-                    WorkerMessage::Drain => self.drain(),
+                    WorkerMessage::Drain => drains = true,
                 }
             }
             for run in touched {
                 run.pace();
+            }
+            if drains {
+                // Who takes what there is has it before the goodbye.
+                self.each_run(WorkerRun::flush);
+                tokio::task::yield_now().await;
+                self.each_run(|run| run.say_goodbye(CloseReason::Drain));
             }
             // Bodies and handlers of this worker have their turn before the
             // next batch, however fast batches come.
@@ -182,9 +189,9 @@ impl Worker {
         });
     }
 
-    fn drain(&self) {
+    fn each_run(&self, call: impl Fn(&WorkerRun)) {
         for run in self.by_run.borrow().values() {
-            run.say_goodbye(CloseReason::Drain);
+            call(run);
         }
     }
 }

@@ -313,7 +313,8 @@ impl WorkerRun {
         delay
     }
 
-    fn flush(&self) {
+    /// Has all that is in the log sent.
+    pub(super) fn flush(&self) {
         self.flushed_no.set(self.log.borrow().end_no());
         self.each_member(|seat| {
             if seat.parked.replace(false) {

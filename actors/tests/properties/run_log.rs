@@ -6,10 +6,10 @@ use std::time::Instant;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use runcast_actors::broker::StreamStart;
-use runcast_actors::order::{JoinFrom, JoinInput, JoinOutput, Joiner, Safeguards};
+use runcast_actors::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex, Safeguards};
 use runcast_actors::protocol::{
     BackendKind, Cursor, DurableId, EventId, EventKind, Gap, GapReason, HubId, LogLevel, Payload,
-    PlainId, RunId, Timestamp,
+    Place, PlainId, RunId, Timestamp,
 };
 use runcast_actors::run_log::{HubIdentity, Joining, LogPosition, RunLog};
 use runcast_actors::sse::{EventFrame, FrameClass, SegmentBuilder, end_frame, gap_frame};
@@ -169,7 +169,7 @@ impl Model {
             },
             Joining::Reading(joiner) => self.drive(joiner),
             Joining::Counting(count) => {
-                let base = runcast_actors::order::LogIndex::base(&self.log);
+                let base = self.log.base();
                 let below = base.map_or(0, |base| base.seq) as usize;
                 let from = match below.saturating_sub(count as usize) {
                     0 => JoinFrom::Start,
@@ -443,5 +443,48 @@ proptest! {
                 prop_assert!(!text.contains(&format!("\nid: {}\n", seen.id)), "{}", seen.id);
             }
         }
+    }
+}
+
+#[test]
+fn a_base_found_late_holds_after_the_plain_events_before_it_were_dropped() {
+    let mut builder = SegmentBuilder::default();
+    let mut model = Model::build(&[], 1_000, u64::MAX, false);
+    for _ in 0..20 {
+        model.event(&mut builder, 200, false);
+        model.flush(&mut builder);
+    }
+    assert!(model.log.front_no() > 0, "something was dropped");
+    let first = DurableId {
+        epoch: 1,
+        seq: 6,
+        us: 60,
+    };
+    model.log.set_base(Some(Place::before(first)));
+    builder.set_base(Some(Place::before(first)));
+    let base = LogIndex::base(&model.log).expect("it is known");
+    assert_eq!(base.seq, 5, "those below it are read from the store");
+}
+
+#[test]
+fn a_gap_of_the_store_is_never_cut_off_from_its_event() {
+    let mut builder = SegmentBuilder::default();
+    let mut model = Model::build(&[], usize::MAX, u64::MAX, false);
+    let gap = gap_frame(&Gap::unknown(GapReason::Producer));
+    for n in 0..2_000 {
+        builder.push_control(&gap, FrameClass::STORE_GAP, "", Instant::now());
+        model.event(&mut builder, n % 700, true);
+    }
+    model.flush(&mut builder);
+    model.find_ends();
+    let gaps = String::from_utf8_lossy(&model.stream)
+        .matches("event: gap")
+        .count();
+    assert_eq!(gaps, 2_000);
+    assert!(model.log.end_no() > 50, "many segments");
+    for segment in model.log.segments() {
+        let last = segment.frames().last().expect("no segment is empty");
+        assert!(last.class() != FrameClass::STORE_GAP, "{}", segment.no());
+        assert!(segment.bytes().len() < 9_000, "{}", segment.bytes().len());
     }
 }

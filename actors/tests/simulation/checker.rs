@@ -1,8 +1,7 @@
 //! What must hold for every client, whatever happened.
 
 use runcast_actors::order::LogIndex;
-use runcast_actors::protocol::Place;
-use runcast_actors::protocol::{DurableId, GapReason};
+use runcast_actors::protocol::{DurableId, GapReason, Place};
 
 use crate::client::{Client, Seen};
 use crate::driver::{Faults, World};

@@ -4,8 +4,7 @@
 use std::collections::VecDeque;
 
 use runcast_actors::order::{OrderInput, OrderOutput, RunOrder, Safeguards};
-use runcast_actors::protocol::DurableId;
-use runcast_actors::protocol::Place;
+use runcast_actors::protocol::{DurableId, Place};
 use runcast_actors::store::PageFrom;
 
 use crate::log::{Entry, Gap, Log};

@@ -3,8 +3,7 @@
 use std::collections::VecDeque;
 
 use runcast_actors::order::{KnownIds, LogIndex};
-use runcast_actors::protocol::Place;
-use runcast_actors::protocol::{DurableId, GapReason};
+use runcast_actors::protocol::{DurableId, GapReason, Place};
 
 /// A frame, or a mark, in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

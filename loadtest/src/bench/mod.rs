@@ -5,7 +5,6 @@
 //! cells, so that their ratio holds whatever else the machine is doing.
 
 mod document;
-mod servers;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,8 +14,11 @@ use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
 use crate::load::{self, LoadPlan};
+use crate::memory::{Bytes, Memory};
+use crate::publish_cost::{Costs, PublishCost};
 use crate::report::LoadReport;
-use servers::{Redis, Server};
+use crate::resync::{Resync, Resynced};
+use crate::servers::{Redis, Server};
 
 /// Streams on one run in the fan-out cells.
 const FAN_OUT: [usize; 3] = [1, 100, 1_000];
@@ -48,6 +50,10 @@ pub(crate) struct Bench {
     /// How long each is measured
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// Runs of the measures of memory and of resync; a tenth of them is watched
+    /// for the memory
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..))]
+    many: u32,
 }
 
 /// Who is measured.
@@ -60,16 +66,24 @@ enum System {
     Runcast,
     /// The broker with `hub.max_flush_delay = 0`.
     RuncastUnpaced,
+    /// The broker as it comes, with durable events.
+    RuncastDurable,
 }
 
 impl System {
-    const ALL: [Self; 3] = [Self::BareLoop, Self::Runcast, Self::RuncastUnpaced];
+    const ALL: [Self; 4] = [
+        Self::BareLoop,
+        Self::Runcast,
+        Self::RuncastUnpaced,
+        Self::RuncastDurable,
+    ];
 
     fn name(self) -> &'static str {
         match self {
             Self::BareLoop => "bare loop",
             Self::Runcast => "Runcast",
             Self::RuncastUnpaced => "Runcast, unpaced",
+            Self::RuncastDurable => "Runcast, durable events",
         }
     }
 }
@@ -86,6 +100,9 @@ struct Cell {
 struct Results {
     fan_out: Vec<Cell>,
     idle: Vec<Cell>,
+    publish: Costs,
+    memory: Bytes,
+    resync: Resynced,
     start_up_ms: f64,
     binary_bytes: u64,
 }
@@ -103,6 +120,9 @@ impl Bench {
             binary_bytes: fs::metadata(&self.broker)?.len(),
             fan_out: self.fan_out(&redis)?,
             idle: self.idle(&redis)?,
+            publish: self.publish_cost()?,
+            memory: self.memory()?,
+            resync: self.resync()?,
         };
         let figures = document::figures(&results, self.note.as_deref());
         println!("{figures}");
@@ -120,7 +140,7 @@ impl Bench {
     fn start(&self, system: System, redis: &Redis) -> Result<Server> {
         match system {
             System::BareLoop => Server::bare_loop(redis),
-            System::Runcast => Server::broker(&self.broker, redis, &[]),
+            System::Runcast | System::RuncastDurable => Server::broker(&self.broker, redis, &[]),
             System::RuncastUnpaced => {
                 let unpaced = [("RUNCAST__HUB__MAX_FLUSH_DELAY", "0s")];
                 Server::broker(&self.broker, redis, &unpaced)
@@ -130,9 +150,13 @@ impl Bench {
 
     fn cell(&self, system: System, redis: &Redis, load: LoadPlan) -> Result<Cell> {
         let server = self.start(system, redis)?;
+        if system != System::BareLoop {
+            server.wait_ready()?;
+        }
         let plan = LoadPlan {
-            url: format!("http://{}", server.addr),
+            url: server.url(),
             redis: redis.url.clone(),
+            durable: system == System::RuncastDurable,
             pid: Some(server.pid()),
             ..load
         };
@@ -144,7 +168,7 @@ impl Bench {
     fn fan_out(&self, redis: &Redis) -> Result<Vec<Cell>> {
         let mut cells = Vec::new();
         for subscribers in FAN_OUT {
-            let mut rounds: [Vec<Cell>; 3] = Default::default();
+            let mut rounds: [Vec<Cell>; 4] = Default::default();
             for _ in 0..self.rounds {
                 for (system, rounds) in System::ALL.into_iter().zip(&mut rounds) {
                     let load = LoadPlan {
@@ -176,6 +200,35 @@ impl Bench {
         Ok(cells)
     }
 
+    fn publish_cost(&self) -> Result<Costs> {
+        let plan = PublishCost {
+            broker: self.broker.clone(),
+            rounds: self.rounds,
+            duration: self.duration.min(Duration::from_secs(2)),
+            ..PublishCost::default()
+        };
+        plan.run().context("measuring the cost of a publish")
+    }
+
+    fn memory(&self) -> Result<Bytes> {
+        let plan = Memory {
+            broker: self.broker.clone(),
+            runs: self.many,
+            watched: self.many / 10,
+            ..Memory::default()
+        };
+        plan.run().context("measuring memory")
+    }
+
+    fn resync(&self) -> Result<Resynced> {
+        let plan = Resync {
+            broker: self.broker.clone(),
+            runs: self.many,
+            ..Resync::default()
+        };
+        plan.run().context("measuring a resync")
+    }
+
     fn start_up_ms(&self, redis: &Redis) -> Result<f64> {
         let mut times = Vec::new();
         for _ in 0..STARTS {
@@ -202,6 +255,9 @@ fn quietest(mut cells: Vec<Cell>) -> Option<Cell> {
 impl Results {
     fn check(&self) -> Result<()> {
         for Cell { system, report } in self.fan_out.iter().chain(&self.idle) {
+            if report.reads_needlessly() {
+                bail!("{} read the store under load", system.name());
+            }
             if let Some(fault) = report.fault() {
                 bail!(
                     "{} with {} streams {fault}",

@@ -2,7 +2,7 @@
 //! (`history.record_plain`).
 //!
 //! One broker of all on a Redis records; see docs/record-plain.md for what is
-//! promised, and decision 008 for why it is so.
+//! promised, and decision 016 for why it is so.
 
 mod buffer;
 mod feed;

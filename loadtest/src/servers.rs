@@ -1,7 +1,7 @@
-//! The servers a benchmark starts: each on a free port, ended when dropped.
+//! The servers a measurement starts: each on a free port, ended when dropped.
 
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead as _, BufReader};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, ChildStderr, Command, Stdio};
 use std::sync::mpsc;
@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
+
+use crate::http;
+use crate::process::Process;
 
 /// How long a server may take until it answers.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,15 +33,15 @@ impl Drop for Guard {
 
 /// A Redis server without persistence.
 #[derive(Debug)]
-pub(super) struct Redis {
-    _process: Guard,
+pub(crate) struct Redis {
+    process: Guard,
     /// Its URL.
-    pub(super) url: String,
+    pub(crate) url: String,
 }
 
 impl Redis {
     /// Starts `redis-server` from `PATH` and waits until it answers.
-    pub(super) fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
             .local_addr()?
             .port();
@@ -49,12 +52,11 @@ impl Redis {
             .spawn()
             .context("cannot start redis-server")?;
         let redis = Self {
-            _process: Guard(process),
+            process: Guard(process),
             url: format!("redis://127.0.0.1:{port}"),
         };
-        let client = redis::Client::open(redis.url.as_str())?;
         let started = Instant::now();
-        while let Err(error) = client.get_connection() {
+        while let Err(error) = redis.connect() {
             if started.elapsed() > START_TIMEOUT {
                 return Err(error).context("redis-server does not answer");
             }
@@ -62,14 +64,33 @@ impl Redis {
         }
         Ok(redis)
     }
+
+    /// Returns a new connection to it.
+    pub(crate) fn connect(&self) -> Result<redis::Connection> {
+        let client = redis::Client::open(self.url.as_str())?;
+        Ok(client.get_connection()?)
+    }
+
+    /// Returns its process, to be measured.
+    pub(crate) fn process(&self) -> Result<Process> {
+        Process::new(self.process.0.id())
+    }
+
+    /// Returns the bytes that it has allocated, by its own count.
+    pub(crate) fn used_memory(&self) -> Result<u64> {
+        let info: redis::InfoDict = redis::cmd("INFO")
+            .arg("memory")
+            .query(&mut self.connect()?)?;
+        info.get("used_memory").context("INFO tells no used_memory")
+    }
 }
 
 /// An event-stream server under test.
 #[derive(Debug)]
-pub(super) struct Server {
+pub(crate) struct Server {
     process: Guard,
     /// Where it listens.
-    pub(super) addr: SocketAddr,
+    pub(crate) addr: SocketAddr,
     /// From before the process was made to its first word that it listens.
     started: Instant,
 }
@@ -77,7 +98,7 @@ pub(super) struct Server {
 impl Server {
     /// Starts the broker with its default settings, but for `extra`
     /// environment variables.
-    pub(super) fn broker(program: &Path, redis: &Redis, extra: &[(&str, &str)]) -> Result<Self> {
+    pub(crate) fn broker(program: &Path, redis: &Redis, extra: &[(&str, &str)]) -> Result<Self> {
         let mut command = Command::new(program);
         let inherited = std::env::vars().map(|(key, _)| key);
         for key in inherited.filter(|key| key.starts_with("RUNCAST__")) {
@@ -92,7 +113,7 @@ impl Server {
     }
 
     /// Starts the bare loop of this very program.
-    pub(super) fn bare_loop(redis: &Redis) -> Result<Self> {
+    pub(crate) fn bare_loop(redis: &Redis) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bare-loop", "--redis", &redis.url]);
         Self::start(command)
@@ -116,14 +137,31 @@ impl Server {
     }
 
     /// Returns its process id.
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.process.0.id()
+    }
+
+    /// Returns its process, to be measured.
+    pub(crate) fn process(&self) -> Result<Process> {
+        Process::new(self.pid())
+    }
+
+    /// Returns its URL.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}", self.addr)
+    }
+
+    /// Waits until its default backend is usable: it has subscribed, and Redis
+    /// knows the function.
+    pub(crate) fn wait_ready(&self) -> Result<()> {
+        self.time_to_first_answer("/health/ready?strict=true")?;
+        Ok(())
     }
 
     /// Returns the time from before its process was made to the first 200 on
     /// `path`.
-    pub(super) fn time_to_first_answer(&self, path: &str) -> Result<Duration> {
-        while !answers_ok(self.addr, path)? {
+    pub(crate) fn time_to_first_answer(&self, path: &str) -> Result<Duration> {
+        while http::get(self.addr, path)?.status != 200 {
             if self.started.elapsed() > START_TIMEOUT {
                 bail!("no 200 on {path} within {START_TIMEOUT:?}");
             }
@@ -161,18 +199,6 @@ fn parse_listening(line: &str) -> Option<SocketAddr> {
     let fields = line.get("fields").unwrap_or(&line);
     (fields.get("message")?.as_str()? == "listening")
         .then(|| fields.get("addr")?.as_str()?.parse().ok())?
-}
-
-fn answers_ok(addr: SocketAddr, path: &str) -> Result<bool> {
-    let mut socket = TcpStream::connect(addr)?;
-    socket.set_read_timeout(Some(START_TIMEOUT))?;
-    write!(
-        socket,
-        "GET {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\n\r\n"
-    )?;
-    let mut status = [0; "HTTP/1.1 200".len()];
-    socket.read_exact(&mut status)?;
-    Ok(&status == b"HTTP/1.1 200")
 }
 
 #[cfg(test)]
