@@ -85,6 +85,9 @@ pub struct HistorySettings {
     pub page_bytes: ByteSize,
     /// Most pages read at once; further readers wait.
     pub max_reads: usize,
+    /// Bytes of pages on their way to clients past which no further page is
+    /// read for one.
+    pub total_page_bytes: ByteSize,
     /// Give agents that only `PUBLISH` a durable history as well. All brokers
     /// on one Redis must agree.
     pub record_plain: bool,
@@ -107,6 +110,7 @@ impl Default for HistorySettings {
             ttl: Duration::from_secs(24 * 3600),
             page_bytes: ByteSize::kib(256),
             max_reads: 64,
+            total_page_bytes: ByteSize::mib(256),
             record_plain: false,
             record_plain_messages: 100_000,
             record_plain_bytes: ByteSize::mib(64),
@@ -143,6 +147,9 @@ pub struct HubSettings {
     /// Messages a hub's mailbox holds; what a refused batch held is read from
     /// the store, or, if plain, told by `gap` reason `overflow`.
     pub mailbox: usize,
+    /// Bytes of live events a hub holds while it reads the store; past it they
+    /// are dropped, and read from the store in their turn.
+    pub held_bytes: ByteSize,
     /// Bytes of live events that may wait in one worker's inbox; past it the
     /// worker is caught up from the hub's ring.
     pub inbox_bytes: ByteSize,
@@ -159,6 +166,7 @@ impl Default for HubSettings {
             max_flush_delay: Duration::from_millis(50),
             flush_delay_per_client: Duration::from_micros(20),
             mailbox: 1024,
+            held_bytes: ByteSize::kib(256),
             inbox_bytes: ByteSize::mib(64),
         }
     }

@@ -368,3 +368,22 @@ fn a_wrong_count_of_plain_events_is_found() {
         assert_eq!(World::plain(9).find(&seen).is_none(), is_right);
     }
 }
+
+#[test]
+fn a_turn_hidden_by_a_trim_is_counted_apart() {
+    let world = forked();
+    let mut seen = sound(5);
+    let id = |seq, us| Some(Id::Durable(durable(seq, us)));
+    for (missed, is_hidden) in [(0, true), (2, false)] {
+        seen.truncate(6);
+        seen.push(Seen::Gap(Gap {
+            reason: "trimmed".to_owned(),
+            after: id(5, 50),
+            before: id(6, 160),
+            missed: Some(missed),
+        }));
+        seen.push(forked_event(7, 6, 160));
+        let tally = world.check(Kinds::ALL, &seen).expect("told");
+        assert_eq!(tally.hidden_turns, u64::from(is_hidden));
+    }
+}

@@ -55,6 +55,9 @@ impl Sum {
         self.write_gaps(out)?;
         self.row(out, "missing and told", |one| one.tally.told_missing)?;
         self.row(out, "counts compared", |one| one.tally.counts_checked)?;
+        self.row(out, "… too small behind a trim, see above", |one| {
+            one.tally.hidden_turns
+        })?;
         self.row(out, "plain events beyond the promise", |one| {
             one.tally.beyond_promise
         })?;

@@ -194,6 +194,9 @@ pub(crate) struct Tally {
     pub(crate) told_missing: u64,
     /// Stated counts and ranges that were compared to the letter.
     pub(crate) counts_checked: u64,
+    /// Stated counts that are too small, since a trim hid that Redis had
+    /// forgotten the place itself.
+    pub(crate) hidden_turns: u64,
     /// Plain events missing before a client that came back with the id of a
     /// durable one: that id holds nothing of them.
     pub(crate) beyond_promise: u64,
@@ -205,6 +208,7 @@ impl Tally {
         self.streams += other.streams;
         self.told_missing += other.told_missing;
         self.counts_checked += other.counts_checked;
+        self.hidden_turns += other.hidden_turns;
         self.beyond_promise += other.beyond_promise;
         for (reason, count) in &other.gaps {
             *self.gaps.entry(reason.clone()).or_default() += count;
