@@ -138,6 +138,10 @@ impl RunHub {
             .is_some_and(|epoch| epoch != base.epoch);
         if is_new_epoch {
             info!(run_id = %self.run_id, backend = %self.backend, "run began anew");
+        }
+        if is_new_epoch || reason == GapReason::Rewound {
+            // The status that ended it may be of what was forgotten, or forged;
+            // else the store still knows that it is closed.
             self.reopen(ctx);
         }
         self.note_gap(reason, missed);
