@@ -38,6 +38,7 @@ mod order_churn;
 mod overflow;
 mod proxies;
 mod publish;
+mod record_plain;
 mod redis_stream;
 mod regressions;
 mod resume;

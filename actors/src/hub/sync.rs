@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::arrivals::Durable;
 use super::ending::EndState;
-use super::{Disconnected, Incoming, Overflowed, Refused, RunHub, StorePosition};
+use super::{Disconnected, Incoming, Overflowed, RecordingBroke, Refused, RunHub, StorePosition};
 use crate::metrics::EventResult;
 use crate::order::{OrderInput, OrderOutput, PAGE_EVENTS};
 use crate::protocol::{DurableId, Gap, GapReason, Place};
@@ -293,6 +293,15 @@ impl Handler<Disconnected> for RunHub {
         if is_back && self.attachments.is_empty() {
             self.step(OrderInput::Doubt, ctx);
         }
+        self.publish(ctx);
+    }
+}
+
+impl Handler<RecordingBroke> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: RecordingBroke, ctx: &mut Self::Context) {
+        self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         self.publish(ctx);
     }
 }
