@@ -24,8 +24,8 @@ struct Order {
     events: u64,
 }
 
-/// One gap, or more in a row: before the event that one named was sent, that
-/// may be gone too.
+/// One gap, or more in a row, whose counts add up: before the event that one
+/// named was sent, that may be gone too.
 #[derive(Debug)]
 struct Hole {
     missed: Option<u64>,
@@ -49,9 +49,11 @@ impl Order {
         let (reason, gap) = gap_of(frame);
         assert_eq!(gap["after"].as_str(), self.last.as_deref(), "{gap}");
         let hole = self.hole.take();
+        let known = hole.as_ref().map_or(Some(0), |hole| hole.missed);
         self.hole = Some(Hole {
-            // Whether those in a row count the same events is not promised.
-            missed: gap["missed"].as_u64().filter(|_| hole.is_none()),
+            missed: known
+                .zip(gap["missed"].as_u64())
+                .map(|(one, two)| one + two),
             is_new_life: reason == "expired" || hole.is_some_and(|hole| hole.is_new_life),
             before: gap["before"].as_str().map(str::to_owned),
         });
@@ -71,10 +73,9 @@ impl Order {
             if hole.as_ref().is_some_and(is_told) {
                 assert!(epoch > last_epoch, "{id} after {:?}", self.last);
             } else {
-                let missed = hole.map_or(Some(0), |hole| hole.missed);
-                let due = missed.map(|missed| last_seq + 1 + missed);
-                assert!(epoch == last_epoch && seq > last_seq, "a twin: {id}");
-                assert_eq!(due.unwrap_or(seq), seq, "a hole, or a false count");
+                let missed = hole.map_or(0, |hole| hole.missed.expect("counted"));
+                let due = (last_epoch, last_seq + 1 + missed);
+                assert_eq!((epoch, seq), due, "a hole, a twin or a false count");
             }
         }
         self.last = Some(id.to_owned());

@@ -177,9 +177,8 @@ impl SseSession {
         let position = out.iter().find_map(seat_of);
         if position.is_some() {
             self.on_the_way = None;
-            self.seat
-                .joined
-                .set(seen.map_or(JoinFrom::Start, JoinFrom::Seen));
+            let stands = seen.map_or(JoinFrom::Start, JoinFrom::Seen);
+            self.seat.stands_at(stands);
         }
         for output in &out {
             match output {

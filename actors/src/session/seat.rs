@@ -61,8 +61,9 @@ pub(crate) struct Seat {
     pub(crate) events_seen: Cell<u64>,
     /// Loose frames of the log that lie before `position`.
     pub(crate) loose_seen: Cell<u64>,
-    /// What it had seen when it took its place in the log.
-    pub(crate) joined: Cell<JoinFrom>,
+    /// Where it stood when it took its place in the log, or passed a gap that
+    /// begins a branch; and whether it was sent no event since.
+    stood: Cell<(JoinFrom, bool)>,
     pages: RefCell<Option<Box<Pages>>>,
     pub(crate) filter: RefCell<FrameFilter>,
     /// Frames outside the log, sent before anything of it. Bounded: the
@@ -145,7 +146,7 @@ impl Seat {
             wanted_no: Cell::new(None),
             events_seen: Cell::new(0),
             loose_seen: Cell::new(0),
-            joined: Cell::new(JoinFrom::Start),
+            stood: Cell::new((JoinFrom::Start, true)),
             pages: RefCell::default(),
             filter: RefCell::new(filter),
             control: RefCell::default(),
@@ -276,20 +277,28 @@ impl Seat {
 
     /// Notes what the filter did to the frames just passed.
     pub(crate) fn note_hidden(&self, id: Option<Bytes>) {
+        if id.is_some() {
+            self.moves_on();
+        }
         if id.is_some() || self.hidden.borrow().is_some() {
             *self.hidden.borrow_mut() = id.map(|id| Hidden { id, is_told: false });
         }
     }
 
     /// Notes that the frames of `segment` up to `frame` were sent. Gaps alone
-    /// leave the client where it was.
+    /// leave the client where it was, but for one that begins a branch: what
+    /// it counts is not missed again.
     pub(crate) fn note_sent(&self, segment: &Segment, frame: usize) {
         if (0..=frame)
             .rev()
             .all(|frame| segment.id_of(frame).is_none())
         {
+            if let Some(base) = segment.branch().and_then(|branch| branch.base) {
+                self.stands_at(JoinFrom::Seen(base));
+            }
             return;
         }
+        self.moves_on();
         self.note_hidden(None);
         *self.last_sent.borrow_mut() = Some((segment.clone(), frame));
     }
@@ -305,14 +314,26 @@ impl Seat {
         id.map(str::to_owned)
     }
 
+    /// Notes where it stands: what comes next is what follows this.
+    pub(crate) fn stands_at(&self, place: JoinFrom) {
+        self.stood.set((place, true));
+    }
+
+    /// It was sent an event, or one was hidden from it.
+    fn moves_on(&self) {
+        let (stood, _) = self.stood.get();
+        self.stood.set((stood, false));
+    }
+
     /// What of the run's durable events it has seen.
     pub(crate) fn seen(&self) -> JoinFrom {
+        let (stood, still) = self.stood.get();
+        if still {
+            return stood;
+        }
         let last = self.last_id().and_then(|id| id.parse::<Cursor>().ok());
         let durable = last.and_then(|cursor| cursor.id.durable());
-        match durable {
-            Some(id) => JoinFrom::Seen(id.into()),
-            None => self.joined.get(),
-        }
+        durable.map_or(stood, |id| JoinFrom::Seen(id.into()))
     }
 
     /// Ends the session after what waits in `control` and a `goodbye`.

@@ -397,7 +397,7 @@ impl WorkerRun {
             seat.send(Bytes::from(gap_frame(gap)));
         }
         seat.filter.borrow_mut().set_covered(join.covered);
-        seat.joined.set(joined_after(join.cursor.as_deref()));
+        seat.stands_at(joined_after(join.cursor.as_deref()));
         self.take_place(seat, self.place_at(join.position));
     }
 
