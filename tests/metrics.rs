@@ -88,6 +88,8 @@ async fn what_operators_need_is_there() {
         "runcast_chunk_bytes",
         "runcast_delivery_lag_seconds",
         "runcast_ring_bytes",
+        "runcast_paged_bytes",
+        "runcast_held_overflows_total",
         "runcast_gaps_total",
         "runcast_mailbox_refusals_total",
         "runcast_redis_up",

@@ -85,6 +85,9 @@ pub struct HistorySettings {
     pub page_bytes: ByteSize,
     /// Most pages read at once; further readers wait.
     pub max_reads: usize,
+    /// Bytes of pages on their way to clients past which no further page is
+    /// read for one.
+    pub total_page_bytes: ByteSize,
 }
 
 impl Default for HistorySettings {
@@ -96,6 +99,7 @@ impl Default for HistorySettings {
             ttl: Duration::from_secs(24 * 3600),
             page_bytes: ByteSize::kib(256),
             max_reads: 64,
+            total_page_bytes: ByteSize::mib(256),
         }
     }
 }
@@ -128,6 +132,9 @@ pub struct HubSettings {
     /// Messages a hub's mailbox holds; what a refused batch held is read from
     /// the store, or, if plain, told by `gap` reason `overflow`.
     pub mailbox: usize,
+    /// Bytes of live events a hub holds while it reads the store; past it they
+    /// are dropped, and read from the store in their turn.
+    pub held_bytes: ByteSize,
     /// Bytes of live events that may wait in one worker's inbox; past it the
     /// worker is caught up from the hub's ring.
     pub inbox_bytes: ByteSize,
@@ -144,6 +151,7 @@ impl Default for HubSettings {
             max_flush_delay: Duration::from_millis(50),
             flush_delay_per_client: Duration::from_micros(20),
             mailbox: 1024,
+            held_bytes: ByteSize::kib(256),
             inbox_bytes: ByteSize::mib(64),
         }
     }

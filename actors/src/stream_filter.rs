@@ -1,8 +1,11 @@
 //! [`FrameFilter`]: a client's wishes, compiled to tests on encoded frames.
 
 use crate::broker::StreamFilter;
-use crate::protocol::{Cursor, EventId, KubectlPosition, write_json_string};
+use crate::protocol::{
+    Cursor, EventId, EventKind, KubectlPosition, LogLevel, Payload, log_level_of, write_json_string,
+};
 use crate::sse::{FrameClass, Segment};
+use crate::store::StoredEvent;
 
 /// Which frames a client wants; tested without decoding any of them.
 #[derive(Debug, Clone, Default)]
@@ -63,6 +66,18 @@ impl FrameFilter {
         !self.hidden.meets(segment.classes()) && self.sources.is_empty() && self.covered.is_none()
     }
 
+    /// Whether an event that has no frame yet passes.
+    pub fn passes_stored(&self, event: &StoredEvent) -> bool {
+        let class = FrameClass::of(event.kind, level_of(event));
+        let mut source = Vec::new();
+        if !self.sources.is_empty() {
+            write_json_string(&event.source, &mut source);
+        }
+        let source = source.get(1..source.len().saturating_sub(1));
+        !self.hidden.meets(class)
+            && (self.sources.is_empty() || self.wants_source(source.unwrap_or_default()))
+    }
+
     /// Whether frame `index` of `segment` passes.
     pub fn passes(&self, segment: &Segment, index: usize) -> bool {
         let class = segment.frames()[index].class();
@@ -85,5 +100,12 @@ impl FrameFilter {
         };
         let id = segment.id_of(index).and_then(|id| id.parse().ok());
         id.is_some_and(|id: KubectlPosition| covered.covers_line(&id))
+    }
+}
+
+fn level_of(event: &StoredEvent) -> LogLevel {
+    match event.kind {
+        EventKind::Log => log_level_of(Payload::classify(&event.payload)),
+        EventKind::Output | EventKind::Status => LogLevel::Info,
     }
 }

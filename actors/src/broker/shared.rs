@@ -45,9 +45,11 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
-    /// Bounds the pages being read: each read holds one.
+    /// Bounds the pages that are read at once, for clients and for HTTP.
     reads: Semaphore,
-    checker: OnceLock<Addr<PositionChecker>>,
+    /// The same for hubs, which must not wait behind a herd of clients.
+    hub_reads: Semaphore,
+    checker: Mutex<Option<Addr<PositionChecker>>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
     pub(crate) core: ArbiterHandle,
     /// Thread of the kubectl actors and their children's pipes: a flood of
@@ -74,7 +76,8 @@ impl BrokerShared {
             redis: Arc::default(),
             store: OnceLock::new(),
             reads: Semaphore::new(settings.history.max_reads.max(1)),
-            checker: OnceLock::new(),
+            hub_reads: Semaphore::new(settings.history.max_reads.max(1)),
+            checker: Mutex::default(),
             core: Arbiter::new().handle(),
             kubectl_arbiter: Arbiter::new().handle(),
             pod_looks: PodLooks::new(&settings.kubectl, Arc::clone(&kubectl_counters)),
@@ -175,12 +178,30 @@ impl BrokerShared {
             }
             BackendKind::Embedded | BackendKind::Kubectl => self.start_memory_store(),
         };
-        // Nobody else sets them.
+        // Nobody else sets it.
         let _ = self.store.set(store);
+        self.start_checker();
+    }
+
+    fn start_checker(self: &Arc<Self>) {
         let shared = Arc::clone(self);
         let checker =
             Supervisor::start_in_arbiter(&self.core, move |_| PositionChecker::new(shared));
-        let _ = self.checker.set(checker);
+        *lock(&self.checker) = Some(checker);
+    }
+
+    /// Replaces a checker that panicked.
+    pub(crate) fn watch_checker(self: &Arc<Self>) {
+        let died = lock(&self.checker)
+            .as_ref()
+            .is_some_and(|checker| !checker.connected());
+        if died && !self.draining.load(Relaxed) {
+            error!("the position checker died and is replaced");
+            self.metrics.actor_restarts.inc();
+            self.start_checker();
+            // What it was about to do is not known.
+            self.check_positions();
+        }
     }
 
     /// Starts a store in memory that hands what it accepts to hubs.
@@ -251,6 +272,20 @@ impl BrokerShared {
         self.store().read(run_id, query).await
     }
 
+    /// Reads a page for a run's hub.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub(crate) async fn read_hub_page(
+        &self,
+        run_id: &RunId,
+        query: PageQuery,
+    ) -> Result<Page, StoreError> {
+        let permit = self.hub_reads.acquire().await;
+        let _permit = permit.expect("nobody closes it");
+        self.store().read(run_id, query).await
+    }
+
     /// Reads the last ids of many runs.
     ///
     /// # Errors
@@ -269,7 +304,7 @@ impl BrokerShared {
 
     /// Has all watched runs compared with the store at once.
     pub(crate) fn check_positions(&self) {
-        if let Some(checker) = self.checker.get() {
+        if let Some(checker) = lock(&self.checker).as_ref() {
             #[expect(
                 clippy::disallowed_methods,
                 reason = "one per subscription, and it must not be refused"

@@ -98,6 +98,8 @@ impl RunHub {
         }
         let Some(head) = head else { return };
         if head.is_sealed() {
+            // It may stand after events that were never written here.
+            self.writer.stands_after(Some(head.last));
             self.finish(ctx);
         } else {
             let left = closed.sealed_us.saturating_sub(head.now_us);

@@ -24,12 +24,9 @@ const RETRY_DELAY: Duration = Duration::from_millis(200);
 /// an event, or an answer, is on its way.
 const RECHECK_DELAY: Duration = Duration::from_millis(500);
 
-/// Most live events held while the store is read; past it they are dropped,
-/// and read from the store in their turn.
-const HELD_MAX: usize = 4096;
-
-/// Most bytes of these.
-const HELD_BYTES_MAX: usize = 1024 * 1024;
+/// What a held event costs beside its payload; counted, so that many small
+/// ones cannot outgrow `hub.held_bytes`.
+const HELD_OVERHEAD_BYTES: usize = 128;
 
 /// Live events that wait until the store was read.
 #[derive(Debug, Default)]
@@ -104,7 +101,7 @@ impl RunHub {
                     // what came before them: a client that went elsewhere with
                     // one would be sent the history twice. Nobody has read them.
                     self.publish(ctx);
-                    self.log.clear();
+                    self.log.forget_before_base(base);
                     self.count_bytes();
                 }
                 self.order_epoch = base.map(|base| base.epoch);
@@ -173,18 +170,17 @@ impl RunHub {
     // ---- holding -----------------------------------------------------------
 
     pub(super) fn hold(&mut self, message: Incoming) {
+        let limit = self.shared.settings.hub.held_bytes.as_u64() as usize;
         let held = &mut self.held;
-        let bytes = match &message {
+        let payload = match &message {
             Incoming::Framed(bytes) => bytes.len(),
             Incoming::Stored(event) => event.payload.len(),
             Incoming::Plain { .. } | Incoming::TooLarge(_) => 0,
         };
-        if held.is_over
-            || held.messages.len() >= HELD_MAX
-            || held.bytes + bytes > HELD_BYTES_MAX && !held.messages.is_empty()
-        {
+        let bytes = payload + HELD_OVERHEAD_BYTES;
+        if held.is_over || held.bytes + bytes > limit && !held.messages.is_empty() {
             held.is_over = true;
-            return;
+            return self.shared.metrics.held_overflows.inc();
         }
         held.bytes += bytes;
         held.messages.push(message);
@@ -210,7 +206,7 @@ impl RunHub {
             events_max: PAGE_EVENTS,
             bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
         };
-        let reading = async move { shared.read_page(&run_id, query).await };
+        let reading = async move { shared.read_hub_page(&run_id, query).await };
         ctx.spawn(
             reading
                 .into_actor(self)

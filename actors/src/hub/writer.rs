@@ -165,7 +165,7 @@ impl LogWriter {
     /// Passes over a durable event that is not written.
     pub(super) fn pass(&mut self, id: DurableId) {
         self.builder.pass(id);
-        self.last_durable = Some(id);
+        self.stands_after(Some(id));
     }
 
     /// Begins a branch of the log after `base` with a gap, which only who knew
@@ -173,16 +173,22 @@ impl LogWriter {
     pub(super) fn begin_branch(&mut self, base: Place, gap: Gap) {
         self.builder.begin_branch(base, 1, self.received_at);
         self.gap(gap, FrameClass::STORE_GAP);
-        self.last_durable = base.id();
+        self.stands_after(base.id());
+    }
+
+    /// Notes that what is written next comes after a durable event that was not
+    /// written here.
+    pub(super) fn stands_after(&mut self, id: Option<DurableId>) {
+        if self.last_durable != id || self.last_id.is_none() {
+            self.last_durable = id;
+            self.last_id = id.map(EventId::Durable).or(self.last_id.take());
+        }
     }
 
     /// Notes where the stream stands, before the first durable event.
     pub(super) fn set_base(&mut self, base: Option<Place>) {
         self.builder.set_base(base);
-        self.last_durable = base.and_then(Place::id);
-        if self.last_id.is_none() {
-            self.last_id = self.last_durable.map(EventId::Durable);
-        }
+        self.stands_after(base.and_then(Place::id));
     }
 
     /// Forgets what was said of the run's last epoch.

@@ -86,6 +86,11 @@ impl Metrics {
             "Bytes in the rings of all hubs.",
             [(vec![], self.ring_bytes.get())],
         );
+        out.gauge(
+            "runcast_paged_bytes",
+            "Bytes of pages on their way to clients that are not in their log yet.",
+            [(vec![], self.paged_bytes.get())],
+        );
         for (name, help, counter) in [
             (
                 "runcast_hubs_retired_total",
@@ -101,6 +106,11 @@ impl Metrics {
                 "runcast_mailbox_refusals_total",
                 "Batches a full hub mailbox refused.",
                 &self.mailbox_refusals,
+            ),
+            (
+                "runcast_held_overflows_total",
+                "Live events dropped, to be read later, while a hub read its store.",
+                &self.held_overflows,
             ),
             (
                 "runcast_inbox_refusals_total",

@@ -228,6 +228,11 @@ pub struct Metrics {
     pub gaps: PerMember<Counter, { GapReason::ALL.len() }>,
     /// Bytes in all rings.
     pub ring_bytes: Gauge,
+    /// Bytes of pages on their way to clients that are not in their log yet.
+    pub paged_bytes: Gauge,
+    /// Live events dropped, to be read later, because too many were held while
+    /// a store was read.
+    pub held_overflows: Counter,
     /// Batches a full hub mailbox refused.
     pub mailbox_refusals: Counter,
     /// Batches a full worker inbox refused.

@@ -254,6 +254,10 @@ impl RunOrder {
         out: &mut Vec<OrderOutput>,
     ) {
         let before = self.suspect.take();
+        if sure && let Some(sync) = &mut self.sync {
+            // The page on its way may be older than what is known now.
+            sync.is_dirty = true;
+        }
         if self.sync.is_some() || !self.is_watched || !self.safeguards.position_check {
             return;
         }
@@ -338,7 +342,7 @@ impl RunOrder {
         out.push(OrderOutput::Replay);
     }
 
-    /// Turns to reading after our place.
+    /// Goes on with another question.
     fn turn_to(&mut self, kind: SyncKind) {
         if let Some(sync) = &mut self.sync {
             sync.kind = kind;

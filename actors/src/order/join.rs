@@ -160,6 +160,16 @@ impl Joiner {
         self
     }
 
+    /// A client to which only loose frames after the first `loose` of the log
+    /// are missing.
+    #[must_use]
+    pub fn with_loose_seen(self, loose: u64) -> Self {
+        Self {
+            loose_seen: loose,
+            ..self
+        }
+    }
+
     /// A client that fell out of the log after `from`; what durable events it
     /// finds trimmed it missed by being slow.
     pub fn fallen_behind(from: Place, log: &impl LogIndex, safeguards: Safeguards) -> Self {

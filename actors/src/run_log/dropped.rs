@@ -36,10 +36,10 @@ impl Dropped {
     }
 
     /// Adds loose frames of which nothing is known but that they came before
-    /// `segment`.
-    pub(crate) fn add_unknown(&mut self, segment: &Segment) {
-        self.gap_after = Some(segment.events_before());
-        self.loose_at = segment.durable_before();
+    /// the first `events` of the run ended, and before this place.
+    pub(crate) fn add_loose(&mut self, events: u64, place: Option<Place>) {
+        self.gap_after = Some(events);
+        self.loose_at = place;
     }
 
     /// Whether a client that has seen the first `events` of the run may have

@@ -43,7 +43,8 @@ impl LogIndex for RunLog {
                 .find(|index| segment.id_of(*index) == Some(text.as_str()))?;
             Some(after_frame(segment, index))
         };
-        let newest = self.segment_with(id.epoch, id.seq).and_then(in_segment);
+        let newest = self.segment_with(id.epoch, id.seq);
+        let newest = newest.and_then(|segment| in_segment(segment).or(passed(segment, id.seq)));
         let is_of_epoch = |place: Place| place.epoch == id.epoch;
         newest.or_else(|| {
             // Older branches of the epoch: few clients come from there. Who
@@ -99,4 +100,20 @@ impl KnownIds for RunLog {
         let newest = self.durable_through.and_then(Place::id)?;
         (newest.seq > base).then_some(base + 1)
     }
+}
+
+/// The place after event number `seq`, if `segment` covers it and has no frame
+/// for it: it was too large, and told by a gap.
+fn passed(segment: &Segment, seq: u64) -> Option<LogPosition> {
+    segment.durable_before().filter(|before| before.seq < seq)?;
+    let mut position = LogPosition::at_segment(segment.no());
+    for index in 0..segment.frames().len() {
+        match segment.id_of(index).map(str::parse) {
+            Some(Ok(EventId::Durable(id))) if id.seq == seq => return None,
+            Some(Ok(EventId::Durable(id))) if id.seq > seq => return Some(position),
+            Some(Ok(EventId::Durable(_))) => position = after_frame(segment, index),
+            _ => {}
+        }
+    }
+    Some(LogPosition::at_segment(segment.no() + 1))
 }

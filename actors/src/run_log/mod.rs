@@ -119,7 +119,8 @@ impl RunLog {
         if segment.no() != self.end_no {
             self.clear();
             if segment.loose_before() > self.loose_through {
-                self.dropped.add_unknown(&segment);
+                self.dropped
+                    .add_loose(segment.events_before(), segment.durable_before());
             }
         }
         if let Some(branch) = segment.branch() {
@@ -208,6 +209,16 @@ impl RunLog {
         self.branch.base = base;
         if self.segments.is_empty() {
             self.durable_through = base;
+        }
+    }
+
+    /// Drops all segments because the stream's place after them is known now;
+    /// who comes back from before it may have missed loose ones.
+    pub fn forget_before_base(&mut self, base: Option<Place>) {
+        let had_loose = self.loose_through > 0;
+        self.clear();
+        if had_loose {
+            self.dropped.add_loose(self.events_through, base);
         }
     }
 

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use actix::{Addr, Handler, Message};
+use actix::Addr;
 use actix_http::body::{BodySize, MessageBody};
 use bytes::Bytes;
 
@@ -15,7 +15,7 @@ use crate::protocol::Problem;
 use crate::settings::RetrySettings;
 use crate::sse::{problem_frame, retry_block};
 use crate::stream_filter::FrameFilter;
-use crate::worker::{LogChunk, PageChunk, WorkerRun};
+use crate::worker::{LogChunk, PageChunk, WorkerRun, tell};
 
 /// The body of a stream's response. Ends when the session ends; dropping it
 /// (the client is gone) ends the session.
@@ -36,7 +36,7 @@ impl Live {
         if seat.state.get() == SeatState::Paging {
             match self.run.next_page_chunk(seat) {
                 PageChunk::Bytes(chunk) => return Some(chunk),
-                PageChunk::Sent => self.tell(PagesSent),
+                PageChunk::Sent => tell(&self.session, PagesSent),
                 PageChunk::None => {}
             }
             if seat.state.get() == SeatState::Paging {
@@ -47,22 +47,10 @@ impl Live {
             LogChunk::Bytes(chunk) => Some(chunk),
             LogChunk::Behind(way) => {
                 seat.state.set(SeatState::Paging);
-                self.tell(Rejoin(way));
+                tell(&self.session, Rejoin(way));
                 None
             }
         }
-    }
-
-    fn tell<M>(&self, message: M)
-    where
-        M: Message<Result = ()> + Send + 'static,
-        SseSession: Handler<M>,
-    {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "a control message on the session's own thread, one of its kind at a time"
-        )]
-        self.session.do_send(message);
     }
 }
 
@@ -105,6 +93,7 @@ impl MessageBody for StreamBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Infallible>>> {
         let this = self.get_mut();
+        this.seat.parked.set(false);
         if let Some(frame) = this.seat.next_control() {
             if let Some(live) = &this.live {
                 live.run.counters().sent_control(frame.len());
@@ -118,7 +107,8 @@ impl MessageBody for StreamBody {
                 if let Some(chunk) = live.next_chunk(&this.seat) {
                     return Poll::Ready(Some(Ok(chunk)));
                 }
-                this.seat.parked.set(true);
+                let is_live = this.seat.state.get() == SeatState::Live;
+                this.seat.parked.set(is_live);
             }
         }
         this.seat.park(cx);
@@ -129,7 +119,7 @@ impl MessageBody for StreamBody {
 impl Drop for StreamBody {
     fn drop(&mut self) {
         if let Some(live) = &self.live {
-            live.tell(BodyDropped);
+            tell(&live.session, BodyDropped);
         }
     }
 }

@@ -10,22 +10,26 @@ use bytes::Bytes;
 use tracing::{debug, info};
 
 use super::page::{CLIENT_PAGE_EVENTS, PageWriter};
-use super::{CloseReason, RunReady, Seat, SeatState, SseSession};
+use super::{CloseReason, Seat, SeatState, SseSession};
 use crate::broker::{BrokerShared, StreamStart};
 use crate::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex as _};
 use crate::protocol::{BackendKind, DurableId, Gap, GapReason, Place, Problem, RunId};
-use crate::run_log::{Joining, LogPosition};
+use crate::run_log::{HubIdentity, Joining, LogPosition};
 use crate::sse::{Segment, problem_frame};
 use crate::store::{Page, PageFrom, PageQuery, StoreError, StoredEvent};
 
-/// How long `hello` may wait for hub and store.
-const HELLO_PATIENCE: Duration = Duration::from_secs(1);
+/// How long `hello` may wait: a second for the hub to know where the stream
+/// stands, and one for the client's own page.
+const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Pause before a failed read is tried again.
 const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// How long a client waits for its log to grow before it asks the store anew.
 const WAIT_MAX: Duration = Duration::from_secs(1);
+
+/// Least time between two pages read for a client that waits for its log.
+const WAIT_STEP: Duration = Duration::from_millis(25);
 
 /// How a client comes to the log.
 #[derive(Debug, Clone)]
@@ -38,6 +42,8 @@ pub(crate) enum Way {
         from: JoinFrom,
         /// What it has missed that no store can tell.
         gap: Option<(GapReason, Option<u64>)>,
+        /// Of its log's loose frames so many are not missing to it.
+        loose_seen: Option<u64>,
     },
 }
 
@@ -45,22 +51,21 @@ pub(crate) enum Way {
 #[derive(Debug)]
 pub(super) struct OnTheWay {
     joiner: Joiner,
-    /// Counts steps: what an older one asked or waited for is dropped.
-    number: u64,
+    /// The session's, when it was taken last.
+    step: u64,
 }
 
 impl SseSession {
-    /// Has the client come back later if it has no `hello` in time, since the
-    /// hub, or the client, waits for the store.
+    /// Has a client come back that has had no `hello` in time: its hub, or the
+    /// store, does not answer. (kubectl tells its own troubles.)
     pub(super) fn bound_hello(&self, ctx: &mut Context<Self>) {
         if self.run.backend() == BackendKind::Kubectl {
-            // Its first look for pods has a bound of its own.
             return;
         }
         ctx.run_later(HELLO_PATIENCE, |session, _| {
             if session.seat.state.get() == SeatState::Waiting {
                 session.on_the_way = None;
-                session.fail(&StoreError("no answer within a second".to_owned()));
+                session.fail(&StoreError("no answer in time".to_owned()));
             }
         });
     }
@@ -70,57 +75,72 @@ impl SseSession {
         let run = Rc::clone(&self.run);
         let Some(hub) = run.identity() else {
             // The hub was lost meanwhile: wait for the next one.
-            return run.wait(&ctx.address());
+            return run.wait(&self.seat, &ctx.address());
         };
-        let safeguards = run.shared().settings.safeguards;
-        match self.way.clone() {
-            None => self.drive(JoinInput::GoOn, ctx),
-            Some(Way::Start(start)) => {
-                let joining = {
-                    let filter = self.seat.filter.borrow();
-                    run.log().join(&start, &filter, hub, safeguards)
-                };
-                if is_told_gap(&joining) && !run.has_what_hub_had(&self.seat) {
-                    return run.wait(&ctx.address());
-                }
-                self.way = None;
-                self.cursor = match start {
-                    StreamStart::After(cursor) => Some(cursor.to_string()),
-                    _ => None,
-                };
-                match joining {
-                    Joining::Seated(join) => run.seat_joins(&self.seat, join),
-                    Joining::Reading(joiner) => self.set_out(joiner, ctx),
-                    Joining::Counting(count) => self.count_back(count, ctx),
-                }
-            }
-            Some(Way::Back { from, gap }) => {
-                self.way = None;
-                let place = match from {
-                    JoinFrom::Start => None,
-                    JoinFrom::Seen(place) => Some(place),
-                };
-                let joiner = {
-                    let log = run.log();
-                    match place {
-                        Some(place) => Joiner::fallen_behind(place, &*log, safeguards),
-                        None => Joiner::new(JoinFrom::Start, &*log, safeguards),
-                    }
-                };
-                let joiner = match gap {
-                    Some((reason, missed)) => joiner.with_gap(reason, missed),
-                    None => joiner,
-                };
+        let Some(way) = self.way.take() else { return };
+        match *way {
+            Way::Start(start) => self.begin(start, hub, ctx),
+            Way::Back {
+                from,
+                gap,
+                loose_seen,
+            } => {
+                let joiner = self.joiner_back(from, gap, loose_seen);
                 self.set_out(joiner, ctx);
             }
         }
     }
 
+    fn begin(&mut self, start: StreamStart, hub: HubIdentity, ctx: &mut Context<Self>) {
+        let run = Rc::clone(&self.run);
+        let safeguards = run.shared().settings.safeguards;
+        let joining = {
+            let filter = self.seat.filter.borrow();
+            run.log().join(&start, &filter, hub, safeguards)
+        };
+        if is_told_gap(&joining) && !run.has_what_hub_had(&self.seat) {
+            self.way = Some(Box::new(Way::Start(start)));
+            return run.wait(&self.seat, &ctx.address());
+        }
+        self.cursor = match start {
+            StreamStart::After(cursor) => Some(cursor.to_string()),
+            _ => None,
+        };
+        match joining {
+            Joining::Seated(join) => {
+                self.start = None;
+                run.seat_joins(&self.seat, join);
+            }
+            Joining::Reading(joiner) => self.set_out(joiner, ctx),
+            Joining::Counting(count) => self.count_back(count, ctx),
+        }
+    }
+
+    fn joiner_back(
+        &self,
+        from: JoinFrom,
+        gap: Option<(GapReason, Option<u64>)>,
+        loose_seen: Option<u64>,
+    ) -> Joiner {
+        let safeguards = self.run.shared().settings.safeguards;
+        let log = self.run.log();
+        let mut joiner = match from {
+            JoinFrom::Seen(place) => Joiner::fallen_behind(place, &*log, safeguards),
+            JoinFrom::Start => Joiner::new(JoinFrom::Start, &*log, safeguards),
+        };
+        if let Some((reason, missed)) = gap {
+            joiner = joiner.with_gap(reason, missed);
+        }
+        match loose_seen {
+            Some(loose) => joiner.with_loose_seen(loose),
+            None => joiner,
+        }
+    }
+
     fn set_out(&mut self, joiner: Joiner, ctx: &mut Context<Self>) {
-        self.ways += 1;
         self.on_the_way = Some(Box::new(OnTheWay {
             joiner,
-            number: self.ways,
+            step: self.step,
         }));
         self.drive(JoinInput::GoOn, ctx);
     }
@@ -134,8 +154,12 @@ impl SseSession {
         let Some(way) = &mut self.on_the_way else {
             return;
         };
-        self.ways += 1;
-        way.number = self.ways;
+        if self.run.identity().is_none() {
+            // The hub was lost: a `Rejoin` is on its way.
+            return;
+        }
+        self.step += 1;
+        way.step = self.step;
         let run = Rc::clone(&self.run);
         let mut out = Vec::new();
         way.joiner.step(input, &*run.log(), &mut out);
@@ -147,6 +171,7 @@ impl SseSession {
                 .any(|output| !matches!(output, JoinOutput::Read(_)))
         {
             self.say_hello(&out, begins_after.map(|id| id.to_string()));
+            self.start = None;
         }
         let segments = self.write(&out, page);
         let position = out.iter().find_map(seat_of);
@@ -197,7 +222,8 @@ impl SseSession {
         let shared = run.shared();
         let after = self.seat.last_id().or_else(|| self.cursor.clone());
         let limits = &shared.settings.limits;
-        let mut writer = PageWriter::new(run.run_id(), run.backend(), limits, after);
+        let mut writer =
+            PageWriter::new(run.run_id(), run.backend(), limits, &shared.metrics, after);
         for output in out {
             match output {
                 JoinOutput::Gap {
@@ -216,7 +242,6 @@ impl SseSession {
                         missed: *missed,
                         reason: *reason,
                     });
-                    shared.metrics.gaps.of(*reason).inc();
                     info!(run_id = %run.run_id(), session_id = %self.seat.id, reason = reason.as_str(), dropped = missed, "client resumes with a gap");
                 }
                 JoinOutput::Send(range) => {
@@ -234,34 +259,48 @@ impl SseSession {
     /// Goes on when the log has grown since the page was asked for, or after a
     /// while.
     fn wait_for_log(&mut self, ctx: &mut Context<Self>) {
-        self.run.wait(&ctx.address());
-        if self.log_end_asked != self.run.log().end() {
-            return ctx.notify(RunReady);
-        }
-        let number = self.ways;
-        ctx.run_later(WAIT_MAX, move |session, ctx| {
-            if session.is_on_way(number) {
+        self.run.wait(&self.seat, &ctx.address());
+        let has_grown = self.log_end_asked != self.run.log().end();
+        self.go_on_after(if has_grown { WAIT_STEP } else { WAIT_MAX }, ctx);
+    }
+
+    /// The log has grown while it waits: goes on, but not with each event.
+    pub(super) fn go_on_soon(&mut self, ctx: &mut Context<Self>) {
+        self.go_on_after(WAIT_STEP, ctx);
+    }
+
+    fn go_on_after(&mut self, delay: Duration, ctx: &mut Context<Self>) {
+        let step = self.step;
+        ctx.run_later(delay, move |session, ctx| {
+            if session.is_at(step) {
                 session.drive(JoinInput::GoOn, ctx);
             }
         });
     }
 
-    fn is_on_way(&self, number: u64) -> bool {
-        let number_of = |way: &OnTheWay| way.number;
-        self.on_the_way.as_deref().map(number_of) == Some(number)
+    /// Whether nothing has happened since that step.
+    fn is_at(&self, step: u64) -> bool {
+        self.on_the_way
+            .as_deref()
+            .is_some_and(|way| way.step == step)
     }
 
     // ---- reading -----------------------------------------------------------
 
     fn read(&mut self, from: PageFrom, ctx: &mut Context<Self>) {
-        self.log_end_asked = self.run.log().end();
         let shared = self.run.shared();
+        let limit = shared.settings.history.total_page_bytes.as_u64();
+        if shared.metrics.paged_bytes.get() > limit {
+            // Others' pages must be sent, or their clients be closed, first.
+            return self.go_on_after(READ_RETRY_DELAY, ctx);
+        }
+        self.log_end_asked = self.run.log().end();
         let run_id = self.run.run_id().clone();
-        let number = self.ways;
+        let step = self.step;
         let reading = async move { shared.read_page(&run_id, query(&shared, from)).await };
         let reading = reading.into_actor(self);
         ctx.spawn(reading.map(move |page, session, ctx| {
-            if session.is_on_way(number) {
+            if session.is_at(step) {
                 session.was_read(page, ctx);
             }
         }));
@@ -273,12 +312,7 @@ impl SseSession {
             Err(error) if self.seat.state.get() == SeatState::Waiting => self.fail(&error),
             Err(error) => {
                 debug!(session_id = %self.seat.id, %error, "history not read, trying again");
-                let number = self.ways;
-                ctx.run_later(READ_RETRY_DELAY, move |session, ctx| {
-                    if session.is_on_way(number) {
-                        session.drive(JoinInput::GoOn, ctx);
-                    }
-                });
+                self.go_on_after(READ_RETRY_DELAY, ctx);
             }
         }
     }
@@ -303,20 +337,20 @@ impl SseSession {
         let shared = self.run.shared();
         let run_id = self.run.run_id().clone();
         let seat = Rc::clone(&self.seat);
-        let backend = self.run.backend();
         let base = self.run.log().base();
         let counting = async move {
             let counter = Counter {
                 shared,
                 run_id,
                 seat,
-                backend,
             };
             counter.place_before(count, base).await
         };
         let counting = counting.into_actor(self);
-        ctx.spawn(counting.map(|from, session, ctx| match from {
-            _ if session.seat.is_closing() => {}
+        let step = self.step;
+        ctx.spawn(counting.map(move |from, session, ctx| match from {
+            // Its hub was lost meanwhile: it begins again.
+            _ if session.step != step || session.seat.is_closing() => {}
             Ok(from) => {
                 let safeguards = session.run.shared().settings.safeguards;
                 let joiner = Joiner::new(from, &*session.run.log(), safeguards);
@@ -332,7 +366,6 @@ struct Counter {
     shared: Arc<BrokerShared>,
     run_id: RunId,
     seat: Rc<Seat>,
-    backend: BackendKind,
 }
 
 impl Counter {
@@ -368,15 +401,7 @@ impl Counter {
 
     /// Whether the client wants an event.
     fn passes(&self, event: &StoredEvent) -> bool {
-        let limits = &self.shared.settings.limits;
-        let mut writer = PageWriter::new(&self.run_id, self.backend, limits, None);
-        writer.event(event);
-        let filter = self.seat.filter.borrow();
-        let passes = |segment: &Segment| {
-            let mut frames = segment.frames().iter().enumerate();
-            frames.any(|(index, frame)| frame.class().is_event() && filter.passes(segment, index))
-        };
-        writer.finish().iter().any(passes)
+        self.seat.filter.borrow().passes_stored(event)
     }
 
     /// The place before an event.

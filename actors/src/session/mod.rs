@@ -20,7 +20,7 @@ pub use body::StreamBody;
 pub use close_reason::CloseReason;
 pub(crate) use joining::Way;
 pub use seat::SessionId;
-pub(crate) use seat::{NextPage, Seat, SeatState};
+pub(crate) use seat::{LogPlace, NextPage, Seat, SeatState};
 
 use crate::broker::{AddressPlace, StreamStart};
 use crate::order::JoinInput;
@@ -31,17 +31,19 @@ use joining::OnTheWay;
 /// The actor of one client, on the worker that serves its socket.
 ///
 /// Takes [`RunReady`] from its worker until it has joined, [`Rejoin`] when its
-/// place is lost, [`PagesSent`] and [`BodyDropped`] from its body: one of each
-/// at most waits in its mailbox. Reads pages of the store for a client whose
+/// place is lost, [`PagesSent`] and [`BodyDropped`] from its body; few of them
+/// wait in its mailbox at any time. Reads pages of the store for a client whose
 /// place the log does not hold; it sends to nobody.
 pub struct SseSession {
     seat: Rc<Seat>,
     run: Rc<WorkerRun>,
+    /// Where it wants to begin; forgotten once it has.
+    start: Option<Box<StreamStart>>,
     /// The way it is to go as soon as the log is here.
-    way: Option<Way>,
+    way: Option<Box<Way>>,
     on_the_way: Option<Box<OnTheWay>>,
-    /// How many ways it went.
-    ways: u64,
+    /// Counts its steps: what an older one asked or waited for is dropped.
+    step: u64,
     /// Where the log ended when a page was asked for last.
     log_end_asked: LogPosition,
     /// The cursor it came with.
@@ -67,16 +69,17 @@ impl SseSession {
             member: run.add_member(Rc::clone(&seat), ctx.address()),
             seat: Rc::clone(&seat),
             run: Rc::clone(&run),
-            way: Some(Way::Start(start)),
+            way: Some(Box::new(Way::Start(start.clone()))),
+            start: Some(Box::new(start)),
             on_the_way: None,
-            ways: 0,
+            step: 0,
             log_end_asked: LogPosition::at_segment(0),
             cursor: None,
             max_age,
             opened_at: Instant::now(),
             _place: place,
         });
-        run.when_ready(&session);
+        run.when_ready(&seat, &session);
         StreamBody::new(seat, run, session)
     }
 }
@@ -103,7 +106,9 @@ impl Actor for SseSession {
             SeatState::Closing(reason) => reason,
             // The body was not waiting for more when it was dropped: what it
             // gave last found no room in the socket.
-            SeatState::Live if !self.seat.parked.get() && self.run.is_overdue(&self.seat) => {
+            SeatState::Live | SeatState::Paging
+                if !self.seat.parked.get() && self.run.is_overdue(&self.seat) =>
+            {
                 CloseReason::WriteTimeout
             }
             _ => CloseReason::ClientGone,
@@ -130,8 +135,12 @@ impl Handler<RunReady> for SseSession {
     type Result = ();
 
     fn handle(&mut self, _: RunReady, ctx: &mut Self::Context) {
-        if !self.seat.is_closing() && (self.way.is_some() || self.on_the_way.is_some()) {
-            self.join(ctx);
+        if self.seat.is_closing() {
+            return;
+        }
+        match self.on_the_way {
+            Some(_) => self.go_on_soon(ctx),
+            None => self.join(ctx),
         }
     }
 }
@@ -146,12 +155,11 @@ impl Handler<Rejoin> for SseSession {
 
     fn handle(&mut self, Rejoin(way): Rejoin, ctx: &mut Self::Context) {
         self.on_the_way = None;
-        self.ways += 1;
-        // One that did not join yet begins as it wanted to.
-        if self.seat.state.get() != SeatState::Waiting {
-            self.way = Some(way);
-        }
-        self.run.when_ready(&ctx.address());
+        self.step += 1;
+        // One that did not begin yet begins as it wanted to.
+        let start = self.start.as_deref().cloned().map(Way::Start);
+        self.way = Some(Box::new(start.unwrap_or(way)));
+        self.run.when_ready(&self.seat, &ctx.address());
     }
 }
 

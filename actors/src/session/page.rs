@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::order::PAGE_EVENTS;
 use crate::protocol::{
     BackendKind, EventId, EventKind, Gap, GapReason, LogLevel, Payload, RunId, Timestamp,
@@ -19,6 +20,7 @@ pub(super) struct PageWriter<'a> {
     run_id: &'a RunId,
     backend: BackendKind,
     limits: &'a LimitSettings,
+    metrics: &'a Metrics,
     builder: SegmentBuilder,
     ts_text: TimestampText,
     /// Id of the last event before what is written next, if known.
@@ -32,12 +34,14 @@ impl<'a> PageWriter<'a> {
         run_id: &'a RunId,
         backend: BackendKind,
         limits: &'a LimitSettings,
+        metrics: &'a Metrics,
         last_id: Option<String>,
     ) -> Self {
         Self {
             run_id,
             backend,
             limits,
+            metrics,
             builder: SegmentBuilder::default(),
             ts_text: TimestampText::default(),
             last_id,
@@ -47,6 +51,7 @@ impl<'a> PageWriter<'a> {
 
     /// Writes a gap after the last event.
     pub(super) fn gap(&mut self, gap: Gap) {
+        self.metrics.gaps.of(gap.reason).inc();
         let gap = Gap {
             after: gap.after.or_else(|| self.last_id.clone()),
             ..gap

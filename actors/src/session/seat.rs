@@ -3,12 +3,14 @@
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Waker};
 
 use bytes::Bytes;
 
 use super::CloseReason;
+use crate::metrics::Metrics;
 use crate::order::JoinFrom;
 use crate::protocol::Cursor;
 use crate::run_log::LogPosition;
@@ -75,18 +77,38 @@ pub(crate) struct Seat {
     waker: RefCell<Option<Waker>>,
     /// The worker's tick at which the body last asked for more.
     pub(crate) polled_tick: Cell<u64>,
-    /// Has all there is: the next flush wakes it.
+    /// Has all there is of the log: the next flush wakes it.
     pub(crate) parked: Cell<bool>,
+    /// Its session is told when more of the log has arrived.
+    pub(crate) waits: Cell<bool>,
 }
 
 /// Pages on their way to a client.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Pages {
     segments: VecDeque<Segment>,
     /// Its place in the log after them.
-    then: Option<LogPosition>,
+    then: Option<LogPlace>,
     /// Its session waits until they are sent.
     is_awaited: bool,
+    /// What they are counted under, and how much of it.
+    metrics: Arc<Metrics>,
+    bytes: u64,
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        self.metrics.paged_bytes.sub(self.bytes);
+    }
+}
+
+/// A place in a log, and how much of the run lies before it. Counted when the
+/// place is chosen: the log may drop it before the client comes there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct LogPlace {
+    pub(crate) position: LogPosition,
+    pub(crate) events: u64,
+    pub(crate) loose: u64,
 }
 
 /// What a body finds when it asks for pages.
@@ -95,7 +117,7 @@ pub(crate) enum NextPage {
     /// This segment, to be read from the seat's position on.
     Segment(Segment),
     /// None is left; the place in the log is known.
-    Log(LogPosition),
+    Log(LogPlace),
     /// None is left; the session is to be told.
     Sent,
     /// None is left for now.
@@ -133,6 +155,7 @@ impl Seat {
             waker: RefCell::default(),
             polled_tick: Cell::new(0),
             parked: Cell::new(false),
+            waits: Cell::new(false),
         })
     }
 
@@ -156,11 +179,23 @@ impl Seat {
     pub(crate) fn hand_pages(
         &self,
         segments: Vec<Segment>,
-        then: Option<LogPosition>,
+        then: Option<LogPlace>,
         is_awaited: bool,
+        metrics: &Arc<Metrics>,
     ) {
         let mut pages = self.pages.borrow_mut();
-        let pages = pages.get_or_insert_default();
+        let pages = pages.get_or_insert_with(|| {
+            Box::new(Pages {
+                segments: VecDeque::new(),
+                then: None,
+                is_awaited: false,
+                metrics: Arc::clone(metrics),
+                bytes: 0,
+            })
+        });
+        let bytes: usize = segments.iter().map(Segment::weight).sum();
+        pages.bytes += bytes as u64;
+        metrics.paged_bytes.add(bytes as u64);
         if pages.segments.is_empty() {
             self.position.set(LogPosition::at_segment(0));
             self.events_seen.set(0);
@@ -195,7 +230,9 @@ impl Seat {
             *slot = None;
             return NextPage::Log(then);
         }
-        match std::mem::take(&mut pages.is_awaited) {
+        let is_awaited = pages.is_awaited;
+        *slot = None;
+        match is_awaited {
             true => NextPage::Sent,
             false => NextPage::None,
         }
@@ -238,8 +275,15 @@ impl Seat {
         }
     }
 
-    /// Notes that the frames of `segment` up to `frame` were sent.
+    /// Notes that the frames of `segment` up to `frame` were sent. Gaps alone
+    /// leave the client where it was.
     pub(crate) fn note_sent(&self, segment: &Segment, frame: usize) {
+        if (0..=frame)
+            .rev()
+            .all(|frame| segment.id_of(frame).is_none())
+        {
+            return;
+        }
         self.note_hidden(None);
         *self.last_sent.borrow_mut() = Some((segment.clone(), frame));
     }

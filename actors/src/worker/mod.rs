@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 pub use inbox::{AttachId, Inbox, RunMessage, WorkerMessage};
-pub(crate) use run::{LogChunk, PageChunk, WorkerRun};
+pub(crate) use run::{LogChunk, PageChunk, WorkerRun, tell};
 use wheel::{Wheel, WheelKey};
 
 use crate::broker::BrokerShared;

@@ -22,7 +22,7 @@ use crate::metrics::WorkerCounters;
 use crate::order::JoinFrom;
 use crate::protocol::{BackendKind, Cursor, GapReason, Problem, RunId, Timestamp};
 use crate::run_log::{HubIdentity, Join, LogPosition, LogStart, RunLog};
-use crate::session::{CloseReason, Rejoin, RunReady, Seat, SeatState, SseSession, Way};
+use crate::session::{CloseReason, LogPlace, Rejoin, RunReady, Seat, SeatState, SseSession, Way};
 use crate::settings::RetrySettings;
 use crate::sse::{Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame};
 
@@ -54,7 +54,7 @@ pub(crate) struct WorkerRun {
     trimmed_pass: Cell<u64>,
     /// The pump's turn that last brought something to flush.
     touched_pass: Cell<u64>,
-    waiting: RefCell<Vec<Addr<SseSession>>>,
+    waiting: RefCell<Vec<(Rc<Seat>, Addr<SseSession>)>>,
     standing_notice: RefCell<Option<Bytes>>,
     last_event_ts: Cell<Option<Timestamp>>,
     heartbeat: RefCell<(u64, Bytes)>,
@@ -197,8 +197,9 @@ impl WorkerRun {
         if self.identity.get().is_none() {
             return;
         }
-        for session in self.waiting.take() {
-            tell_ready(&session);
+        for (seat, session) in self.waiting.take() {
+            seat.waits.set(false);
+            tell(&session, RunReady);
         }
     }
 
@@ -243,7 +244,13 @@ impl WorkerRun {
             member.seat.wanted_no.set(None);
             if !member.seat.is_closing() {
                 let from = member.seat.seen();
-                self.rejoin(member, Way::Back { from, gap });
+                let loose_seen = None;
+                let way = Way::Back {
+                    from,
+                    gap,
+                    loose_seen,
+                };
+                self.rejoin(member, way);
             }
         }
         self.log.borrow_mut().reset(LogStart::default());
@@ -337,17 +344,19 @@ impl WorkerRun {
     }
 
     /// Tells `session` when the log is here, now or later.
-    pub(crate) fn when_ready(&self, session: &Addr<SseSession>) {
-        if self.identity.get().is_some() {
-            tell_ready(session);
-        } else {
-            self.waiting.borrow_mut().push(session.clone());
+    pub(crate) fn when_ready(&self, seat: &Rc<Seat>, session: &Addr<SseSession>) {
+        match self.identity.get() {
+            Some(_) => tell(session, RunReady),
+            None => self.wait(seat, session),
         }
     }
 
-    /// Tells `session` whenever more of the log has arrived, once.
-    pub(crate) fn wait(&self, session: &Addr<SseSession>) {
-        self.waiting.borrow_mut().push(session.clone());
+    /// Tells `session` when more of the log has arrived, once.
+    pub(crate) fn wait(&self, seat: &Rc<Seat>, session: &Addr<SseSession>) {
+        if !seat.waits.replace(true) {
+            let waiting = (Rc::clone(seat), session.clone());
+            self.waiting.borrow_mut().push(waiting);
+        }
     }
 
     /// Whose log it is, once it is here.
@@ -389,7 +398,7 @@ impl WorkerRun {
         }
         seat.filter.borrow_mut().set_covered(join.covered);
         seat.joined.set(joined_after(join.cursor.as_deref()));
-        self.take_place(seat, join.position);
+        self.take_place(seat, self.place_at(join.position));
     }
 
     /// Says `hello`, the cursor if it is known, and what stands.
@@ -429,16 +438,26 @@ impl WorkerRun {
         if segments.is_empty() && position.is_none() {
             return;
         }
-        seat.hand_pages(segments, position, is_awaited);
+        let then = position.map(|position| self.place_at(position));
+        let metrics = &self.worker().shared.metrics;
+        seat.hand_pages(segments, then, is_awaited, metrics);
         seat.wake();
     }
 
-    /// Seats a client in the log.
-    pub(super) fn take_place(&self, seat: &Seat, position: LogPosition) {
+    fn place_at(&self, position: LogPosition) -> LogPlace {
         let log = self.log.borrow();
-        seat.events_seen.set(log.events_before(position));
-        seat.loose_seen.set(log.loose_before(position));
-        seat.position.set(position);
+        LogPlace {
+            position,
+            events: log.events_before(position),
+            loose: log.loose_before(position),
+        }
+    }
+
+    /// Seats a client in the log.
+    fn take_place(&self, seat: &Seat, place: LogPlace) {
+        seat.events_seen.set(place.events);
+        seat.loose_seen.set(place.loose);
+        seat.position.set(place.position);
         seat.state.set(SeatState::Live);
         seat.wake();
     }
@@ -498,18 +517,16 @@ fn joined_after(cursor: Option<&str>) -> JoinFrom {
     durable.map_or(JoinFrom::Start, |id| JoinFrom::Seen(id.into()))
 }
 
-fn tell_ready(session: &Addr<SseSession>) {
-    tell(session, RunReady);
-}
-
-fn tell<M>(session: &Addr<SseSession>, message: M)
+/// Tells a session on this thread; what it is told is of use once, so there is
+/// never more of it than of sessions.
+pub(crate) fn tell<M>(session: &Addr<SseSession>, message: M)
 where
     M: Message<Result = ()> + Send + 'static,
     SseSession: Handler<M>,
 {
     #[expect(
         clippy::disallowed_methods,
-        reason = "a control message on the session's own thread, one of its kind at a time"
+        reason = "a control message on the session's own thread, a few at most"
     )]
     session.do_send(message);
 }

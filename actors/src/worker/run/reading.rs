@@ -203,6 +203,7 @@ impl WorkerRun {
             return LogChunk::Behind(Way::Back {
                 from: seat.seen(),
                 gap,
+                loose_seen: Some(log.loose_dropped()),
             });
         }
         let front = log.front();
