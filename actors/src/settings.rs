@@ -88,6 +88,17 @@ pub struct HistorySettings {
     /// Bytes of pages on their way to clients past which no further page is
     /// read for one.
     pub total_page_bytes: ByteSize,
+    /// Give agents that only `PUBLISH` a durable history as well. All brokers
+    /// on one Redis must agree.
+    pub record_plain: bool,
+    /// Most plain messages kept until they are recorded; past it the newest
+    /// are dropped and told by a gap.
+    pub record_plain_messages: usize,
+    /// The same bound in bytes.
+    pub record_plain_bytes: ByteSize,
+    /// How long one is kept while it cannot be recorded.
+    #[serde(with = "humantime_serde")]
+    pub record_plain_max_age: Duration,
 }
 
 impl Default for HistorySettings {
@@ -100,6 +111,10 @@ impl Default for HistorySettings {
             page_bytes: ByteSize::kib(256),
             max_reads: 64,
             total_page_bytes: ByteSize::mib(256),
+            record_plain: false,
+            record_plain_messages: 100_000,
+            record_plain_bytes: ByteSize::mib(64),
+            record_plain_max_age: Duration::from_secs(30),
         }
     }
 }

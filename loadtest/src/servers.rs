@@ -99,12 +99,17 @@ impl Server {
     /// Starts the broker with its default settings, but for `extra`
     /// environment variables.
     pub(crate) fn broker(program: &Path, redis: &Redis, extra: &[(&str, &str)]) -> Result<Self> {
+        let program = program
+            .canonicalize()
+            .with_context(|| format!("there is no {}", program.display()))?;
         let mut command = Command::new(program);
         let inherited = std::env::vars().map(|(key, _)| key);
-        for key in inherited.filter(|key| key.starts_with("RUNCAST__")) {
+        for key in inherited.filter(|key| key == "RUNCAST_CONFIG" || key.starts_with("RUNCAST__")) {
             command.env_remove(key);
         }
         command
+            // Away from a settings.toml that lies here.
+            .current_dir("/")
             .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
             .env("RUNCAST__REDIS__URL", &redis.url)
             .env("RUNCAST__LOG__FORMAT", "json")

@@ -93,25 +93,32 @@ impl Subscribers {
         count: usize,
         threads: usize,
     ) -> Result<Self> {
-        let mut started = Vec::new();
+        let mut subscribers = Self {
+            threads: Vec::new(),
+            progress: Arc::clone(progress),
+        };
         for index in 0..threads {
             let range = count * index / threads..count * (index + 1) / threads;
-            let (target, progress) = (Arc::clone(target), Arc::clone(progress));
-            let (send_id, thread_id) = mpsc::sync_channel(1);
-            let handle = std::thread::Builder::new()
-                .name(format!("subscribers-{index}"))
-                .spawn(move || {
-                    let id = rustix::thread::gettid().as_raw_nonzero().get();
-                    send_id.send(id.unsigned_abs())?;
-                    Worker::new(&target, &progress)?.run(range)
-                })?;
-            let id = thread_id.recv().context("a subscriber thread died")?;
-            started.push((id, handle));
+            subscribers.add(target, range)?;
         }
-        Ok(Self {
-            threads: started,
-            progress: Arc::clone(progress),
-        })
+        Ok(subscribers)
+    }
+
+    /// Starts one more thread, for the streams of these numbers.
+    pub(crate) fn add(&mut self, target: &Arc<Target>, range: Range<usize>) -> Result<()> {
+        let index = self.threads.len();
+        let (target, progress) = (Arc::clone(target), Arc::clone(&self.progress));
+        let (send_id, thread_id) = mpsc::sync_channel(1);
+        let handle = std::thread::Builder::new()
+            .name(format!("subscribers-{index}"))
+            .spawn(move || {
+                let id = rustix::thread::gettid().as_raw_nonzero().get();
+                send_id.send(id.unsigned_abs())?;
+                Worker::new(&target, &progress)?.run(range)
+            })?;
+        let id = thread_id.recv().context("a subscriber thread died")?;
+        self.threads.push((id, handle));
+        Ok(())
     }
 
     /// Returns the threads' ids, to read their CPU time by.

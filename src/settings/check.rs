@@ -48,6 +48,10 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ("server.backlog", u64::from(server.backlog)),
         ("redis.queue_messages", redis.queue_messages as u64),
         ("history.max_events", history.max_events),
+        (
+            "history.record_plain_messages",
+            history.record_plain_messages as u64,
+        ),
         ("hub.max_hubs", hub.max_hubs as u64),
         ("hub.mailbox", hub.mailbox as u64),
         ("kubectl.max_follows", kubectl.max_follows as u64),
@@ -126,6 +130,12 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
     );
     require(
         faults,
+        history.record_plain_bytes.as_u64() / 2 >= event.as_u64(),
+        "history.record_plain_bytes",
+        format!("must hold two events: at least twice limits.max_event_bytes ({event})"),
+    );
+    require(
+        faults,
         hub.ring_bytes <= hub.total_ring_bytes,
         "hub.ring_bytes",
         format!(
@@ -183,6 +193,12 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
             "must be 10ms or more",
         );
     }
+    require(
+        faults,
+        history.record_plain_max_age >= Duration::from_secs(10),
+        "history.record_plain_max_age",
+        "must be 10s or more: until another broker has taken over",
+    );
     for (key, time) in [
         ("history.ttl", history.ttl),
         ("limits.idempotency_ttl", limits.idempotency_ttl),
@@ -209,6 +225,13 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
 
 fn check_backends(settings: &Settings, faults: &mut Faults) {
     let kubectl = &settings.kubectl;
+    require(
+        faults,
+        !settings.history.record_plain
+            || settings.streaming.default_backend != DefaultBackend::Embedded,
+        "history.record_plain",
+        "needs Redis: with streaming.default_backend = \"embedded\" nobody publishes plainly",
+    );
     require(
         faults,
         settings.streaming.default_backend != DefaultBackend::Kubectl || kubectl.enabled,

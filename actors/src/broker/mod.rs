@@ -189,7 +189,8 @@ impl Broker {
     }
 
     /// Whether the store has closed the run for good at this cursor; `None` if
-    /// it cannot tell.
+    /// it cannot tell: a status that was only published ends a run for its hub
+    /// alone.
     async fn is_over_at(&self, request: &StreamRequest, cursor: &Cursor) -> Option<bool> {
         let last = cursor.id.durable()?;
         let query = PageQuery {
@@ -200,7 +201,10 @@ impl Broker {
         let reading = self.shared.read_page(&request.run_id, query);
         let page = timeout(BACKEND_PATIENCE, reading).await;
         let head = page.ok().and_then(Result::ok)?.head?;
-        Some(head.is_sealed() && head.last == last)
+        match head.last == last {
+            true => head.is_sealed().then_some(true),
+            false => Some(false),
+        }
     }
 
     // ---- publishing --------------------------------------------------------

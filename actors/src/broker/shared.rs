@@ -8,7 +8,8 @@ use actix::prelude::*;
 use actix_rt::{Arbiter, ArbiterHandle};
 use futures_util::future::join_all;
 use tokio::sync::{Semaphore, oneshot};
-use tracing::{debug, error};
+use tokio::time::timeout;
+use tracing::{debug, error, warn};
 
 use super::addresses::StreamsPerAddress;
 use super::{BrokerSettings, DependencyHealth};
@@ -23,7 +24,7 @@ use crate::kubectl::{
 use crate::memory_store::MemoryStore;
 use crate::metrics::{EventResult, Family, Metrics};
 use crate::protocol::{BackendKind, DurableId, Problem, RunId, Timestamp};
-use crate::redis::{RedisLink, RedisStore, RedisSubscriber, Resubscribe};
+use crate::redis::{Leave, Recorder, RedisLink, RedisStore, RedisSubscriber, Resubscribe};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
@@ -31,6 +32,9 @@ use crate::worker::{AttachId, Inbox};
 
 /// How often the embedded store looks for histories that have expired.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How long giving up the recorder's lease may delay the end.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// State that the actors of one broker share: immutable, atomic, or behind a
 /// lock that is not on the path of an event.
@@ -61,6 +65,8 @@ pub struct BrokerShared {
     pub(crate) pod_looks: PodLooks,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
     subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
+    recorder: Mutex<Option<Addr<Recorder>>>,
+    is_told_twice: AtomicBool,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
@@ -86,6 +92,8 @@ impl BrokerShared {
             kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),
             subscriber: Mutex::default(),
+            recorder: Mutex::default(),
+            is_told_twice: AtomicBool::new(false),
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
@@ -350,6 +358,22 @@ impl BrokerShared {
         }
     }
 
+    /// Says once that other brokers record plain messages and we do not: our
+    /// clients get them twice.
+    pub(crate) fn told_twice(&self) {
+        if !self.is_told_twice.swap(true, Relaxed) {
+            warn!(
+                "history.record_plain is on at another broker of this Redis, and off here: \
+                clients of this one get plain events twice"
+            );
+        }
+    }
+
+    /// Notes who records plain messages, if anybody does.
+    pub(crate) fn set_recorder(&self, recorder: Addr<Recorder>) {
+        *lock(&self.recorder) = Some(recorder);
+    }
+
     pub(crate) fn redis_down_since(&self) -> Option<Timestamp> {
         let health = self.redis.health();
         (!health.up).then_some(health.since)
@@ -438,6 +462,11 @@ impl BrokerShared {
     }
 
     pub(crate) async fn stop(&self) {
+        let recorder = lock(&self.recorder).take();
+        if let Some(recorder) = recorder {
+            // Another broker takes over at once, or else when the lease ends.
+            let _ = timeout(LEAVE_TIMEOUT, recorder.send(Leave)).await;
+        }
         let follows = std::mem::take(&mut *lock(&self.follows));
         // Answered when every child is killed and reaped; an actor that is
         // gone has none.

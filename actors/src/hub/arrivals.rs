@@ -119,7 +119,12 @@ impl RunHub {
             Incoming::Stored(event) => Durable::from(event),
             Incoming::Framed(bytes) => {
                 match FramedEvent::parse(bytes).and_then(FramedEvent::checked_now) {
-                    Ok(event) => Durable::from(event),
+                    Ok(event) => {
+                        if event.recorded && !self.shared.settings.history.record_plain {
+                            self.shared.told_twice();
+                        }
+                        Durable::from(event)
+                    }
                     Err(error) => {
                         let rejected = &self.shared.metrics.redis.rejected;
                         rejected.of(RejectReason::BadFrame).inc();

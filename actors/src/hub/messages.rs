@@ -68,6 +68,12 @@ pub struct Disconnected {
     pub is_back: bool,
 }
 
+/// Plain messages may be missing that nobody could record
+/// (`history.record_plain`).
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct RecordingBroke;
+
 /// The store's last id of the run.
 #[derive(Debug, Clone, Copy, Message)]
 #[rtype(result = "()")]

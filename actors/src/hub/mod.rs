@@ -19,8 +19,8 @@ use tracing::{debug, warn};
 
 pub use checker::{CheckNow, PositionChecker};
 pub use messages::{
-    Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed, Retire,
-    StorePosition,
+    Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
+    RecordingBroke, Retire, StorePosition,
 };
 pub use registry::{HubEntry, Registry};
 pub use stats::{HubStats, Refused};

@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 
 use super::arrivals::Durable;
 use super::ending::EndState;
-use super::{Disconnected, Incoming, Overflowed, Refused, RunHub, StorePosition};
+use super::{Disconnected, Incoming, Overflowed, RecordingBroke, Refused, RunHub, StorePosition};
 use crate::metrics::EventResult;
 use crate::order::{OrderInput, OrderOutput, PAGE_EVENTS};
 use crate::protocol::{DurableId, Gap, GapReason, Place};
@@ -138,6 +138,10 @@ impl RunHub {
             .is_some_and(|epoch| epoch != base.epoch);
         if is_new_epoch {
             info!(run_id = %self.run_id, backend = %self.backend, "run began anew");
+        }
+        if is_new_epoch || reason == GapReason::Rewound {
+            // The status that ended it may be of what was forgotten, or forged;
+            // else the store still knows that it is closed.
             self.reopen(ctx);
         }
         self.note_gap(reason, missed);
@@ -289,6 +293,15 @@ impl Handler<Disconnected> for RunHub {
         if is_back && self.attachments.is_empty() {
             self.step(OrderInput::Doubt, ctx);
         }
+        self.publish(ctx);
+    }
+}
+
+impl Handler<RecordingBroke> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: RecordingBroke, ctx: &mut Self::Context) {
+        self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         self.publish(ctx);
     }
 }

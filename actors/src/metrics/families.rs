@@ -15,6 +15,7 @@ impl Metrics {
         self.worker_families(&mut out);
         self.redis_families(&mut out);
         self.store_families(&mut out);
+        self.recorder_families(&mut out);
         out.0
     }
 
@@ -293,6 +294,64 @@ impl Metrics {
             "Runs the embedded store forgot to make room.",
             [(vec![], store.evicted_runs.get())],
         );
+    }
+
+    fn recorder_families(&self, out: &mut Families) {
+        let recorder = &self.recorder;
+        for (name, help, counter) in [
+            (
+                "runcast_recorder_takeovers_total",
+                "How often this broker became the recorder of plain messages.",
+                &recorder.takeovers,
+            ),
+            (
+                "runcast_recorder_taken_over_total",
+                "Plain messages it had then that were not seen to be recorded.",
+                &recorder.taken_over,
+            ),
+            (
+                "runcast_recorder_recorded_total",
+                "Plain messages this broker recorded.",
+                &recorder.recorded,
+            ),
+            (
+                "runcast_recorder_matched_total",
+                "Plain messages whose recorded copy came, whoever recorded them.",
+                &recorder.matched,
+            ),
+            (
+                "runcast_recorder_dropped_total",
+                "Plain messages that could not be recorded.",
+                &recorder.dropped,
+            ),
+            (
+                "runcast_recorder_breaks_total",
+                "Times when no broker may have recorded plain messages.",
+                &recorder.breaks,
+            ),
+        ] {
+            out.counter(name, help, [(vec![], counter.get())]);
+        }
+        for (name, help, gauge) in [
+            (
+                "runcast_recorder_active",
+                "1 while this broker records plain messages.",
+                &recorder.is_recorder,
+            ),
+            (
+                "runcast_recorder_standby",
+                "1 while this broker could take over from a recorder that dies, without a loss.",
+                &recorder.is_standby,
+            ),
+            (
+                "runcast_recorder_messages",
+                "Plain messages kept until they are recorded.",
+                &recorder.messages,
+            ),
+            ("runcast_recorder_bytes", "Bytes of these.", &recorder.bytes),
+        ] {
+            out.gauge(name, help, [(vec![], gauge.get())]);
+        }
     }
 }
 

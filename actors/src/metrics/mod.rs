@@ -183,6 +183,32 @@ pub struct RedisCounters {
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }
 
+/// What the recorder of plain messages counts; all of it stands still while
+/// `history.record_plain` is off.
+#[derive(Debug, Default)]
+pub struct RecorderCounters {
+    /// 1 while this broker records.
+    pub is_recorder: Gauge,
+    /// 1 while it could take over from a recorder that dies, without a loss.
+    pub is_standby: Gauge,
+    /// How often it became the recorder.
+    pub takeovers: Counter,
+    /// Messages it had then that were not seen to be recorded.
+    pub taken_over: Counter,
+    /// Messages it recorded.
+    pub recorded: Counter,
+    /// Messages whose recorded copy it saw, whoever recorded them.
+    pub matched: Counter,
+    /// Messages that it could not record.
+    pub dropped: Counter,
+    /// How often all brokers may have missed messages.
+    pub breaks: Counter,
+    /// Messages kept until they are recorded.
+    pub messages: Gauge,
+    /// What they take, in bytes.
+    pub bytes: Gauge,
+}
+
 /// What the store of runs counts. Under a load without faults `reads` stand
 /// still: no live event is read.
 #[derive(Debug, Default)]
@@ -243,6 +269,8 @@ pub struct Metrics {
     pub redis: RedisCounters,
     /// The store of runs.
     pub store: StoreCounters,
+    /// The recorder of plain messages.
+    pub recorder: RecorderCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
 

@@ -15,8 +15,10 @@ const AHEAD_MAX_MS: u64 = 24 * 3600 * 1000;
 /// preceded by its length in bytes, because it may hold any character.
 ///
 /// ```text
-/// 1 <epoch> <seq> <us> <lost> <kind> <terminal 0|1> <source bytes> <source>\n<payload>
+/// 1 <epoch> <seq> <us> <lost> <kind> <flags> <source bytes> <source>\n<payload>
 /// ```
+///
+/// Flags: 1 it ends the run, 2 it was only published and a broker recorded it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FramedEvent<'a> {
     /// Its id in the run's stream.
@@ -27,6 +29,8 @@ pub struct FramedEvent<'a> {
     pub kind: EventKind,
     /// Whether it ends the run.
     pub terminal: bool,
+    /// Whether it was only published, and a broker recorded it.
+    pub recorded: bool,
     /// Its source.
     pub source: &'a str,
     /// What was published.
@@ -57,9 +61,11 @@ impl<'a> FramedEvent<'a> {
         };
         let lost = number(next()?)?;
         let kind = next()?.parse().map_err(|_| FramedEventError)?;
-        let terminal = match next()? {
-            "0" => false,
-            "1" => true,
+        let (terminal, recorded) = match next()? {
+            "0" => (false, false),
+            "1" => (true, false),
+            "2" => (false, true),
+            "3" => (true, true),
             _ => return Err(FramedEventError),
         };
         let source_bytes = usize::try_from(number(next()?)?).map_err(|_| FramedEventError)?;
@@ -71,6 +77,7 @@ impl<'a> FramedEvent<'a> {
             lost,
             kind,
             terminal,
+            recorded,
             source: std::str::from_utf8(source).map_err(|_| FramedEventError)?,
             payload: rest.strip_prefix(b"\n").ok_or(FramedEventError)?,
         })
@@ -140,7 +147,7 @@ mod tests {
             b"2 1 1 1 0 output 0 0 \nx",
             b"1 1 1 1 0 output 0 9 abc\nx",
             b"1 1 1 1 0 output 0 18446744073709551615 abc\nx",
-            b"1 1 1 1 0 output 2 0 \nx",
+            b"1 1 1 1 0 output 4 0 \nx",
             b"1 1 1 1 0 other 0 0 \nx",
             b"1 1 -1 1 0 output 0 0 \nx",
             b"1 1 1 1 0 output 0 1 \xff\nx",

@@ -12,7 +12,12 @@ const CRC: crc::Crc<u16> = crc::Crc::<u16>::new(&crc::CRC_16_XMODEM);
 /// Returns the slot of a run's keys: all of them have the run id as their hash
 /// tag.
 pub(super) fn slot_of(run_id: &RunId) -> u16 {
-    CRC.checksum(run_id.as_str().as_bytes()) % SLOT_COUNT
+    slot_of_tag(run_id.as_str())
+}
+
+/// Returns the slot of keys with this hash tag.
+pub(super) fn slot_of_tag(tag: &str) -> u16 {
+    CRC.checksum(tag.as_bytes()) % SLOT_COUNT
 }
 
 /// A Cluster as one of its nodes sees it.

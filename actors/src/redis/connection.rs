@@ -15,7 +15,7 @@ use redis::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::cluster::{Slots, slot_of};
+use super::cluster::{Slots, slot_of, slot_of_tag};
 use super::node::{Live, Node, Target, backoff, no_answer};
 use crate::protocol::RunId;
 use crate::settings::{RedisPlace, RedisSettings};
@@ -140,6 +140,20 @@ impl Connection {
         deadline: Instant,
     ) -> RedisResult<Value> {
         let answers = self.pipeline(run_id, vec![command], repeat, deadline).await;
+        answers.into_iter().next().unwrap_or(Ok(Value::Nil))
+    }
+
+    /// Runs one command on keys with a hash tag, errors as with
+    /// [`query`](Self::query).
+    pub(super) async fn query_at(
+        &self,
+        tag: &str,
+        command: Cmd,
+        repeat: Repeat,
+        deadline: Instant,
+    ) -> RedisResult<Value> {
+        let slot = slot_of_tag(tag);
+        let answers = self.run(&[Call { slot, command }], repeat, deadline).await;
         answers.into_iter().next().unwrap_or(Ok(Value::Nil))
     }
 

@@ -16,7 +16,7 @@ const SOURCE: &str = include_str!("runcast.lua");
 
 /// Version inside [`SOURCE`]; an older one in Redis is replaced, a newer one
 /// left alone.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// A call into the library. It takes the run's two keys, then its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,11 +11,13 @@ mod link;
 mod node;
 mod page;
 mod push_queue;
+mod recorder;
 mod store;
 mod subscriber;
 mod subscription;
 
 pub(crate) use check::check;
 pub use link::RedisLink;
+pub(crate) use recorder::{Leave, Recorder};
 pub use store::RedisStore;
 pub use subscriber::{RedisSubscriber, Resubscribe};

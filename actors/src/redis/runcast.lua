@@ -30,7 +30,7 @@
 --           (us), l last status word, ko ks kl events accepted by kind,
 --           p:<producer> <its epoch>:<its last seq>:<id of that event>
 
-local VERSION = 2
+local VERSION = 3
 
 local DEFAULTS = {
   MAXLEN = 10000,
@@ -52,6 +52,9 @@ local PRODUCERS_MAX = 64
 local SCAN_ENTRIES_MAX, SCAN_BYTES_MAX = 1000, 4 * 1024 * 1024
 -- Entries read at a time: first few, since they may be large.
 local CHUNK_MIN, CHUNK_MAX = 4, 128
+-- The producer that records what others only publish: the copies of its events
+-- say so.
+local RECORDER = '_plain'
 -- Numbers stay below 2^53, where Lua's are exact.
 local NUMBER_MAX = 9007199254740992
 
@@ -325,8 +328,10 @@ local function publish(keys, args)
   redis.call('EXPIRE', meta, opts.TTL + META_TTL_EXTRA)
 
   local prefix = string.match(stream, '^(.*){')
+  local flags = (terminal and 1 or 0)
+    + ((producer and producer.field == 'p:' .. RECORDER) and 2 or 0)
   local header = string.format('1 %.0f %.0f %.0f %.0f %s %d %d %s\n',
-    run.epoch, seq, us, lost, kind, terminal and 1 or 0, #source, source)
+    run.epoch, seq, us, lost, kind, flags, #source, source)
   redis.call('PUBLISH', prefix .. '{' .. name .. '}:events', header .. data)
   return { 'OK', id }
 end

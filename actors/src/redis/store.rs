@@ -11,6 +11,7 @@ use super::claims::Claims;
 use super::connection::{Connection, Repeat};
 use super::library::{Entry, Form, Library, Refusal};
 use super::page::{read_page, read_position};
+use super::recorder::RecorderLease;
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
 use crate::metrics::Metrics;
 use crate::protocol::{DurableId, RunId};
@@ -67,6 +68,12 @@ impl RedisStore {
     pub(super) fn reconnect(&self) {
         self.appends.reconnect();
         self.reads.reconnect();
+    }
+
+    /// Makes the lease of a recorder, asked for where events are appended.
+    pub(super) fn recorder_lease(&self) -> RecorderLease {
+        let settings = &self.settings;
+        RecorderLease::new(self.appends.clone(), &settings.redis, settings.history.ttl)
     }
 
     /// Loads the library, unless Redis has it or a newer one. In the

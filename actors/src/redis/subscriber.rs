@@ -12,6 +12,7 @@ use tracing::{debug, error, info, warn};
 
 use super::node::backoff;
 use super::push_queue::{Push, PushQueue, Turn};
+use super::recorder::{Feed, PlainMessage, RECORDER_PREFIX};
 use super::subscription::{Finder, Subscription, Watch};
 use super::{RedisLink, RedisStore};
 use crate::broker::BrokerShared;
@@ -72,6 +73,8 @@ pub struct RedisSubscriber {
     is_lost: bool,
     /// Counts subscriptions lost.
     losses: u64,
+    /// Where plain messages go in place of hubs, if they are to be recorded.
+    feed: Option<Feed>,
 }
 
 /// The probe: a message to ourselves on a channel that is no run.
@@ -90,6 +93,7 @@ impl RedisSubscriber {
         let channel = format!("{prefix}{PROBE_PREFIX}{:016x}", fastrand::u64(..));
         let finder = Finder::new(shared.settings.redis.url.place());
         Self {
+            feed: Feed::new(&shared, &store),
             shared,
             link,
             store,
@@ -173,6 +177,9 @@ impl RedisSubscriber {
             tell_disconnected(&self.shared.registry, true);
         }
         self.link.set_up();
+        if let Some(feed) = &mut self.feed {
+            feed.set_subscribed(true);
+        }
         self.shared.check_positions();
         info!(
             address,
@@ -216,6 +223,9 @@ impl RedisSubscriber {
         self.link.set_down(error.to_owned());
         self.shared.metrics.redis.up.set(0);
         self.shared.metrics.redis.disconnects.inc();
+        if let Some(feed) = &mut self.feed {
+            feed.set_subscribed(false);
+        }
         self.is_lost = true;
         self.losses += 1;
         let losses = self.losses;
@@ -243,6 +253,9 @@ impl RedisSubscriber {
         }
         self.send_probe(ctx);
         self.watch(ctx);
+        if let Some(feed) = &mut self.feed {
+            feed.send();
+        }
     }
 
     /// Looks whether the server is still the right one: a master that was
@@ -320,10 +333,16 @@ impl RedisSubscriber {
                 Push::Overflow(count) => {
                     self.send(std::mem::take(&mut batches), received_at);
                     self.overflowed(count);
+                    if let Some(feed) = &mut self.feed {
+                        feed.missed();
+                    }
                 }
             }
         }
         self.send(batches, received_at);
+        if let Some(feed) = &mut self.feed {
+            feed.send();
+        }
         if is_lost {
             self.lost("the connection was closed", ctx);
         }
@@ -336,21 +355,30 @@ impl RedisSubscriber {
         metrics.bytes.add(payload.len() as u64);
         let limits = &self.shared.settings.limits;
         let prefix = &self.shared.settings.redis.channel_prefix;
-        if channel
-            .strip_prefix(prefix.as_bytes())
-            .is_some_and(|rest| rest.starts_with(PROBE_PREFIX.as_bytes()))
-        {
-            // Other brokers on this Redis probe, too.
-            if channel == self.probe.channel.as_bytes() {
-                self.probe_came_back();
+        let rest = channel.strip_prefix(prefix.as_bytes()).unwrap_or_default();
+        if rest.first() == Some(&b'_') {
+            if rest.starts_with(PROBE_PREFIX.as_bytes()) {
+                // Other brokers on this Redis probe, too.
+                if channel == self.probe.channel.as_bytes() {
+                    self.probe_came_back();
+                }
+                return;
             }
-            return;
+            if let Some(rest) = rest.strip_prefix(RECORDER_PREFIX.as_bytes()) {
+                if let Some(feed) = &mut self.feed {
+                    feed.notice(rest, &payload);
+                }
+                return;
+            }
         }
         let (run_id, message) = match Channel::parse(prefix, &channel) {
-            Ok(Channel::Framed { run_id }) => (
-                channel.slice_ref(run_id.as_bytes()),
-                Incoming::Framed(payload),
-            ),
+            Ok(Channel::Framed { run_id }) => {
+                let run_id = channel.slice_ref(run_id.as_bytes());
+                if let Some(feed) = &mut self.feed {
+                    feed.framed(run_id.clone(), payload.clone());
+                }
+                (run_id, Incoming::Framed(payload))
+            }
             Ok(Channel::Plain {
                 run_id,
                 kind,
@@ -358,6 +386,18 @@ impl RedisSubscriber {
             }) => {
                 let too_large = payload.len() as u64 > limits.max_event_bytes.as_u64()
                     || source.len() > limits.max_source_bytes;
+                if let (Some(feed), false, Ok(run_id)) =
+                    (&mut self.feed, too_large, RunId::parse(run_id))
+                {
+                    let source_start = channel.len() - source.len();
+                    return feed.plain(PlainMessage {
+                        run_id,
+                        kind,
+                        source_start,
+                        channel,
+                        payload,
+                    });
+                }
                 let message = match too_large {
                     true => Incoming::TooLarge(kind),
                     false => Incoming::Plain {

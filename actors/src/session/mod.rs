@@ -139,6 +139,9 @@ impl Handler<RunReady> for SseSession {
             return;
         }
         match self.on_the_way {
+            // It goes on when its pages are sent: until then it is not known
+            // what it was sent last.
+            Some(_) if self.seat.awaits_pages() => {}
             Some(_) => self.go_on_soon(ctx),
             None => self.join(ctx),
         }

@@ -205,6 +205,12 @@ impl Seat {
         pages.is_awaited = is_awaited;
     }
 
+    /// Whether its session is to be told when its pages were sent.
+    pub(crate) fn awaits_pages(&self) -> bool {
+        let pages = self.pages.borrow();
+        pages.as_ref().is_some_and(|pages| pages.is_awaited)
+    }
+
     /// Forgets its pages.
     pub(crate) fn drop_pages(&self) {
         *self.pages.borrow_mut() = None;

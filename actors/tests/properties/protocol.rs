@@ -109,15 +109,17 @@ proptest! {
 
     #[test]
     fn a_framed_event_is_read_as_it_was_written(
-        id in durable_id(), lost in any::<u64>(), kind in kind(), terminal in any::<bool>(),
+        id in durable_id(), lost in any::<u64>(), kind in kind(), terminal in any::<bool>(), recorded in any::<bool>(),
         source in hostile_text(), payload in payload(),
     ) {
         let mut message = format!(
             "1 {} {} {} {lost} {kind} {} {} {source}\n",
-            id.epoch, id.seq, id.us, u8::from(terminal), source.len(),
+            id.epoch, id.seq, id.us, u8::from(terminal) + 2 * u8::from(recorded), source.len(),
         ).into_bytes();
         message.extend_from_slice(&payload);
-        let expected = FramedEvent { id, lost, kind, terminal, source: &source, payload: &payload };
+        let expected = FramedEvent {
+            id, lost, kind, terminal, recorded, source: &source, payload: &payload,
+        };
         prop_assert_eq!(FramedEvent::parse(&message), Ok(expected));
     }
 
