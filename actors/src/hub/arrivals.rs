@@ -135,6 +135,9 @@ impl RunHub {
             }
             Incoming::Plain { .. } | Incoming::TooLarge(_) => return,
         };
+        if std::mem::take(&mut self.is_unproven) {
+            self.step(OrderInput::Doubt, ctx);
+        }
         let hold = self.step_live(OrderInput::<Page>::Live(event.id), &event, ctx);
         if hold {
             self.hold(message);

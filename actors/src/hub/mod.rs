@@ -64,6 +64,9 @@ pub struct RunHub {
     /// Empty between two steps; kept for its room.
     outputs: Vec<OrderOutput>,
     held: Held,
+    /// The subscription was lost and is back: Redis may have gone back to an
+    /// older state, and the next event follow on another than ours.
+    is_unproven: bool,
     attachments: HashMap<AttachId, Attachment>,
     catching_up: bool,
     end: EndState,
@@ -106,6 +109,7 @@ impl RunHub {
             order_epoch: None,
             outputs: Vec::new(),
             held: Held::default(),
+            is_unproven: false,
             attachments: HashMap::new(),
             catching_up: false,
             end: EndState::Open,

@@ -289,7 +289,9 @@ impl Handler<Disconnected> for RunHub {
         if !matches!(self.end, EndState::Ended { .. }) && !self.is_durable_only() {
             self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         }
-        // Who is watched gets the store's position, with all others.
+        // Who is watched gets the store's position, with all others; what
+        // comes live before it is not laid on a place that may be forgotten.
+        self.is_unproven |= is_back;
         if is_back && self.attachments.is_empty() {
             self.step(OrderInput::Doubt, ctx);
         }
