@@ -294,6 +294,11 @@ impl BrokerShared {
         self.store().read(run_id, query).await
     }
 
+    /// Whether as many pages are being read as may be.
+    pub(crate) fn reads_are_queued(&self) -> bool {
+        self.reads.available_permits() == 0 || self.hub_reads.available_permits() == 0
+    }
+
     /// Reads the last ids of many runs.
     ///
     /// # Errors

@@ -22,6 +22,9 @@ use crate::store::{Page, PageFrom, PageQuery, StoreError, StoredEvent};
 /// stands, and one for the client's own page.
 const HELLO_PATIENCE: Duration = Duration::from_secs(2);
 
+/// The same while the reads of others are in the way.
+const HERD_PATIENCE: Duration = Duration::from_secs(10);
+
 /// Pause before a failed read is tried again.
 const READ_RETRY_DELAY: Duration = Duration::from_millis(200);
 
@@ -62,8 +65,15 @@ impl SseSession {
         if self.run.backend() == BackendKind::Kubectl {
             return;
         }
-        ctx.run_later(HELLO_PATIENCE, |session, _| {
-            if session.seat.state.get() == SeatState::Waiting {
+        ctx.run_later(HELLO_PATIENCE, |session, ctx| {
+            if session.seat.state.get() != SeatState::Waiting {
+                return;
+            }
+            let waited = session.opened_at.elapsed();
+            if waited < HERD_PATIENCE && session.run.shared().reads_are_queued() {
+                // The store answers, but many came at once.
+                session.bound_hello(ctx);
+            } else {
                 session.on_the_way = None;
                 session.fail(&StoreError("no answer in time".to_owned()));
             }
