@@ -69,12 +69,6 @@ async fn a_full_queue_costs_a_durable_run_nothing() {
 }
 
 #[tokio::test]
-async fn a_full_mailbox_costs_a_durable_run_nothing() {
-    let tiny = |settings: BrokerSettings| settings.set("hub.mailbox", 1);
-    flood_over(("runcast_mailbox_refusals_total", &[]), tiny).await;
-}
-
-#[tokio::test]
 async fn a_full_inbox_costs_a_durable_run_nothing() {
     let tiny = |settings: BrokerSettings| {
         settings

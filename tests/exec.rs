@@ -172,7 +172,7 @@ async fn a_command_killed_by_the_system_has_failed() {
 #[tokio::test]
 async fn a_stop_is_passed_on_and_so_is_its_end() {
     let redis = Redis::start().await;
-    let mut cli = shell(&redis, "echo $$; exec cat").start();
+    let mut cli = shell(&redis, "echo $$; exec cat").start_in_own_group();
     eventually("the command says its pid", SOON, async || {
         cli.stdout().ends_with(b"\n")
     })

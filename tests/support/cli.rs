@@ -78,6 +78,13 @@ impl CliSettings {
         Cli::of(self.spawn())
     }
 
+    /// Starts it in a process group of its own: the kernel stops none whose
+    /// group is orphaned, as that of the tests may be.
+    pub(crate) fn start_in_own_group(mut self) -> Cli {
+        std::os::unix::process::CommandExt::process_group(&mut self.0, 0);
+        self.start()
+    }
+
     /// Starts it with a stdout that nobody reads any more.
     pub(crate) fn start_without_reader(self) -> Cli {
         let mut child = self.spawn();

@@ -14,7 +14,7 @@ use super::{CloseReason, Seat, SeatState, SseSession};
 use crate::broker::{BrokerShared, StreamStart};
 use crate::order::{JoinFrom, JoinInput, JoinOutput, Joiner, LogIndex as _};
 use crate::protocol::{BackendKind, DurableId, Gap, GapReason, Place, Problem, RunId};
-use crate::run_log::{HubIdentity, Joining, LogPosition};
+use crate::run_log::{HubIdentity, Joining, LogPosition, RunLog};
 use crate::sse::{Segment, problem_frame};
 use crate::store::{Page, PageFrom, PageQuery, StoreError, StoredEvent};
 
@@ -108,7 +108,9 @@ impl SseSession {
             let filter = self.seat.filter.borrow();
             run.log().join(&start, &filter, hub, safeguards)
         };
-        if is_told_gap(&joining) && !run.has_what_hub_had(&self.seat) {
+        // A client may have seen on another worker what is still on its way here.
+        let may_be_ahead = is_told_gap(&joining) || is_elsewhere(&joining, &run.log());
+        if may_be_ahead && !run.has_what_hub_had(&self.seat) {
             self.way = Some(Box::new(Way::Start(start)));
             return run.wait(&self.seat, &ctx.address());
         }
@@ -434,6 +436,14 @@ fn query(shared: &BrokerShared, from: PageFrom) -> PageQuery {
         from,
         events_max: CLIENT_PAGE_EVENTS,
         bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
+    }
+}
+
+/// Whether the client's last event is not in the log.
+fn is_elsewhere(joining: &Joining, log: &RunLog) -> bool {
+    match joining {
+        Joining::Reading(joiner) => joiner.seen().is_some_and(|id| log.after(id).is_none()),
+        Joining::Seated(_) | Joining::Counting(_) => false,
     }
 }
 
