@@ -168,28 +168,30 @@ async fn a_command_killed_by_the_system_has_failed() {
     );
 }
 
+/// Waits for a pid, the one line that the command writes.
+async fn pid_said_by(cli: &Cli) -> Pid {
+    let said = || cli.stdout().ends_with(b"\n");
+    eventually("the command says its pid", SOON, async || said()).await;
+    let said = String::from_utf8(cli.stdout()).expect("digits");
+    Pid::from_raw(said.trim_end().parse().expect("a number")).expect("a pid")
+}
+
+fn is_stopped(process: Pid) -> bool {
+    let path = format!("/proc/{}/stat", process.as_raw_pid());
+    let stat = std::fs::read_to_string(path).expect("it runs");
+    stat.contains(") T ")
+}
+
 /// A stop and a continue: the command stops too, and goes on.
 #[tokio::test]
 async fn a_stop_is_passed_on_and_so_is_its_end() {
     let redis = Redis::start().await;
     let mut cli = shell(&redis, "echo $$; exec cat").start_in_own_group();
-    eventually("the command says its pid", SOON, async || {
-        cli.stdout().ends_with(b"\n")
-    })
-    .await;
-    let pid = String::from_utf8(cli.stdout()).expect("digits");
-    let is_stopped = async |is_stopped: bool| {
-        let path = format!("/proc/{}/stat", pid.trim());
-        eventually("the command stops or goes on", SOON, async || {
-            let stat = std::fs::read_to_string(&path).expect("it runs");
-            stat.contains(") T ") == is_stopped
-        })
-        .await;
-    };
+    let command = pid_said_by(&cli).await;
     cli.signal(Signal::TSTP);
-    is_stopped(true).await;
+    eventually("it stops", SOON, async || is_stopped(command)).await;
     cli.signal(Signal::CONT);
-    is_stopped(false).await;
+    eventually("it goes on", SOON, async || !is_stopped(command)).await;
     cli.feed("x\n");
     assert_eq!(cli.end().await.code, 0);
 }
@@ -296,6 +298,28 @@ async fn orphans_that_we_inherit_are_reaped() {
     let output = shell(&redis, script).inheriting_orphans().run().await;
     assert_eq!(output.stdout(), "reaped\n", "{}", output.stderr());
     assert_eq!(output.code, 0);
+}
+
+/// What ends the command comes to us as well, and may be seen after its end: it
+/// must not cut off what is still to be published.
+#[tokio::test]
+async fn what_ended_the_command_does_not_end_us() {
+    let redis = Redis::start().await;
+    let cli = shell(&redis, "echo $$; exec sleep 1000").start();
+    let command = pid_said_by(&cli).await;
+    cli.signal(Signal::STOP);
+    eventually("it is stopped", SOON, async || is_stopped(cli.pid())).await;
+    cli.signal(Signal::INT);
+    cli.signal(Signal::QUIT);
+    kill_process(command, Signal::INT).expect("it runs");
+    cli.signal(Signal::CONT);
+    let output = cli.end().await;
+    assert_eq!((output.code, output.stderr()), (130, String::new()));
+    let entries = entries(&mut redis.publisher().await, "42").await;
+    assert_eq!(
+        statuses(&entries)[1],
+        r#"{"status":"cancelled","exit_code":130,"signal":"SIGINT"}"#
+    );
 }
 
 /// Keys of a terminal reach its whole foreground group: the command has the

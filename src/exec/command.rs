@@ -74,7 +74,7 @@ impl RunningCommand {
         loop {
             while let Some((pid, status)) = wait(WaitOptions::NOHANG)? {
                 if let Some(ending) = Ending::of(status).filter(|_| pid == self.pid) {
-                    return Ok((ending, was_asked));
+                    return Ok((ending, was_asked | signals.asked_to_end_by_now().await));
                 }
             }
             let signal = signals.next().await;

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd as _, BorrowedFd};
 use std::process::ExitCode;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -83,26 +83,27 @@ pub(crate) async fn run(
     ));
     actix_rt::spawn(tell_dropped(Arc::clone(&spool)));
 
-    let ending = run_command(settings, args, &spool, &mut signals).await?;
+    let (ending, ended) = run_command(settings, args, &spool, &mut signals).await?;
     let flushed = async {
         // An error would be a panic there; what it left is counted.
         let _ = tokio::time::timeout(settings.exec.flush_timeout, &mut shipping).await;
     };
     tokio::select! {
         () = flushed => {}
-        () = signals.until_interrupted() => {}
+        () = signals.until_interrupted(ended) => {}
     }
     tell_unpublished(&spool, &shipped);
     Ok(ExitCode::from(ending.exit_code()))
 }
 
 /// Runs the command, with its output in the spool between its two statuses.
+/// Returns how it ended, and when.
 async fn run_command(
     settings: &Settings,
     args: &ExecArgs,
     spool: &Arc<Spool>,
     signals: &mut Signals,
-) -> anyhow::Result<Ending> {
+) -> anyhow::Result<(Ending, Instant)> {
     // All that may fail comes before the command: it is started as a whole
     // or not at all.
     let (ended, end_of_command) = io::pipe().context("cannot make a pipe")?;
@@ -126,20 +127,21 @@ async fn run_command(
             let name = args.command[0].to_string_lossy();
             say(&format_args!("cannot run {name}: {error}"));
             spool.close(ending.status(false, Some(&error)).into());
-            return Ok(ending);
+            return Ok((ending, Instant::now()));
         }
     };
     let running = Bytes::from_static(br#"{"status":"running"}"#);
     spool.push(Origin::Status, [running]);
     let relayed = relayed(stdout.copy(outputs.stdout), stderr.copy(outputs.stderr));
     let (ending, was_asked) = command.ending(signals).await?;
+    let ended = Instant::now();
     drop(end_of_command);
     tokio::select! {
         () = relayed => {}
-        () = signals.until_interrupted() => {}
+        () = signals.until_interrupted(ended) => {}
     }
     spool.close(ending.status(was_asked, None).into());
-    Ok(ending)
+    Ok((ending, ended))
 }
 
 /// Waits until all output is on its way.

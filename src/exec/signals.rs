@@ -2,7 +2,8 @@
 
 use std::future::poll_fn;
 use std::io;
-use std::task::Poll;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, getpgrp, kill_process};
 use tokio::signal::unix;
@@ -20,6 +21,11 @@ const HEARD: [Signal; 10] = [
     Signal::CONT,
     Signal::CHILD,
 ];
+
+/// How long after the command's end a signal is still taken for one that was
+/// meant for it: the key that ended it came to us as well, maybe later. Nobody
+/// presses it twice in that time.
+const MEANT_FOR_COMMAND: Duration = Duration::from_millis(100);
 
 /// A listener for every signal that concerns the command.
 pub(super) struct Signals {
@@ -43,20 +49,39 @@ impl Signals {
 
     /// Waits for the next signal.
     pub(super) async fn next(&mut self) -> Signal {
-        poll_fn(|context| {
-            for (signal, stream) in &mut self.streams {
-                if stream.poll_recv(context) == Poll::Ready(Some(())) {
-                    return Poll::Ready(*signal);
-                }
+        poll_fn(|context| self.poll_next(context)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Signal> {
+        for (signal, stream) in &mut self.streams {
+            if stream.poll_recv(context) == Poll::Ready(Some(())) {
+                return Poll::Ready(*signal);
             }
-            Poll::Pending
+        }
+        Poll::Pending
+    }
+
+    /// Takes what came so far, without waiting; returns whether any of it
+    /// [asks to end](asks_to_end).
+    pub(super) async fn asked_to_end_by_now(&mut self) -> bool {
+        // The runtime looks for signals before it comes back here.
+        tokio::task::yield_now().await;
+        poll_fn(|context| {
+            let mut asked = false;
+            while let Poll::Ready(signal) = self.poll_next(context) {
+                asked |= asks_to_end(signal);
+            }
+            Poll::Ready(asked)
         })
         .await
     }
 
-    /// Waits until somebody wants us to stop at once.
-    pub(super) async fn until_interrupted(&mut self) {
-        while !matches!(self.next().await, Signal::INT | Signal::QUIT) {}
+    /// Waits until somebody wants us to stop at once, after a command that
+    /// ended at `ended`.
+    pub(super) async fn until_interrupted(&mut self, ended: Instant) {
+        while !matches!(self.next().await, Signal::INT | Signal::QUIT)
+            || ended.elapsed() < MEANT_FOR_COMMAND
+        {}
     }
 }
 

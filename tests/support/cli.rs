@@ -178,8 +178,12 @@ impl Cli {
         self.stdin = None;
     }
 
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
-        kill_process(Pid::from_child(&self.child), signal).expect("it is ours and not yet reaped");
+        kill_process(self.pid(), signal).expect("it is ours and not yet reaped");
     }
 
     /// Returns what it has written to stdout so far.
