@@ -9,6 +9,7 @@
 
 mod arguments;
 mod bare_loop;
+mod bars;
 mod bench;
 mod clock;
 mod durable;
@@ -43,7 +44,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Subscribes to a running server, publishes through Redis, and measures
+    /// Subscribes to a running server, publishes, and measures
     Run {
         #[command(flatten)]
         plan: load::LoadPlan,

@@ -193,6 +193,7 @@ impl Memory {
             addr: broker.addr,
             host: broker.addr.to_string(),
             paths: (0..self.watched).map(stream_path).collect(),
+            first_address: None,
         };
         let target = Arc::new(target);
         let mut subscribers = Subscribers::start(&target, &progress, 0, 0)?;

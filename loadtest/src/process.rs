@@ -64,6 +64,68 @@ impl Process {
     }
 }
 
+/// Processes measured as one: a server may be a master with workers.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Processes {
+    processes: Vec<Process>,
+}
+
+impl Processes {
+    /// Makes sure that each of `pids` can be measured, and adds the children
+    /// that they have now, and those of these.
+    pub(crate) fn with_children(pids: &[u32]) -> Result<Self> {
+        let mut found: Vec<u32> = Vec::new();
+        for pid in pids {
+            Process::new(*pid).with_context(|| format!("process {pid} cannot be measured"))?;
+        }
+        let parents = parents()?;
+        let mut next = pids.to_vec();
+        while let Some(pid) = next.pop() {
+            if !found.contains(&pid) {
+                found.push(pid);
+                let is_child = |entry: &&(u32, u32)| entry.1 == pid;
+                next.extend(parents.iter().filter(is_child).map(|(child, _)| *child));
+            }
+        }
+        let processes = found.into_iter().map(|pid| Process { pid }).collect();
+        Ok(Self { processes })
+    }
+
+    /// Returns the CPU time of all together.
+    pub(crate) fn cpu_time(&self) -> Result<Duration> {
+        self.processes.iter().map(|each| each.cpu_time()).sum()
+    }
+
+    /// Returns the resident memory of all together in bytes; what they share
+    /// counts in each.
+    pub(crate) fn rss_bytes(&self) -> Result<u64> {
+        self.processes.iter().map(|each| each.rss_bytes()).sum()
+    }
+}
+
+/// Returns each process of the machine with its parent.
+fn parents() -> Result<Vec<(u32, u32)>> {
+    let mut parents = Vec::new();
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let Some(pid) = name.to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        // A process may end between the listing and the reading.
+        if let Ok(stat) = fs::read_to_string(entry.path().join("stat")) {
+            parents.extend(parent_of(&stat).map(|parent| (pid, parent)));
+        }
+    }
+    Ok(parents)
+}
+
+/// Reads `pid (name) state ppid …`; the name may hold anything.
+fn parent_of(stat: &str) -> Option<u32> {
+    let after_name = &stat[stat.rfind(')')? + 1..];
+    after_name.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// Returns the CPU time that all programs of the machine have used together,
 /// and what a hypervisor took from it.
 pub(crate) fn machine_cpu_time() -> Result<Duration> {
@@ -96,4 +158,16 @@ pub(crate) fn raise_open_files_limit() -> Result<u64> {
     };
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
     Ok(limit.maximum.unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parent_is_read_behind_any_name() {
+        assert_eq!(parent_of("17 (a) b) 3 (c) S 4 17 17 0"), Some(4));
+        assert_eq!(parent_of("17 (nginx) S 1 17 17 0"), Some(1));
+        assert_eq!(parent_of("17 nginx"), None);
+    }
 }

@@ -6,6 +6,8 @@ use std::fmt;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
+use crate::load::Rate;
+
 /// A thread of the tool busier than this delays what it measures.
 const BOTTLENECK_PERCENT: f64 = 85.0;
 
@@ -20,8 +22,8 @@ pub(crate) struct LoadReport {
     pub(crate) subscribers: usize,
     /// Runs they were spread over.
     pub(crate) runs: usize,
-    /// Messages a second to each run, as asked for.
-    pub(crate) rate: f64,
+    /// Messages a second to each run, as asked for, or `max`.
+    pub(crate) rate: Rate,
     /// Bytes of a payload.
     pub(crate) payload_bytes: usize,
     /// Length of the measured window.
@@ -182,6 +184,10 @@ pub(crate) struct ServerCost {
     pub(crate) cpu_percent: f64,
     /// CPU time of the window divided by its deliveries.
     pub(crate) cpu_us_per_delivery: Option<f64>,
+    /// The inverse: what one core of the server would deliver.
+    pub(crate) deliveries_per_core_second: Option<f64>,
+    /// CPU time of opening the streams, divided by them.
+    pub(crate) cpu_us_per_accept: f64,
     /// Resident memory with all streams open.
     pub(crate) rss_bytes: u64,
     /// By how much it grew for each stream.
@@ -195,12 +201,17 @@ pub(crate) struct ToolCost {
     pub(crate) cpu_percent: f64,
     /// The same of its busiest subscriber thread.
     pub(crate) busiest_thread_percent: f64,
+    /// Whether the tool had too much to do itself to measure the server.
+    pub(crate) is_bottleneck: bool,
 }
 
 impl ToolCost {
-    /// Whether the tool had too much to do itself to measure the server.
-    pub(crate) fn is_bottleneck(&self) -> bool {
-        self.busiest_thread_percent > BOTTLENECK_PERCENT
+    pub(crate) fn new(cpu_percent: f64, busiest_thread_percent: f64) -> Self {
+        Self {
+            cpu_percent,
+            busiest_thread_percent,
+            is_bottleneck: busiest_thread_percent > BOTTLENECK_PERCENT,
+        }
     }
 }
 
@@ -250,6 +261,10 @@ impl fmt::Display for LoadReport {
             if let Some(us) = server.cpu_us_per_delivery {
                 write!(f, ", {us:.2} µs a delivery")?;
             }
+            if let Some(count) = server.deliveries_per_core_second {
+                write!(f, " ({count:.0}/s of one core)")?;
+            }
+            write!(f, ", {:.1} µs an accept", server.cpu_us_per_accept)?;
             writeln!(
                 f,
                 "; {:.1} MB resident, {:.2} kB a stream",
@@ -265,7 +280,7 @@ impl fmt::Display for LoadReport {
             "this tool     CPU {:.1} %, busiest thread {:.1} %; all others {:.1} %",
             tool.cpu_percent, tool.busiest_thread_percent, self.others_cpu_percent
         )?;
-        if tool.is_bottleneck() {
+        if tool.is_bottleneck {
             write!(
                 f,
                 "\nTHE TOOL WAS THE BOTTLENECK: give it more --threads, or read the server's figures as a floor"

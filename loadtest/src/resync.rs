@@ -91,6 +91,7 @@ impl Resync {
             addr: broker.addr,
             host: broker.addr.to_string(),
             paths: in_stream_paths(&runs),
+            first_address: None,
         });
         let subscribers = Subscribers::start(&target, &progress, runs.len(), 1)?;
         await_count("a client of each run", runs.len() as u64, || {

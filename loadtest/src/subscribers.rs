@@ -42,6 +42,8 @@ pub(crate) struct Target {
     pub(crate) host: String,
     /// A path for each run; subscriber `i` takes `paths[i % paths.len()]`.
     pub(crate) paths: Vec<String>,
+    /// Where to connect from, and from the next addresses as it fills up.
+    pub(crate) first_address: Option<Ipv4Addr>,
 }
 
 /// What the threads and their owner tell each other.
@@ -53,6 +55,10 @@ pub(crate) struct Progress {
     pub(crate) failed: AtomicUsize,
     /// Distinct messages received, by all together.
     pub(crate) delivered: AtomicU64,
+    /// The same, by those that the publishers wait for.
+    pub(crate) awaited: AtomicU64,
+    /// What these shall receive of the messages sent so far.
+    pub(crate) expected: AtomicU64,
     /// Messages sent from this time on count for the latency …
     pub(crate) measure_from_ns: AtomicU64,
     /// … up to this time.
@@ -70,6 +76,8 @@ impl Progress {
             connected: AtomicUsize::new(0),
             failed: AtomicUsize::new(0),
             delivered: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
+            expected: AtomicU64::new(0),
             measure_from_ns: AtomicU64::new(u64::MAX),
             measure_until_ns: AtomicU64::new(u64::MAX),
             sent: (0..runs).map(|_| AtomicU64::new(0)).collect(),
@@ -195,6 +203,7 @@ impl<'a> Worker<'a> {
             }
             if delivered > 0 {
                 self.progress.delivered.fetch_add(delivered, Relaxed);
+                self.progress.awaited.fetch_add(delivered, Relaxed);
             }
         }
         for client in &self.clients {
@@ -206,7 +215,7 @@ impl<'a> Worker<'a> {
 
     fn open(&mut self, index: usize) -> Result<()> {
         let since_ns = monotonic_ns();
-        let mut socket = connect(self.target.addr, index)?;
+        let mut socket = connect(self.target, index)?;
         let token = Token(self.clients.len());
         let interest = Interest::READABLE | Interest::WRITABLE;
         self.poll
@@ -302,12 +311,11 @@ impl<'a> Worker<'a> {
     }
 }
 
-fn connect(addr: SocketAddr, index: usize) -> Result<TcpStream> {
+fn connect(target: &Target, index: usize) -> Result<TcpStream> {
+    let addr = target.addr;
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_nonblocking(true)?;
-    let address = u8::try_from(index / SOCKETS_PER_ADDRESS).context("too many subscribers")?;
-    if address > 0 && addr.is_ipv4() && addr.ip().is_loopback() {
-        let source = Ipv4Addr::new(127, 0, 0, 1 + address);
+    if let Some(source) = source_address(target, index)? {
         socket.bind(&SocketAddr::from((source, 0)).into())?;
     }
     match socket.connect(&addr.into()) {
@@ -318,6 +326,20 @@ fn connect(addr: SocketAddr, index: usize) -> Result<TcpStream> {
         }
         _ => Ok(TcpStream::from_std(socket.into())),
     }
+}
+
+/// Returns where subscriber `index` connects from; `None` leaves it to the
+/// kernel, as for all to a server elsewhere and for the first few to one here.
+fn source_address(target: &Target, index: usize) -> Result<Option<Ipv4Addr>> {
+    let step = u32::try_from(index / SOCKETS_PER_ADDRESS)?;
+    let is_local = target.addr.is_ipv4() && target.addr.ip().is_loopback();
+    let first = match target.first_address {
+        Some(first) => first,
+        None if is_local && step > 0 => Ipv4Addr::LOCALHOST,
+        None => return Ok(None),
+    };
+    let address = u32::from(first).checked_add(step);
+    Ok(Some(address.context("too many subscribers")?.into()))
 }
 
 fn send_request(client: &mut Client, target: &Target) -> Result<()> {

@@ -2,9 +2,11 @@
 //! exactly, or its figures about anything else mean nothing.
 
 use std::io::{BufRead as _, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use port::free_port;
+use serde_json::Value;
 
 #[path = "../../tests/support/port.rs"]
 mod port;
@@ -54,33 +56,98 @@ fn start_bare_loop(redis: &str) -> (Server, String) {
     (server, format!("http://{addr}"))
 }
 
+fn start_broker(redis: &str) -> (Server, String) {
+    // Built beside the tool, as by `cargo build --workspace`.
+    let program = Path::new(TOOL).with_file_name("runcast");
+    assert!(program.exists(), "there is no {}", program.display());
+    let mut child = Command::new(program)
+        .current_dir("/")
+        .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
+        .env("RUNCAST__REDIS__URL", redis)
+        .env("RUNCAST__LOG__FORMAT", "json")
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the broker runs");
+    let log = BufReader::new(child.stderr.take().expect("piped"));
+    let server = Server(child);
+    let mut lines = log.lines().map_while(Result::ok);
+    let mut said = |text: &str| {
+        let line = lines.find(|line| line.contains(text));
+        line.unwrap_or_else(|| panic!("the broker says {text}"))
+    };
+    let line = said("\"message\":\"listening\"");
+    // The last it says before it is ready: Redis knows the function.
+    said("runcast_publish loaded");
+    let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+    let addr = line["addr"].as_str().expect("its address").to_owned();
+    // Whatever else it says must not wait for a full pipe.
+    std::thread::spawn(move || lines.for_each(drop));
+    (server, format!("http://{addr}"))
+}
+
+/// The result of one run of the tool.
+struct Report {
+    json: Value,
+    text: String,
+}
+
+impl Report {
+    fn of(args: &[&str]) -> Self {
+        let output = Command::new(TOOL)
+            .arg("run")
+            .args(args)
+            .args(["--json", "/dev/stdout"])
+            .output()
+            .expect("the tool runs");
+        let text = String::from_utf8(output.stdout).expect("UTF-8");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        let json = &text[text.find("\n{").unwrap_or_else(|| panic!("{text}{errors}"))..];
+        let json = serde_json::from_str(json).expect("JSON after the table");
+        Self { json, text }
+    }
+
+    fn count(&self, at: &str) -> u64 {
+        let value = self.json.pointer(at).and_then(Value::as_u64);
+        value.unwrap_or_else(|| panic!("{at}: {}", self.text))
+    }
+
+    fn number(&self, at: &str) -> f64 {
+        let value = self.json.pointer(at).and_then(Value::as_f64);
+        value.unwrap_or_else(|| panic!("{at}: {}", self.text))
+    }
+
+    /// Every one of `subscribers` got each message of its run, once, in order.
+    fn assert_all_came(&self, subscribers: u64, runs: u64) {
+        let expected = self.count("/published") * subscribers / runs;
+        assert!(expected > 0, "{}", self.text);
+        assert_eq!(self.count("/deliveries/total"), expected, "{}", self.text);
+        for fault in ["lost", "duplicated", "out_of_order", "misrouted", "gaps"] {
+            let at = format!("/deliveries/{fault}");
+            assert_eq!(self.count(&at), 0, "{fault}: {}", self.text);
+        }
+    }
+}
+
 #[test]
 fn every_message_is_counted_once_for_each_subscriber() {
     let (_redis, redis) = start_redis();
     let (server, url) = start_bare_loop(&redis);
     let pid = server.0.id().to_string();
-    let output = Command::new(TOOL)
-        .args(["run", "--url", &url, "--redis", &redis, "--pid", &pid])
-        .args(["--subscribers", "30", "--runs", "3", "--rate", "50"])
-        .args(["--warmup", "100ms", "--duration", "500ms", "--threads", "2"])
-        .args(["--json", "/dev/stdout"])
-        .output()
-        .expect("the tool runs");
-    let text = String::from_utf8(output.stdout).expect("UTF-8");
-    let json = &text[text.find('{').expect("JSON after the table")..];
-    let report: serde_json::Value = serde_json::from_str(json).expect("JSON");
-    let count = |at: &str| report.pointer(at).and_then(|value| value.as_u64());
-    // Each of 3 runs has 10 of the 30 subscribers.
-    let published = count("/published").expect("a count");
-    assert!(published >= 3 * 25, "{text}");
-    assert_eq!(count("/deliveries/total"), Some(published * 10), "{text}");
-    assert_eq!(count("/connects/connected"), Some(30), "{text}");
-    for fault in ["lost", "duplicated", "out_of_order", "misrouted"] {
-        assert_eq!(count(&format!("/deliveries/{fault}")), Some(0), "{text}");
-    }
-    for measured in ["/latency_ms/p50", "/server/cpu_us_per_delivery"] {
-        let value = report.pointer(measured).and_then(|value| value.as_f64());
-        assert!(value.is_some_and(|value| value > 0.0), "{measured}: {text}");
+    let args = "--subscribers 30 --runs 3 --rate 50 --warmup 100ms --duration 500ms --threads 2";
+    let mut args: Vec<&str> = args.split(' ').collect();
+    args.extend(["--url", &url, "--redis", &redis, "--pid", &pid]);
+    let report = Report::of(&args);
+    report.assert_all_came(30, 3);
+    assert!(report.count("/published") >= 3 * 25, "{}", report.text);
+    assert_eq!(report.count("/connects/connected"), 30, "{}", report.text);
+    for measured in [
+        "/latency_ms/p50",
+        "/server/cpu_us_per_delivery",
+        "/server/deliveries_per_core_second",
+        "/server/cpu_us_per_accept",
+        "/server/rss_bytes",
+    ] {
+        assert!(report.number(measured) > 0.0, "{measured}: {}", report.text);
     }
 }
 
@@ -88,21 +155,44 @@ fn every_message_is_counted_once_for_each_subscriber() {
 fn messages_that_never_come_are_counted_as_lost() {
     let (_redis, redis) = start_redis();
     let (_server, url) = start_bare_loop(&redis);
-    let output = Command::new(TOOL)
-        .args([
-            "run",
-            "--url",
-            &url,
-            "--redis",
-            &redis,
-            "--subscribers",
-            "2",
-        ])
-        .args(["--channel", "nowhere:{run}", "--warmup", "50ms"])
-        .args(["--duration", "100ms", "--patience", "200ms"])
-        .output()
-        .expect("the tool runs");
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert!(!text.contains("lost 0,"), "{text}");
-    assert!(!text.contains("; 0 heard by nobody"), "{text}");
+    let args = "--subscribers 2 --channel nowhere:{run} --warmup 50ms --duration 100ms \
+                --patience 200ms";
+    let mut args: Vec<&str> = args.split_whitespace().collect();
+    args.extend(["--url", &url, "--redis", &redis]);
+    let report = Report::of(&args);
+    let published = report.count("/published");
+    assert_eq!(report.count("/deliveries/lost"), 2 * published);
+    assert_eq!(report.count("/unheard"), published);
+}
+
+#[test]
+fn flat_out_over_redis_nothing_is_lost_and_both_bounds_are_told() {
+    let (_redis, redis) = start_redis();
+    let (server, url) = start_bare_loop(&redis);
+    let pid = server.0.id().to_string();
+    let args = "--subscribers 10 --runs 4 --publishers 2 --rate max --in-flight 50 \
+                --warmup 50ms --duration 300ms";
+    let mut args: Vec<&str> = args.split_whitespace().collect();
+    args.extend(["--url", &url, "--redis", &redis, "--pid", &pid]);
+    let report = Report::of(&args);
+    assert_eq!(report.json["rate"], "max");
+    for fault in ["lost", "duplicated", "out_of_order", "misrouted"] {
+        let at = format!("/deliveries/{fault}");
+        assert_eq!(report.count(&at), 0, "{fault}: {}", report.text);
+    }
+    // Three of the runs or two have more than their share of 10 clients.
+    assert!(report.count("/deliveries/total") > 2 * report.count("/published"));
+    assert!(report.number("/deliveries/per_second") > 0.0);
+    assert!(report.number("/server/deliveries_per_core_second") > 0.0);
+}
+
+#[test]
+fn events_posted_to_a_broker_all_come() {
+    let (_redis, redis) = start_redis();
+    let (_broker, url) = start_broker(&redis);
+    let args = "--subscribers 6 --runs 2 --publishers 2 --post --rate max --in-flight 20 \
+                --warmup 50ms --duration 300ms";
+    let mut args: Vec<&str> = args.split_whitespace().collect();
+    args.extend(["--url", &url]);
+    Report::of(&args).assert_all_came(6, 2);
 }

@@ -13,7 +13,7 @@ use std::{fs, io};
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 
-use crate::load::{self, LoadPlan};
+use crate::load::{self, LoadPlan, Rate};
 use crate::memory::{Bytes, Memory};
 use crate::publish_cost::{Costs, PublishCost};
 use crate::report::LoadReport;
@@ -157,7 +157,7 @@ impl Bench {
             url: server.url(),
             redis: redis.url.clone(),
             durable: system == System::RuncastDurable,
-            pid: Some(server.pid()),
+            pid: vec![server.pid()],
             ..load
         };
         let report = load::run(&plan).with_context(|| format!("measuring {}", system.name()))?;
@@ -191,7 +191,7 @@ impl Bench {
             let load = LoadPlan {
                 subscribers: IDLE_STREAMS,
                 runs,
-                rate: 0.0,
+                rate: Rate::PerSecond(0.0),
                 duration: Duration::from_secs(5),
                 ..LoadPlan::default()
             };
