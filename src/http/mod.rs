@@ -8,6 +8,7 @@ mod backend_choice;
 mod body_form;
 mod broker_metrics;
 mod config;
+mod connection;
 mod cors;
 mod health;
 mod history;
@@ -27,6 +28,7 @@ mod server;
 mod sockets;
 mod stream;
 mod stream_query;
+mod stream_writer;
 #[cfg(test)]
 mod tests;
 

@@ -4,14 +4,21 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use actix_web::dev::Server;
+use actix_http::HttpService;
+use actix_server::Server;
+use actix_service::{
+    IntoServiceFactory as _, ServiceFactoryExt as _, apply_fn_factory, map_config,
+};
+use actix_web::dev::AppConfig;
 use actix_web::middleware::from_fn;
+use actix_web::rt::net::TcpStream;
 use actix_web::web::Data;
-use actix_web::{App, HttpServer as ActixServer};
+use actix_web::{App, Error};
 use actix_web_lab::middleware::CatchPanic;
 use anyhow::Context as _;
 use runcast_actors::broker::Broker;
 
+use super::connection::{self, Connection};
 use super::cors::cors;
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_log::log_request;
@@ -26,6 +33,10 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// connection: the side that closes first must not be the one that gets the
 /// next request.
 const KEEP_ALIVE: Duration = Duration::from_secs(75);
+
+/// An answer that ends the connection, to a request that was not read whole,
+/// gets this time to be read.
+const DISCONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Part of the grace that open streams have; the rest is for closing sockets.
 const DRAIN_SHARE: f64 = 0.8;
@@ -51,10 +62,21 @@ impl HttpServer {
     ) -> anyhow::Result<Self> {
         let write_timeout = broker.settings().limits.write_timeout;
         let state = Data::new(HttpState::new(broker.clone(), settings)?);
+        let cannot_listen = || format!("cannot listen on {}", options.bind);
+        let listener =
+            sockets::listen(options.bind, options.backlog).with_context(cannot_listen)?;
+        let address = listener.local_addr().with_context(cannot_listen)?;
+        let builder = Server::build()
+            .workers(options.worker_count())
+            .max_concurrent_connections(options.max_connections_per_worker())
+            .backlog(options.backlog)
+            .disable_signals()
+            .shutdown_timeout(options.shutdown_grace.as_secs().max(1));
+        let shutdown = builder.graceful_shutdown_signal();
         let factory = move || {
             // Outermost last: the log sees every answer, errors carry the CORS
             // headers, and a panic in a handler is an error like others.
-            App::new()
+            let app = App::new()
                 .app_data(Data::clone(&state))
                 .configure(configure)
                 .wrap(CatchPanic::default())
@@ -62,23 +84,36 @@ impl HttpServer {
                 .wrap(cors(&state.settings.allowed_origins))
                 .wrap(from_fn(rewrite_errors))
                 .wrap(from_fn(log_request))
+                .into_factory()
+                .map_err(|error: Error| error.error_response());
+            let shutdown = shutdown.clone();
+            // As `actix_web::HttpServer` would, but for the I/O object.
+            let http = HttpService::build()
+                // By it a connection that waits for another request ends at once.
+                .graceful_shutdown_signal(move || {
+                    let shutdown = shutdown.clone();
+                    async move { shutdown.notified().await }
+                })
+                .keep_alive(KEEP_ALIVE)
+                .client_request_timeout(REQUEST_TIMEOUT)
+                .client_disconnect_timeout(DISCONNECT_TIMEOUT)
+                // Otherwise a client that vanished while it waits for an
+                // answer stays until the next write to it.
+                .h1_allow_half_closed(false)
+                .local_addr(address)
+                .on_connect_ext(|connection: &Connection, data| {
+                    data.insert(connection.handle());
+                })
+                .h1(map_config(app, |()| AppConfig::default()));
+            apply_fn_factory(http, move |socket: TcpStream, http| {
+                sockets::tune(&socket, write_timeout);
+                connection::serve(http, socket)
+            })
         };
-        let server = ActixServer::new(factory)
-            .workers(options.worker_count())
-            .max_connections(options.max_connections_per_worker())
-            .backlog(options.backlog)
-            .tcp_nodelay(true)
-            .keep_alive(KEEP_ALIVE)
-            .client_request_timeout(REQUEST_TIMEOUT)
-            // Otherwise a client that vanished from a silent stream stays
-            // until the next write to it.
-            .h1_allow_half_closed(false)
-            .disable_signals()
-            .shutdown_timeout(options.shutdown_grace.as_secs().max(1))
-            .on_connect(move |connection, _| sockets::tune(connection, write_timeout))
-            .bind(options.bind)
-            .with_context(|| format!("cannot listen on {}", options.bind))?;
-        let addresses = server.addrs();
+        let server = builder
+            .listen("http", listener, factory)
+            .with_context(cannot_listen)?;
+        let addresses = vec![address];
         for address in &addresses {
             tracing::info!(addr = %address, "listening");
         }

@@ -1,16 +1,18 @@
 //! `GET /api/v1/runs/{run_id}/stream`, and with a backend named in the path.
 
 use actix_web::http::header::{self, HeaderName};
-use actix_web::http::{ConnectionType, Method, Version};
+use actix_web::http::{Method, Version};
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use runcast_actors::broker::{StreamAnswer, StreamRequest};
 use runcast_actors::protocol::BackendKind;
 
 use super::HttpState;
+use super::connection::{ConnectionHandle, HandedOver};
 use super::problem::{ApiError, ProblemJson};
 use super::run_path::RunPath;
 use super::stream_query::{BackendChoice, StreamQuery};
+use super::stream_writer::Framing;
 
 /// Names the backend that serves a stream.
 pub(super) const X_STREAMING_BACKEND: &str = "X-Streaming-Backend";
@@ -135,6 +137,7 @@ async fn open(
     }
     let accepts_stream = accepts_stream(request);
     let version = request.version();
+    let connection = request.conn_data::<ConnectionHandle>().cloned();
     let request = StreamRequest {
         peer: request.peer_addr().map(|peer| peer.ip()),
         run_id,
@@ -145,15 +148,21 @@ async fn open(
     Ok(match state.broker.open_stream(request).await {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
         StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
-            let mut answer = stream_head(HttpResponse::Ok(), backend)
-                .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-                .body(body);
-            if version < Version::HTTP_11 {
-                // It knows no chunks (RFC 9112, section 6.1): the end of the
-                // connection ends the stream.
-                answer.head_mut().no_chunking(true);
-                answer.head_mut().set_connection_type(ConnectionType::Close);
-            }
+            let mut head = stream_head(HttpResponse::Ok(), backend);
+            head.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+            // The stream takes the connection over, and ends with it.
+            head.force_close();
+            // HTTP/1.0 knows no chunks (RFC 9112, section 6.1).
+            let framing = match version < Version::HTTP_11 {
+                true => Framing::UntilClose,
+                false => Framing::Chunked,
+            };
+            let mut answer = match connection {
+                Some(connection) => head.body(HandedOver::new(body, framing, connection)),
+                None => head.body(body),
+            };
+            let is_chunked = framing == Framing::Chunked;
+            answer.head_mut().no_chunking(!is_chunked);
             answer
         }
         StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),

@@ -243,7 +243,7 @@ impl RunHub {
     }
 
     fn send_log(&mut self, attach_id: AttachId) {
-        let from = self.log.start_state();
+        let from = Box::new(self.log.start_state());
         let Some(attachment) = self.attachments.get_mut(&attach_id) else {
             return;
         };

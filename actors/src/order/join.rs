@@ -33,6 +33,11 @@ pub trait LogIndex: KnownIds {
     /// kept or not.
     fn loose_before(&self, position: Self::Position) -> u64;
 
+    /// How many events without a durable id a client misses that goes on at a
+    /// position and does not miss the first `seen` frames without one; `None`
+    /// if a gap may be among them, which counts others.
+    fn loose_missed(&self, seen: u64, position: Self::Position) -> Option<u64>;
+
     /// Whether a frame without a durable id was dropped that came after `id`.
     fn dropped_loose_after(&self, id: DurableId) -> bool;
 }
@@ -270,7 +275,7 @@ impl Joiner {
             out.push(JoinOutput::Gap {
                 reason: GapReason::SlowClient,
                 before: None,
-                missed: None,
+                missed: log.loose_missed(self.loose_seen, position),
             });
         }
         out.push(JoinOutput::Seat(position));

@@ -10,6 +10,8 @@ pub struct Dropped {
     /// Events of the run before the newest gap dropped. How many are missing
     /// in that gap is not known here.
     gap_after: Option<u64>,
+    /// Loose frames before that gap.
+    gap_loose: Option<u64>,
     /// The stream's place at the newest loose frame dropped.
     loose_at: Option<Place>,
 }
@@ -21,13 +23,16 @@ impl Dropped {
             return;
         }
         let mut events = segment.events_before();
+        let mut loose = segment.loose_before();
         let mut place = segment.durable_before();
         for (index, frame) in segment.frames().iter().enumerate() {
             if frame.class() == FrameClass::CONTROL {
                 self.gap_after = Some(events);
+                self.gap_loose = Some(loose);
             }
             if segment.is_loose(index) {
                 self.loose_at = place;
+                loose += 1;
             } else if let Some(Ok(EventId::Durable(id))) = segment.id_of(index).map(str::parse) {
                 place = Some(id.into());
             }
@@ -35,10 +40,12 @@ impl Dropped {
         }
     }
 
-    /// Adds loose frames of which nothing is known but that they came before
-    /// the first `events` of the run ended, and before this place.
-    pub(crate) fn add_loose(&mut self, events: u64, place: Option<Place>) {
+    /// Adds loose frames of which nothing is known but that the last of them,
+    /// number `loose` of the log, came before the first `events` of the run
+    /// ended, and before this place.
+    pub(crate) fn add_loose(&mut self, loose: u64, events: u64, place: Option<Place>) {
         self.gap_after = Some(events);
+        self.gap_loose = loose.checked_sub(1);
         self.loose_at = place;
     }
 
@@ -46,6 +53,12 @@ impl Dropped {
     /// missed a gap.
     pub(crate) fn hides_gap_after(self, events: u64) -> bool {
         self.gap_after.is_some_and(|gap| events <= gap)
+    }
+
+    /// The same of a client that has seen, or does not miss, the first `loose`
+    /// loose frames.
+    pub(crate) fn hides_gap_after_loose(self, loose: u64) -> bool {
+        self.gap_loose.is_some_and(|gap| loose <= gap)
     }
 
     /// Whether a loose frame was dropped that came after `id`.

@@ -4,7 +4,7 @@ use super::join::after_frame;
 use super::{LogPosition, RunLog};
 use crate::order::{KnownIds, LogIndex};
 use crate::protocol::{DurableId, EventId, Place};
-use crate::sse::Segment;
+use crate::sse::{FrameClass, Segment};
 
 impl LogIndex for RunLog {
     type Position = LogPosition;
@@ -64,6 +64,17 @@ impl LogIndex for RunLog {
 
     fn loose_before(&self, position: LogPosition) -> u64 {
         RunLog::loose_before(self, position)
+    }
+
+    fn loose_missed(&self, seen: u64, position: LogPosition) -> Option<u64> {
+        // Seldom asked, so that gaps still kept need no bookkeeping of their own.
+        let passed = self.segments.iter();
+        let passed = passed.take_while(|segment| segment.no() <= position.segment_no);
+        let mut passed = passed.filter(|segment| segment.loose_through() > seen);
+        let hides_gap = self.dropped.hides_gap_after_loose(seen)
+            || passed.any(|segment| segment.classes().meets(FrameClass::CONTROL));
+        let missed = RunLog::loose_before(self, position).saturating_sub(seen);
+        (!hides_gap).then_some(missed)
     }
 
     fn dropped_loose_after(&self, id: DurableId) -> bool {

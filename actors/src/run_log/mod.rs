@@ -119,8 +119,11 @@ impl RunLog {
         if segment.no() != self.end_no {
             self.clear();
             if segment.loose_before() > self.loose_through {
-                self.dropped
-                    .add_loose(segment.events_before(), segment.durable_before());
+                self.dropped.add_loose(
+                    segment.loose_before(),
+                    segment.events_before(),
+                    segment.durable_before(),
+                );
             }
         }
         if let Some(branch) = segment.branch() {
@@ -218,7 +221,8 @@ impl RunLog {
         let had_loose = self.loose_through > 0;
         self.clear();
         if had_loose {
-            self.dropped.add_loose(self.events_through, base);
+            let (loose, events) = (self.loose_through, self.events_through);
+            self.dropped.add_loose(loose, events, base);
         }
     }
 

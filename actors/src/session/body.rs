@@ -71,6 +71,12 @@ impl StreamBody {
         seat.say_goodbye(reason, retry);
         Self { seat, live: None }
     }
+
+    /// What it gave last has found no room: until it is asked again, news of
+    /// the run does not wake the client.
+    pub fn is_stalled(&self) {
+        self.seat.parked.set(false);
+    }
 }
 
 impl std::fmt::Debug for StreamBody {

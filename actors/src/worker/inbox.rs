@@ -46,7 +46,7 @@ pub enum RunMessage {
         /// The log.
         segments: Vec<Segment>,
         /// Where the log begins.
-        from: LogStart,
+        from: Box<LogStart>,
     },
     /// New segments.
     Segments(Vec<Segment>),

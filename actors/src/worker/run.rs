@@ -138,7 +138,7 @@ impl WorkerRun {
                 hub,
                 segments,
                 from,
-            } => self.attached(hub, segments, from),
+            } => self.attached(hub, segments, *from),
             RunMessage::Segments(segments) => {
                 self.append(segments);
                 self.wake_waiting();
