@@ -47,7 +47,7 @@ enum Command {
     /// Subscribes to a running server, publishes, and measures
     Run {
         #[command(flatten)]
-        plan: load::LoadPlan,
+        plan: Box<load::LoadPlan>,
         /// Also write the result there, as JSON
         #[arg(long, value_name = "PATH")]
         json: Option<PathBuf>,

@@ -18,7 +18,7 @@ use crate::http;
 use crate::load::settled_rss;
 use crate::servers::{Redis, Server};
 use crate::stamp::Stamp;
-use crate::subscribers::{Progress, Subscribers, Target};
+use crate::subscribers::{Behaviour, Progress, Subscribers, Target};
 
 /// Events in one pipeline.
 const PIPELINE: usize = 500;
@@ -194,6 +194,7 @@ impl Memory {
             host: broker.addr.to_string(),
             paths: (0..self.watched).map(stream_path).collect(),
             first_address: None,
+            behaviour: Behaviour::default(),
         };
         let target = Arc::new(target);
         let mut subscribers = Subscribers::start(&target, &progress, 0, 0)?;

@@ -17,7 +17,7 @@ use crate::http;
 use crate::report::LatencyMs;
 use crate::servers::{Redis, Server};
 use crate::stamp::Stamp;
-use crate::subscribers::{Progress, Subscribers, Target};
+use crate::subscribers::{Behaviour, Progress, Subscribers, Target};
 
 /// Bytes of a payload.
 const PAYLOAD_BYTES: usize = 200;
@@ -92,6 +92,7 @@ impl Resync {
             host: broker.addr.to_string(),
             paths: in_stream_paths(&runs),
             first_address: None,
+            behaviour: Behaviour::default(),
         });
         let subscribers = Subscribers::start(&target, &progress, runs.len(), 1)?;
         await_count("a client of each run", runs.len() as u64, || {
@@ -131,7 +132,7 @@ impl Resync {
             hole_ms: ms(hole_time),
             last_ms: ms(since_cut - hole_time),
             since_cut_ms: ms(since_cut),
-            latency_ms: LatencyMs::of(&totals.latency),
+            latency_ms: LatencyMs::of(&totals.latency.total()),
             broker_cpu_ms: ms(cpu),
             reads,
         };

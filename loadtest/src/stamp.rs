@@ -1,6 +1,9 @@
 //! [`Stamp`]: what the publisher writes into a payload and subscribers read.
 
 use std::io::Write as _;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 /// When and as which of its run's messages a payload was sent.
 ///
@@ -32,8 +35,10 @@ impl Stamp {
     /// Finds a stamp anywhere in a `data` line, whatever envelope the server
     /// put around the payload. Reads only its first bytes, not the padding.
     pub(crate) fn find(line: &[u8]) -> Option<Self> {
+        // Prepared once: that costs more than most searches.
+        static FINDER: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new(MARK));
         const MARK: &[u8] = b"{\"t\":";
-        let at = memchr::memmem::find(line, MARK)?;
+        let at = FINDER.find(line)?;
         let (sent_ns, rest) = number(&line[at + MARK.len()..])?;
         let (run, rest) = number(rest.strip_prefix(b",\"r\":")?)?;
         let (seq, _) = number(rest.strip_prefix(b",\"n\":")?)?;
@@ -42,11 +47,13 @@ impl Stamp {
     }
 }
 
-fn number(text: &[u8]) -> Option<(u64, &[u8])> {
+/// Reads the number that `text` begins with; returns it and what follows.
+pub(crate) fn number(text: &[u8]) -> Option<(u64, &[u8])> {
     let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let (number, rest) = text.split_at(digits);
-    let number = std::str::from_utf8(number).ok()?.parse().ok()?;
-    Some((number, rest))
+    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
+    let number = number.iter().try_fold(0, add)?;
+    (digits > 0).then_some((number, rest))
 }
 
 #[cfg(test)]

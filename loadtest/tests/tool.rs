@@ -92,9 +92,12 @@ struct Report {
 }
 
 impl Report {
-    fn of(args: &[&str]) -> Self {
+    /// Runs the tool with arguments as typed, and some that are not known
+    /// before.
+    fn of(typed: &str, args: &[&str]) -> Self {
         let output = Command::new(TOOL)
             .arg("run")
+            .args(typed.split_whitespace())
             .args(args)
             .args(["--json", "/dev/stdout"])
             .output()
@@ -116,15 +119,22 @@ impl Report {
         value.unwrap_or_else(|| panic!("{at}: {}", self.text))
     }
 
+    /// Nothing was lost, doubled, disordered or told to be lost.
+    fn assert_no_fault(&self, deliveries: &str) {
+        for fault in ["lost", "duplicated", "out_of_order", "misrouted", "gaps"] {
+            let at = format!("{deliveries}/{fault}");
+            assert_eq!(self.count(&at), 0, "{at}: {}", self.text);
+        }
+        let failures = &self.json["failures"];
+        assert_eq!(*failures, serde_json::json!({}), "{}", self.text);
+    }
+
     /// Every one of `subscribers` got each message of its run, once, in order.
     fn assert_all_came(&self, subscribers: u64, runs: u64) {
         let expected = self.count("/published") * subscribers / runs;
         assert!(expected > 0, "{}", self.text);
         assert_eq!(self.count("/deliveries/total"), expected, "{}", self.text);
-        for fault in ["lost", "duplicated", "out_of_order", "misrouted", "gaps"] {
-            let at = format!("/deliveries/{fault}");
-            assert_eq!(self.count(&at), 0, "{fault}: {}", self.text);
-        }
+        self.assert_no_fault("/deliveries");
     }
 }
 
@@ -133,10 +143,9 @@ fn every_message_is_counted_once_for_each_subscriber() {
     let (_redis, redis) = start_redis();
     let (server, url) = start_bare_loop(&redis);
     let pid = server.0.id().to_string();
-    let args = "--subscribers 30 --runs 3 --rate 50 --warmup 100ms --duration 500ms --threads 2";
-    let mut args: Vec<&str> = args.split(' ').collect();
-    args.extend(["--url", &url, "--redis", &redis, "--pid", &pid]);
-    let report = Report::of(&args);
+    let typed = "--subscribers 30 --runs 3 --rate 50 --warmup 100ms --duration 500ms --threads 2";
+    let args = ["--url", &url, "--redis", &redis, "--pid", &pid];
+    let report = Report::of(typed, &args);
     report.assert_all_came(30, 3);
     assert!(report.count("/published") >= 3 * 25, "{}", report.text);
     assert_eq!(report.count("/connects/connected"), 30, "{}", report.text);
@@ -155,11 +164,10 @@ fn every_message_is_counted_once_for_each_subscriber() {
 fn messages_that_never_come_are_counted_as_lost() {
     let (_redis, redis) = start_redis();
     let (_server, url) = start_bare_loop(&redis);
-    let args = "--subscribers 2 --channel nowhere:{run} --warmup 50ms --duration 100ms \
+    let typed = "--subscribers 2 --channel nowhere:{run} --warmup 50ms --duration 100ms \
                 --patience 200ms";
-    let mut args: Vec<&str> = args.split_whitespace().collect();
-    args.extend(["--url", &url, "--redis", &redis]);
-    let report = Report::of(&args);
+    let args = ["--url", &url, "--redis", &redis];
+    let report = Report::of(typed, &args);
     let published = report.count("/published");
     assert_eq!(report.count("/deliveries/lost"), 2 * published);
     assert_eq!(report.count("/unheard"), published);
@@ -170,16 +178,12 @@ fn flat_out_over_redis_nothing_is_lost_and_both_bounds_are_told() {
     let (_redis, redis) = start_redis();
     let (server, url) = start_bare_loop(&redis);
     let pid = server.0.id().to_string();
-    let args = "--subscribers 10 --runs 4 --publishers 2 --rate max --in-flight 50 \
+    let typed = "--subscribers 10 --runs 4 --publishers 2 --rate max --in-flight 50 \
                 --warmup 50ms --duration 300ms";
-    let mut args: Vec<&str> = args.split_whitespace().collect();
-    args.extend(["--url", &url, "--redis", &redis, "--pid", &pid]);
-    let report = Report::of(&args);
+    let args = ["--url", &url, "--redis", &redis, "--pid", &pid];
+    let report = Report::of(typed, &args);
     assert_eq!(report.json["rate"], "max");
-    for fault in ["lost", "duplicated", "out_of_order", "misrouted"] {
-        let at = format!("/deliveries/{fault}");
-        assert_eq!(report.count(&at), 0, "{fault}: {}", report.text);
-    }
+    report.assert_no_fault("/deliveries");
     // Three of the runs or two have more than their share of 10 clients.
     assert!(report.count("/deliveries/total") > 2 * report.count("/published"));
     assert!(report.number("/deliveries/per_second") > 0.0);
@@ -190,9 +194,92 @@ fn flat_out_over_redis_nothing_is_lost_and_both_bounds_are_told() {
 fn events_posted_to_a_broker_all_come() {
     let (_redis, redis) = start_redis();
     let (_broker, url) = start_broker(&redis);
-    let args = "--subscribers 6 --runs 2 --publishers 2 --post --rate max --in-flight 20 \
+    let typed = "--subscribers 6 --runs 2 --publishers 2 --post --rate max --in-flight 20 \
                 --warmup 50ms --duration 300ms";
-    let mut args: Vec<&str> = args.split_whitespace().collect();
-    args.extend(["--url", &url]);
-    Report::of(&args).assert_all_came(6, 2);
+    let args = ["--url", &url];
+    Report::of(typed, &args).assert_all_came(6, 2);
+}
+
+#[test]
+fn who_goes_and_comes_back_by_its_last_id_misses_nothing() {
+    let (_redis, redis) = start_redis();
+    let (_broker, url) = start_broker(&redis);
+    let typed = "--durable --subscribers 20 --runs 2 --rate 50 --warmup 100ms --duration 800ms \
+                 --reconnect-every 200ms --drop-all-at 400ms --threads 2";
+    let report = Report::of(typed, &["--url", &url, "--redis", &redis]);
+    report.assert_all_came(20, 2);
+    for returns in ["/reconnects", "/drop_all"] {
+        let went = report.count(&format!("{returns}/went"));
+        assert!(went > 0, "{returns}: {}", report.text);
+        assert_eq!(
+            report.count(&format!("{returns}/served")),
+            went,
+            "{}",
+            report.text
+        );
+    }
+}
+
+#[test]
+fn the_stalled_are_counted_apart_and_read_all_in_the_end() {
+    let (_redis, redis) = start_redis();
+    let (_broker, url) = start_broker(&redis);
+    let typed = "--durable --subscribers 9 --stalled 3 --runs 3 --rate 50 --payload-bytes 2000 \
+                 --warmup 50ms --duration 500ms";
+    let report = Report::of(typed, &["--url", &url, "--redis", &redis]);
+    report.assert_all_came(6, 3);
+    report.assert_no_fault("/stalled/deliveries");
+    let published = report.count("/published");
+    assert_eq!(
+        report.count("/stalled/deliveries/total"),
+        published,
+        "{}",
+        report.text
+    );
+}
+
+#[test]
+fn a_stalled_client_that_is_cut_is_told_from_one_that_is_served() {
+    let (_redis, redis) = start_redis();
+    let (_server, url) = start_bare_loop(&redis);
+    // More than its socket takes and the bare loop keeps for a client.
+    let typed = "--subscribers 2 --stalled 1 --rate max --in-flight 10 --payload-bytes 200000 \
+                 --warmup 0s --duration 1s";
+    let report = Report::of(typed, &["--url", &url, "--redis", &redis]);
+    report.assert_all_came(1, 1);
+    let cut = report.json["stalled"]["failures"]
+        .as_object()
+        .expect("causes");
+    assert_eq!(cut.len(), 1, "{}", report.text);
+    assert!(
+        report.count("/stalled/deliveries/lost") > 0,
+        "{}",
+        report.text
+    );
+    assert_eq!(
+        report.count("/stalled/deliveries/untold"),
+        0,
+        "{}",
+        report.text
+    );
+}
+
+#[test]
+fn who_comes_under_load_gets_what_is_sent_from_then_on() {
+    let (_redis, redis) = start_redis();
+    let (_broker, url) = start_broker(&redis);
+    let typed = "--subscribers 10 --runs 2 --rate 100 --ramp 300ms --ramp-under-load --hold 100ms \
+                 --churn 50/s --churn-stay 100ms --warmup 50ms --duration 500ms";
+    let report = Report::of(typed, &["--url", &url, "--redis", &redis]);
+    report.assert_no_fault("/deliveries");
+    assert_eq!(report.count("/connects/connected"), 10, "{}", report.text);
+    assert!(report.count("/churn/connected") > 0, "{}", report.text);
+    assert!(report.count("/deliveries/total") > 0, "{}", report.text);
+    // Evenly over the time, not at once.
+    assert!(
+        report.number("/connects/per_second") < 10.0 / 0.25,
+        "{}",
+        report.text
+    );
+    assert!(report.number("/rest/seconds") >= 0.1, "{}", report.text);
 }

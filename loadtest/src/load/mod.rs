@@ -14,10 +14,11 @@ use self::sample::{Measured, Opened, Window};
 use crate::bars::{bar, wait};
 use crate::clock::monotonic_ns;
 use crate::process::{Process, Processes};
-use crate::publisher::{Published, Publishers};
-use crate::report::{Connects, Deliveries, LatencyMs, LoadReport};
+use crate::publisher::Publishers;
+use crate::report::{
+    Churn, Connects, Deliveries, LatencyMs, LoadReport, Point, Rest, Returns, Stalled,
+};
 use crate::subscribers::{Progress, Subscribers, Target};
-use crate::totals::Totals;
 
 /// Longest time to wait until a server's memory no longer changes.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,8 +39,9 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
     let server = (!plan.pid.is_empty())
         .then(|| Processes::with_children(&plan.pid))
         .transpose()?;
-
     let target = Arc::new(plan.target(&run_ids)?);
+    let publish = || Publishers::start(plan.publish_plan(&run_ids)?, &progress);
+    let early = plan.ramp_under_load.then(publish).transpose()?;
     let (subscribers, opening, opened) = open(plan, &target, &progress, server.as_ref())?;
     let measured = Measured {
         server: server.as_ref(),
@@ -47,17 +49,20 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
         subscribers: &subscribers,
         progress: &progress,
     };
-    let (published, window) = if plan.publishes() {
-        publish(plan, &run_ids, &progress, &measured)?
-    } else {
-        (Published::default(), hold(plan, &measured)?)
+    let rest = rest(plan, &measured)?;
+    let publishers = match early {
+        None if plan.publishes() => Some(publish()?),
+        early => early,
     };
-    let totals = subscribers.stop()?;
-    let connects = Connects {
-        connected: opened.streams as usize,
-        per_second: per_second(opened.streams, opening),
-        latency_ms: LatencyMs::of(&totals.connect_latency),
-    };
+    let window = measure(plan, &measured)?;
+    progress.settle.store(true, Relaxed);
+    let published = publishers.map(Publishers::stop).transpose()?;
+    let published = published.unwrap_or_default();
+    await_delivered(plan, &progress);
+    await_stalled(plan, &progress);
+    let seen = subscribers.stop_all()?;
+    let totals = &seen.reading;
+    let latency = totals.latency.total();
     Ok(LoadReport {
         subscribers: plan.subscribers,
         runs: plan.runs,
@@ -67,30 +72,25 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
         published_per_second: per_second(published.messages, published.elapsed),
         published: published.messages,
         unheard: published.unheard,
-        connects,
-        deliveries: deliveries(&totals, &window),
-        latency_ms: (!totals.latency.is_empty()).then(|| LatencyMs::of(&totals.latency)),
+        connects: Connects {
+            connected: opened.streams as usize,
+            per_second: per_second(opened.streams, opening),
+            latency_ms: LatencyMs::of(&totals.connect_latency),
+        },
+        rest,
+        deliveries: Deliveries::of(totals, per_second(window.delivered(), window.length())),
+        latency_ms: (!latency.is_empty()).then(|| LatencyMs::of(&latency)),
+        latency_over_time: Point::series(totals.latency.points(), plan.point()),
+        stalled: (plan.stalled > 0).then(|| Stalled::of(plan.stalled, &seen.stalled)),
+        reconnects: Returns::of(&totals.reconnect_latency, None),
+        drop_all: Returns::of(&totals.drop_latency, Some(totals.dropped)),
+        churn: Churn::of(&totals.churned),
         server: window.server_cost(&opened),
         tool: window.tool_cost(),
         others_cpu_percent: window.others_percent(),
         store: window.store(),
-        failures: totals.failures,
+        failures: seen.reading.failures,
     })
-}
-
-fn deliveries(totals: &Totals, window: &Window) -> Deliveries {
-    Deliveries {
-        total: totals.deliveries,
-        per_second: per_second(window.delivered(), window.length()),
-        bytes: totals.bytes,
-        lost: totals.lost,
-        duplicated: totals.duplicated,
-        out_of_order: totals.out_of_order,
-        misrouted: totals.misrouted,
-        gaps: totals.gaps,
-        heartbeats: totals.heartbeats,
-        problems: totals.problems,
-    }
 }
 
 /// Opens every stream; returns how long that took, and what it cost.
@@ -121,7 +121,7 @@ fn open(
 fn await_connected(plan: &LoadPlan, progress: &Progress, started: Instant) -> Duration {
     let bar = bar("connecting", plan.subscribers as u64);
     let (mut settled, mut last_change) = (0, Instant::now());
-    while settled < plan.subscribers && last_change.elapsed() < plan.patience {
+    while settled < plan.subscribers && last_change.elapsed() < plan.patience + plan.ramp {
         std::thread::sleep(Duration::from_millis(1));
         let connected = progress.connected.load(Relaxed);
         let now_settled = connected + progress.failed.load(Relaxed);
@@ -153,43 +153,72 @@ fn settled(rss_bytes: impl Fn() -> Result<u64>) -> Result<u64> {
     }
 }
 
-/// Publishes through warm-up and measurement, then waits for the last message.
-fn publish(
-    plan: &LoadPlan,
-    run_ids: &[String],
-    progress: &Arc<Progress>,
-    measured: &Measured<'_>,
-) -> Result<(Published, Window)> {
-    let publishers = Publishers::start(plan.publish_plan(run_ids)?, progress)?;
-    wait("warming up", plan.warmup);
-    let window = measure(plan, measured, "measuring")?;
-    let published = publishers.stop()?;
-    await_delivered(plan, progress);
-    Ok((published, window))
+/// Holds all streams open before the first message.
+fn rest(plan: &LoadPlan, measured: &Measured<'_>) -> Result<Option<Rest>> {
+    if plan.hold.is_zero() {
+        return Ok(None);
+    }
+    let before = measured.begin()?;
+    wait("holding", plan.hold);
+    let window = Window::between(before, measured.end()?);
+    Ok(Some(Rest {
+        seconds: window.length().as_secs_f64(),
+        server_cpu_percent: window.server_percent(),
+    }))
 }
 
-fn hold(plan: &LoadPlan, measured: &Measured<'_>) -> Result<Window> {
-    measure(plan, measured, "holding")
-}
-
-fn measure(plan: &LoadPlan, measured: &Measured<'_>, what: &'static str) -> Result<Window> {
+/// Measures the window, after the warm-up if something is published.
+fn measure(plan: &LoadPlan, measured: &Measured<'_>) -> Result<Window> {
+    let what = if plan.publishes() {
+        wait("warming up", plan.warmup);
+        "measuring"
+    } else {
+        "holding"
+    };
     let before = measured.begin()?;
     let progress = measured.progress;
-    progress.measure_from_ns.store(monotonic_ns(), Relaxed);
+    let now_ns = monotonic_ns();
+    progress.measure_from_ns.store(now_ns, Relaxed);
+    if let Some(at) = plan.drop_all_at {
+        let drop_at_ns = now_ns + at.as_nanos() as u64;
+        progress.drop_at_ns.store(drop_at_ns, Relaxed);
+    }
     wait(what, plan.duration);
     progress.measure_until_ns.store(monotonic_ns(), Relaxed);
     Ok(Window::between(before, measured.end()?))
 }
 
+/// Waits until those that read have all that was sent to them, or nothing
+/// comes any more.
 fn await_delivered(plan: &LoadPlan, progress: &Progress) {
     let expected = progress.expected.load(Relaxed);
-    let (mut delivered, mut last_change) = (0, Instant::now());
-    while delivered < expected && last_change.elapsed() < plan.patience {
-        std::thread::sleep(TICK);
-        let now = progress.awaited.load(Relaxed);
-        if now != delivered {
-            (delivered, last_change) = (now, Instant::now());
+    await_while_it_goes_on(plan, || {
+        let awaited = progress.awaited.load(Relaxed);
+        (awaited >= expected, awaited)
+    });
+}
+
+/// Lets the stalled read and waits until they are at the end, likewise.
+fn await_stalled(plan: &LoadPlan, progress: &Progress) {
+    progress.wake_stalled.store(true, Relaxed);
+    await_while_it_goes_on(plan, || {
+        let done = progress.stalled_done.load(Relaxed);
+        let delivered = progress.stalled_delivered.load(Relaxed);
+        (done >= plan.stalled, delivered + done as u64)
+    });
+}
+
+/// Waits until `look` says that it is done, or its count has not changed for
+/// the plan's patience.
+fn await_while_it_goes_on(plan: &LoadPlan, look: impl Fn() -> (bool, u64)) {
+    let (mut last, mut last_change) = (0, Instant::now());
+    while let (false, count) = look()
+        && last_change.elapsed() < plan.patience
+    {
+        if count != last {
+            (last, last_change) = (count, Instant::now());
         }
+        std::thread::sleep(TICK);
     }
 }
 

@@ -12,7 +12,13 @@ use crate::arguments;
 use crate::clock::monotonic_ns;
 use crate::durable::DurableRun;
 use crate::publisher::{Outlets, PostBody, PostTarget, PublishPlan};
-use crate::subscribers::Target;
+use crate::subscribers::{Behaviour, Target};
+
+/// Length of a point of the latency over time, unless there were too many.
+const POINT: Duration = Duration::from_secs(1);
+
+/// Points of the latency over time at most.
+const POINTS: u32 = 60;
 
 /// What to load a server with.
 #[derive(Debug, Clone, clap::Args)]
@@ -87,6 +93,36 @@ pub(crate) struct LoadPlan {
     /// loopback address the default is 127.0.0.1
     #[arg(long, value_name = "IPV4")]
     pub(crate) first_address: Option<Ipv4Addr>,
+    /// Streams that a thread opens at once
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) connects_in_flight: u32,
+    /// Open the streams evenly over this time
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) ramp: Duration,
+    /// Publish while the streams are opened, too
+    #[arg(long)]
+    pub(crate) ramp_under_load: bool,
+    /// How long to hold all streams open before the first message, and to
+    /// measure what that costs
+    #[arg(long, default_value = "0s", value_parser = humantime::parse_duration)]
+    pub(crate) hold: Duration,
+    /// So many of the subscribers read nothing until the end; they are shown
+    /// apart
+    #[arg(long, default_value_t = 0)]
+    pub(crate) stalled: usize,
+    /// Every other subscriber goes and comes back that often, with the id of
+    /// the last event it has
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) reconnect_every: Option<Duration>,
+    /// So long into the measurement all of them go at once, and come back
+    #[arg(long, value_parser = humantime::parse_duration)]
+    pub(crate) drop_all_at: Option<Duration>,
+    /// Further subscribers that come each second …
+    #[arg(long, default_value_t = 0.0, value_name = "PER_SECOND", value_parser = parse_churn)]
+    pub(crate) churn: f64,
+    /// … and go after so long
+    #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+    pub(crate) churn_stay: Duration,
     /// Process id of the server, to measure its CPU time and memory together
     /// with its children's; may be given several times
     #[arg(long, value_delimiter = ',')]
@@ -153,6 +189,20 @@ impl LoadPlan {
             usize::from(self.publishers) <= self.runs,
             "--publishers must be at most --runs: each has runs of its own"
         );
+        ensure!(
+            self.stalled < self.subscribers,
+            "--stalled must leave a subscriber that reads"
+        );
+        ensure!(
+            !self.ramp_under_load || self.rate != Rate::Max,
+            "--ramp-under-load needs a rate: flat out, the publishers go at the subscribers' pace"
+        );
+        if let Some(at) = self.drop_all_at {
+            ensure!(
+                at < self.duration,
+                "--drop-all-at must lie within --duration"
+            );
+        }
         Ok(())
     }
 
@@ -178,15 +228,37 @@ impl LoadPlan {
             host,
             paths: in_each(&self.path, run_ids),
             first_address: self.first_address,
+            behaviour: self.behaviour(),
         })
+    }
+
+    fn behaviour(&self) -> Behaviour {
+        Behaviour {
+            ramp: self.ramp,
+            connects_in_flight: self.connects_in_flight as usize,
+            stalled: self.stalled,
+            reconnect_every: self.reconnect_every,
+            resumes: self.reconnect_every.is_some() || self.drop_all_at.is_some(),
+            churn: self.churn,
+            churn_stay: self.churn_stay,
+            publisher_is_elsewhere: !self.publishes(),
+            point_ns: self.point().as_nanos() as u64,
+        }
+    }
+
+    /// Returns the length of a point of the latency over time.
+    pub(crate) fn point(&self) -> Duration {
+        POINT.max(self.duration / POINTS)
     }
 
     /// Returns what to publish where.
     pub(crate) fn publish_plan(&self, run_ids: &[String]) -> Result<PublishPlan> {
-        let subscribers = |run| (self.subscribers + self.runs - 1 - run) / self.runs;
+        // Of `count` subscribers, those of a run.
+        let of_run = |count, run| (count + self.runs - 1 - run) / self.runs;
+        let reading = |run| of_run(self.subscribers, run) - of_run(self.stalled, run);
         Ok(PublishPlan {
             outlets: self.outlets(run_ids)?,
-            fan_out: (0..self.runs).map(|run| subscribers(run) as u64).collect(),
+            fan_out: (0..self.runs).map(|run| reading(run) as u64).collect(),
             rate: self.rate,
             in_flight: u64::from(self.in_flight),
             connections: usize::from(self.publishers),
@@ -217,6 +289,14 @@ impl LoadPlan {
                 channels: in_each(&self.channel, run_ids),
             }
         })
+    }
+}
+
+/// Reads `50` or `50/s`.
+fn parse_churn(text: &str) -> Result<f64, String> {
+    match text.strip_suffix("/s").unwrap_or(text).parse() {
+        Ok(churn) if (0.0..f64::INFINITY).contains(&churn) => Ok(churn),
+        _ => Err("not a number of subscribers a second".to_owned()),
     }
 }
 
@@ -253,6 +333,9 @@ mod tests {
         };
         let publish = plan.publish_plan(&plan.run_ids()).expect("a plan");
         assert_eq!(publish.fan_out, [3, 3, 3, 2]);
+        let plan = LoadPlan { stalled: 5, ..plan };
+        let publish = plan.publish_plan(&plan.run_ids()).expect("a plan");
+        assert_eq!(publish.fan_out, [1, 2, 2, 1]);
     }
 
     #[test]

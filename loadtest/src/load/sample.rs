@@ -88,6 +88,11 @@ impl Window {
         Some(after.saturating_sub(before))
     }
 
+    /// CPU of the server, if it is measured; 100 is one core.
+    pub(super) fn server_percent(&self) -> Option<f64> {
+        Some(percent(self.server()?, self.length()))
+    }
+
     /// What the server has used in the window; its memory and the cost of
     /// accepting are known from elsewhere.
     pub(super) fn server_cost(&self, opened: &Opened) -> Option<ServerCost> {

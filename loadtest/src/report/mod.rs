@@ -1,12 +1,15 @@
 //! [`LoadReport`]: what a load measured, as JSON and as a table.
 
+mod table;
+
 use std::collections::BTreeMap;
-use std::fmt;
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::load::Rate;
+use crate::totals::Totals;
 
 /// A thread of the tool busier than this delays what it measures.
 const BOTTLENECK_PERCENT: f64 = 85.0;
@@ -36,10 +39,22 @@ pub(crate) struct LoadReport {
     pub(crate) unheard: u64,
     /// Opening the streams.
     pub(crate) connects: Connects,
-    /// What came.
+    /// All streams open and nothing sent, if that was asked for.
+    pub(crate) rest: Option<Rest>,
+    /// What came to those that read.
     pub(crate) deliveries: Deliveries,
     /// From publish to read, of messages sent in the window.
     pub(crate) latency_ms: Option<LatencyMs>,
+    /// The same by the time they were sent.
+    pub(crate) latency_over_time: Vec<Point>,
+    /// Those that read nothing until the end, if there were any.
+    pub(crate) stalled: Option<Stalled>,
+    /// Those that went and came back one by one, if any did.
+    pub(crate) reconnects: Option<Returns>,
+    /// Those that did it all at once, likewise.
+    pub(crate) drop_all: Option<Returns>,
+    /// Those that came for a while, likewise.
+    pub(crate) churn: Option<Churn>,
     /// CPU and memory of the server, if its process id was given.
     pub(crate) server: Option<ServerCost>,
     /// CPU of this tool.
@@ -109,6 +124,10 @@ pub(crate) struct Deliveries {
     pub(crate) bytes: u64,
     /// Sent to a subscriber's run and never read by it.
     pub(crate) lost: u64,
+    /// What `gap` events count as lost.
+    pub(crate) told: u64,
+    /// Lost, and neither counted by a `gap` nor on a stream that was cut.
+    pub(crate) untold: u64,
     /// Read again.
     pub(crate) duplicated: u64,
     /// Read after a newer one.
@@ -121,6 +140,125 @@ pub(crate) struct Deliveries {
     pub(crate) heartbeats: u64,
     /// `problem` events.
     pub(crate) problems: u64,
+}
+
+impl Deliveries {
+    pub(crate) fn of(totals: &Totals, per_second: f64) -> Self {
+        Self {
+            total: totals.deliveries,
+            per_second,
+            bytes: totals.bytes,
+            lost: totals.lost,
+            told: totals.told,
+            untold: totals.untold,
+            duplicated: totals.duplicated,
+            out_of_order: totals.out_of_order,
+            misrouted: totals.misrouted,
+            gaps: totals.gaps,
+            heartbeats: totals.heartbeats,
+            problems: totals.problems,
+        }
+    }
+}
+
+/// All streams open, nothing sent.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Rest {
+    /// For how long.
+    pub(crate) seconds: f64,
+    /// CPU of the server, if it is measured; 100 is one core.
+    pub(crate) server_cpu_percent: Option<f64>,
+}
+
+/// A part of the window.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Point {
+    /// When it begins.
+    pub(crate) at_seconds: f64,
+    /// Messages sent in it that were read, by all subscribers together.
+    pub(crate) deliveries: u64,
+    /// Of these.
+    pub(crate) latency_ms: LatencyMs,
+}
+
+impl Point {
+    /// Reads points of the given length; those without a message are left out.
+    pub(crate) fn series(points: &[Histogram<u64>], length: Duration) -> Vec<Self> {
+        let points = points.iter().enumerate();
+        points
+            .filter(|(_, point)| !point.is_empty())
+            .map(|(number, point)| Self {
+                at_seconds: number as f64 * length.as_secs_f64(),
+                deliveries: point.len(),
+                latency_ms: LatencyMs::of(point),
+            })
+            .collect()
+    }
+}
+
+/// Subscribers that read nothing but the head until the publishers had
+/// stopped, and then all they could get.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Stalled {
+    /// How many.
+    pub(crate) subscribers: usize,
+    /// What came to them in the end.
+    pub(crate) deliveries: Deliveries,
+    /// Those that the server cut, by how they learnt of it.
+    pub(crate) failures: BTreeMap<String, u64>,
+}
+
+impl Stalled {
+    pub(crate) fn of(subscribers: usize, totals: &Totals) -> Self {
+        Self {
+            subscribers,
+            deliveries: Deliveries::of(totals, 0.0),
+            failures: totals.failures.clone(),
+        }
+    }
+}
+
+/// Subscribers that went and came back with the id of the last event they had.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Returns {
+    /// How often one went, as far as that is known.
+    pub(crate) went: u64,
+    /// How often one was served again: the head had come, and every message
+    /// sent before it asked.
+    pub(crate) served: u64,
+    /// From going until served again.
+    pub(crate) latency_ms: LatencyMs,
+}
+
+impl Returns {
+    /// Reads the latencies; `None` if none went.
+    pub(crate) fn of(latency: &Histogram<u64>, went: Option<u64>) -> Option<Self> {
+        let went = went.unwrap_or(latency.len());
+        (went > 0).then(|| Self {
+            went,
+            served: latency.len(),
+            latency_ms: LatencyMs::of(latency),
+        })
+    }
+}
+
+/// Subscribers that came for a while.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Churn {
+    /// How many were let in.
+    pub(crate) connected: u64,
+    /// From `connect` to the response head.
+    pub(crate) latency_ms: LatencyMs,
+}
+
+impl Churn {
+    /// Reads the latencies; `None` if none came.
+    pub(crate) fn of(latency: &Histogram<u64>) -> Option<Self> {
+        (!latency.is_empty()).then(|| Self {
+            connected: latency.len(),
+            latency_ms: LatencyMs::of(latency),
+        })
+    }
 }
 
 /// Percentiles in milliseconds.
@@ -149,22 +287,6 @@ impl LatencyMs {
             p999: ms(0.999),
             max: histogram.max() as f64 / 1e6,
         }
-    }
-}
-
-impl fmt::Display for LatencyMs {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            p50,
-            p90,
-            p99,
-            p999,
-            max,
-        } = self;
-        write!(
-            f,
-            "p50 {p50:.2}  p90 {p90:.2}  p99 {p99:.2}  p99.9 {p999:.2}  max {max:.2} ms"
-        )
     }
 }
 
@@ -212,80 +334,5 @@ impl ToolCost {
             busiest_thread_percent,
             is_bottleneck: busiest_thread_percent > BOTTLENECK_PERCENT,
         }
-    }
-}
-
-impl fmt::Display for LoadReport {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            connects,
-            deliveries: d,
-            tool,
-            ..
-        } = self;
-        writeln!(
-            f,
-            "streams       {} of {} on {} runs, {:.0}/s; {}",
-            connects.connected,
-            self.subscribers,
-            self.runs,
-            connects.per_second,
-            connects.latency_ms
-        )?;
-        for (why, count) in &self.failures {
-            writeln!(f, "  failed      {count}: {why}")?;
-        }
-        writeln!(
-            f,
-            "published     {} of {} bytes, {:.0}/s; {} heard by nobody",
-            self.published, self.payload_bytes, self.published_per_second, self.unheard
-        )?;
-        writeln!(
-            f,
-            "delivered     {} ({:.0}/s); lost {}, duplicated {}, out of order {}, misrouted {}",
-            d.total, d.per_second, d.lost, d.duplicated, d.out_of_order, d.misrouted
-        )?;
-        writeln!(
-            f,
-            "also read     {} gaps, {} heartbeats, {} problems; {:.1} MB in all",
-            d.gaps,
-            d.heartbeats,
-            d.problems,
-            d.bytes as f64 / 1e6
-        )?;
-        if let Some(latency) = &self.latency_ms {
-            writeln!(f, "latency       {latency}")?;
-        }
-        if let Some(server) = &self.server {
-            write!(f, "server        CPU {:.1} %", server.cpu_percent)?;
-            if let Some(us) = server.cpu_us_per_delivery {
-                write!(f, ", {us:.2} µs a delivery")?;
-            }
-            if let Some(count) = server.deliveries_per_core_second {
-                write!(f, " ({count:.0}/s of one core)")?;
-            }
-            write!(f, ", {:.1} µs an accept", server.cpu_us_per_accept)?;
-            writeln!(
-                f,
-                "; {:.1} MB resident, {:.2} kB a stream",
-                server.rss_bytes as f64 / 1e6,
-                server.rss_bytes_per_connection / 1e3
-            )?;
-        }
-        if let Some(StoreWork { reads, checks }) = self.store {
-            writeln!(f, "store         {reads} reads, {checks} position checks")?;
-        }
-        write!(
-            f,
-            "this tool     CPU {:.1} %, busiest thread {:.1} %; all others {:.1} %",
-            tool.cpu_percent, tool.busiest_thread_percent, self.others_cpu_percent
-        )?;
-        if tool.is_bottleneck {
-            write!(
-                f,
-                "\nTHE TOOL WAS THE BOTTLENECK: give it more --threads, or read the server's figures as a floor"
-            )?;
-        }
-        Ok(())
     }
 }
