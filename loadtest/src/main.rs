@@ -16,6 +16,7 @@ mod durable;
 mod http;
 mod load;
 mod memory;
+mod plot;
 mod process;
 mod publish_cost;
 mod publisher;
@@ -26,13 +27,16 @@ mod servers;
 mod sse;
 mod stamp;
 mod subscribers;
+mod sweep;
 mod totals;
 
+use std::fmt::Display;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
+use serde::Serialize;
 
 /// Loads an event-stream server and measures what its users would see.
 #[derive(Debug, Parser)]
@@ -48,9 +52,15 @@ enum Command {
     Run {
         #[command(flatten)]
         plan: Box<load::LoadPlan>,
-        /// Also write the result there, as JSON
-        #[arg(long, value_name = "PATH")]
-        json: Option<PathBuf>,
+        #[command(flatten)]
+        outputs: Outputs,
+    },
+    /// Does that with several numbers of subscribers, one after the other
+    Sweep {
+        #[command(flatten)]
+        sweep: sweep::Sweep,
+        #[command(flatten)]
+        outputs: Outputs,
     },
     /// Serves streams with the least work possible: the floor to compare with
     BareLoop(bare_loop::BareLoop),
@@ -64,19 +74,44 @@ enum Command {
     Resync(resync::Resync),
 }
 
+/// Where results go beside standard output.
+#[derive(Debug, clap::Args)]
+struct Outputs {
+    /// Also write the result there, as JSON
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+    /// Also draw the result, as SVG into this directory
+    #[arg(long, value_name = "DIR")]
+    plot: Option<PathBuf>,
+}
+
+impl Outputs {
+    fn write<R: Display + Serialize>(
+        &self,
+        result: &R,
+        plot: impl FnOnce(&Path) -> Result<()>,
+    ) -> Result<()> {
+        println!("{result}");
+        if let Some(path) = &self.json {
+            let text = serde_json::to_string_pretty(result)?;
+            fs::write(path, text + "\n")
+                .with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        self.plot.as_deref().map_or(Ok(()), plot)
+    }
+}
+
 fn main() -> Result<()> {
     let cli = Cli::parse();
     process::raise_open_files_limit()?;
     match cli.command {
-        Command::Run { plan, json } => {
+        Command::Run { plan, outputs } => {
             let report = load::run(&plan)?;
-            println!("{report}");
-            if let Some(path) = json {
-                let text = serde_json::to_string_pretty(&report)?;
-                fs::write(&path, text + "\n")
-                    .with_context(|| format!("cannot write {}", path.display()))?;
-            }
-            Ok(())
+            outputs.write(&report, |dir| plot::over_time(&report, dir))
+        }
+        Command::Sweep { sweep, outputs } => {
+            let swept = sweep.run()?;
+            outputs.write(&swept, |dir| swept.plot(dir))
         }
         Command::BareLoop(bare_loop) => bare_loop.serve(),
         Command::Bench(bench) => bench.run(),

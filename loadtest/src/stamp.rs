@@ -49,11 +49,19 @@ impl Stamp {
 
 /// Reads the number that `text` begins with; returns it and what follows.
 pub(crate) fn number(text: &[u8]) -> Option<(u64, &[u8])> {
-    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (number, rest) = text.split_at(digits);
-    let add = |sum: u64, digit: &u8| sum.checked_mul(10)?.checked_add(u64::from(digit - b'0'));
-    let number = number.iter().try_fold(0, add)?;
-    (digits > 0).then_some((number, rest))
+    // So many digits always fit.
+    const DIGITS_MAX: usize = 19;
+    let (mut number, mut digits) = (0u64, 0);
+    while let Some(byte) = text.get(digits)
+        && byte.is_ascii_digit()
+    {
+        if digits == DIGITS_MAX {
+            return None;
+        }
+        number = number * 10 + u64::from(byte - b'0');
+        digits += 1;
+    }
+    (digits > 0).then_some((number, &text[digits..]))
 }
 
 #[cfg(test)]
@@ -73,6 +81,16 @@ mod tests {
         assert_eq!(payload.len(), 200);
         let line = [b"{\"kind\":\"output\",\"data\":", &payload[..], b"}"].concat();
         assert_eq!(Stamp::find(&line), Some(STAMP));
+    }
+
+    #[test]
+    fn numbers_are_read_as_far_as_they_fit() {
+        let nines = "9999999999999999999";
+        let number_of = |text: &str| number(text.as_bytes()).map(|(number, _)| number);
+        assert_eq!(number_of(nines), nines.parse().ok());
+        assert_eq!(number_of(&format!("{nines}0")), None);
+        assert_eq!(number(b"17,x"), Some((17, &b",x"[..])));
+        assert_eq!(number_of("x"), None);
     }
 
     #[test]

@@ -283,3 +283,51 @@ fn who_comes_under_load_gets_what_is_sent_from_then_on() {
     );
     assert!(report.number("/rest/seconds") >= 0.1, "{}", report.text);
 }
+
+#[test]
+fn a_sweep_is_one_result_for_each_number_and_is_drawn() {
+    let (_redis, redis) = start_redis();
+    let (server, url) = start_bare_loop(&redis);
+    let dir = tempfile::tempdir().expect("a directory");
+    let json = dir.path().join("sweep.json");
+    let output = Command::new(TOOL)
+        .args(["sweep", "--over", "2,6", "--rate", "50"])
+        .args(["--warmup", "50ms", "--duration", "200ms"])
+        .args(["--url", &url, "--redis", &redis])
+        .args(["--pid", &server.0.id().to_string()])
+        .arg("--json")
+        .arg(&json)
+        .arg("--plot")
+        .arg(dir.path())
+        .output()
+        .expect("the tool runs");
+    assert!(output.status.success(), "{output:?}");
+    let text = std::fs::read_to_string(json).expect("the result");
+    let reports: Value = serde_json::from_str(&text).expect("JSON");
+    for (index, subscribers) in [2, 6].into_iter().enumerate() {
+        let report = &reports[index];
+        let published = report["published"].as_u64().expect("a count");
+        assert_eq!(report["subscribers"], subscribers, "{text}");
+        let total = report.pointer("/deliveries/total").and_then(Value::as_u64);
+        assert_eq!(total, Some(published * subscribers), "{text}");
+    }
+    for (name, lines) in [("sweep-latency.svg", 3), ("sweep-cpu.svg", 1)] {
+        let svg = std::fs::read_to_string(dir.path().join(name)).expect("a plot");
+        // A point for each number on each line.
+        assert_eq!(svg.matches("<circle").count(), 2 * lines, "{svg}");
+    }
+}
+
+#[test]
+fn the_latency_over_time_is_drawn() {
+    let (_redis, redis) = start_redis();
+    let (_server, url) = start_bare_loop(&redis);
+    let dir = tempfile::tempdir().expect("a directory");
+    let plot = dir.path().to_str().expect("UTF-8");
+    let typed = "--subscribers 2 --rate 20 --warmup 50ms --duration 200ms";
+    let report = Report::of(typed, &["--url", &url, "--redis", &redis, "--plot", plot]);
+    let points = report.json["latency_over_time"].as_array().expect("points");
+    assert!(!points.is_empty(), "{}", report.text);
+    let svg = std::fs::read_to_string(dir.path().join("latency.svg")).expect("a plot");
+    assert_eq!(svg.matches("<circle").count(), 3 * points.len(), "{svg}");
+}

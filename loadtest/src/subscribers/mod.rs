@@ -4,6 +4,7 @@
 //! is its socket and some hundred bytes.
 
 mod client;
+mod schedule;
 mod socket;
 mod worker;
 
