@@ -170,6 +170,12 @@ impl Walk<'_> {
         }
         self.gaps.push(gap.clone());
         self.plain.told.push(gap.missed);
+        if gap.reason == "restarted" {
+            // It stands at a durable event again: of the plain ones after that
+            // the next broker sends what it has, as a hub with other ids does,
+            // and one that it had them from, under the same.
+            self.plain.hub = None;
+        }
         Ok(())
     }
 

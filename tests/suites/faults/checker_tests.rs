@@ -176,6 +176,37 @@ fn every_event_doubled_or_moved_is_found() {
     }
 }
 
+/// A client hops from the broker that numbers a run's plain events to another
+/// and back, with the durable id that the other one took it back to.
+#[test]
+fn plain_events_come_again_only_to_who_was_taken_back_before_them() {
+    let mut world = World::durable(1);
+    world.has_plain = true;
+    for n in 1..3 {
+        world.ledger.open(Way::Plain, Kinds::OUTPUT);
+        world.ledger.close(n, Outcome::Accepted(None));
+    }
+    let first = Id::Durable(durable(1, 10));
+    let plain = |n| Seen::Event {
+        n,
+        id: Id::Plain {
+            hub: 1,
+            n: n as u64,
+            durable: Some(durable(1, 10)),
+        },
+    };
+    let mut seen = vec![joined(None), event(0), plain(1), plain(2)];
+    seen.extend([
+        joined(Some(plain_id(2))),
+        gap("restarted", None, None, None),
+    ]);
+    seen.extend([joined(Some(first)), plain(1), plain(2)]);
+    assert_eq!(world.find(&seen), None);
+    seen.remove(5);
+    let found = world.find(&seen);
+    assert!(matches!(found, Some(Violation::Duplicate { n: 1, .. })));
+}
+
 #[test]
 fn an_event_that_nobody_has_an_answer_for_is_missed_all_the_same() {
     let mut world = World::durable(9);
