@@ -7,6 +7,7 @@
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice, Write as _};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -15,6 +16,8 @@ use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use arrayvec::ArrayVec;
 use runcast_actors::session::StreamBody;
+use socket2::SockRef;
+use tokio::io::Interest;
 
 /// Pieces written by one call; the kernel takes up to 1,024.
 const PIECES_MAX: usize = 16;
@@ -46,6 +49,8 @@ pub(super) struct StreamWriter {
     framing: Framing,
     /// Nothing follows.
     has_ended: bool,
+    /// This task is woken when the client says something, or goes.
+    is_watching: bool,
     /// What the kernel had no room for.
     unsent: Option<Box<Unsent>>,
 }
@@ -63,6 +68,7 @@ impl StreamWriter {
             body,
             framing,
             has_ended: false,
+            is_watching: false,
             unsent: None,
         }
     }
@@ -70,18 +76,32 @@ impl StreamWriter {
     /// Ready when the client is gone.
     ///
     /// What it sends is thrown away: it has no more to ask on this connection,
-    /// whose answer says `Connection: close`.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut buffer = [0; READ_BYTES];
+    /// whose answer says `Connection: close`. Between two events of the kernel
+    /// this is one atomic load; to ask for the next one takes a lock.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
         loop {
-            if ready!(self.socket.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match self.socket.try_read(&mut buffer) {
+            let mut was_told = false;
+            let socket = &self.socket;
+            let read = socket.try_io(Interest::READABLE, || {
+                was_told = true;
+                SockRef::from(socket).recv(&mut buffer)
+            });
+            match read {
                 Ok(0) => return Poll::Ready(()),
                 Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(());
+                }
+                // Nothing was told since we asked to be woken.
+                Err(_) if self.is_watching && !was_told => return Poll::Pending,
+                Err(_) => {
+                    let told = self.socket.poll_read_ready(cx);
+                    self.is_watching = told.is_pending();
+                    if ready!(told).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! [`PushQueue`]: what Redis pushed and is not routed yet, bounded by us.
 //!
-//! redis-rs hands pushes over without a bound of its own, so the bound is
-//! here: past it messages are dropped, and the reader is told.
+//! Filled by the connection's task, which never waits; past the bound messages
+//! are dropped, and the reader is told.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
-use redis::{PushInfo, PushKind, Value};
 
 /// Most messages taken in one turn, so that the hubs have theirs.
 const TURN_MESSAGES_MAX: usize = 512;
@@ -47,6 +46,28 @@ struct Inner {
     closed: bool,
 }
 
+impl Inner {
+    fn push(&mut self, push: Push, messages_max: usize, bytes_max: usize) {
+        if self.closed {
+            return;
+        }
+        if let Push::Message { channel, payload } = &push {
+            let bytes = channel.len() + payload.len();
+            let is_full = self.pushes.len() >= messages_max
+                || (self.bytes > 0 && self.bytes + bytes > bytes_max);
+            if is_full {
+                // Told at the very place where they are missing.
+                return match self.pushes.back_mut() {
+                    Some(Push::Overflow(count)) => *count += 1,
+                    _ => self.pushes.push_back(Push::Overflow(1)),
+                };
+            }
+            self.bytes += bytes;
+        }
+        self.pushes.push_back(push);
+    }
+}
+
 impl PushQueue {
     pub(super) fn new(messages_max: usize, bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -61,38 +82,16 @@ impl PushQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a push from the connection; never waits.
-    pub(super) fn push(&self, info: PushInfo) {
-        let push = match info.kind {
-            PushKind::PMessage => match message(info.data) {
-                Some(push) => push,
-                None => return,
-            },
-            PushKind::Disconnection => Push::Disconnected,
-            // Confirmations arrive as the answer to the command, too.
-            _ => return,
-        };
+    /// Takes what the connection has read; never waits.
+    pub(super) fn extend(&self, pushes: impl Iterator<Item = Push>) {
         let mut inner = self.lock();
-        if inner.closed {
-            return;
-        }
-        if let Push::Message { channel, payload } = &push {
-            let bytes = channel.len() + payload.len();
-            let is_full = inner.pushes.len() >= self.messages_max
-                || (inner.bytes > 0 && inner.bytes + bytes > self.bytes_max);
-            if is_full {
-                // Told at the very place where they are missing.
-                return match inner.pushes.back_mut() {
-                    Some(Push::Overflow(count)) => *count += 1,
-                    _ => inner.pushes.push_back(Push::Overflow(1)),
-                };
-            }
-            inner.bytes += bytes;
-        }
         let was_empty = inner.pushes.is_empty();
-        inner.pushes.push_back(push);
+        for push in pushes {
+            inner.push(push, self.messages_max, self.bytes_max);
+        }
+        let wakes = was_empty && !inner.pushes.is_empty();
         drop(inner);
-        if was_empty {
+        if wakes {
             self.waker.wake();
         }
     }
@@ -152,33 +151,18 @@ pub(super) struct Turn {
     pub(super) left: (u64, u64),
 }
 
-/// Reads `[pattern, channel, payload]`.
-fn message(mut data: Vec<Value>) -> Option<Push> {
-    let payload = bytes(data.pop()?)?;
-    let channel = bytes(data.pop()?)?;
-    Some(Push::Message { channel, payload })
-}
-
-fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-        Value::SimpleString(text) => Some(Bytes::from(text)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;
 
-    fn message(payload: &str) -> PushInfo {
-        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        PushInfo {
-            kind: PushKind::PMessage,
-            data: vec![bulk("run:*"), bulk("run:1:status"), bulk(payload)],
-        }
+    fn push(queue: &PushQueue, payload: &str) {
+        let message = Push::Message {
+            channel: Bytes::from_static(b"run:1:status"),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+        };
+        queue.extend(std::iter::once(message));
     }
 
     /// What the next turn brings: payloads, and `!n` where n were dropped.
@@ -197,13 +181,13 @@ mod tests {
         let queue = PushQueue::new(2, 1000);
         let mut turns = Box::pin(Arc::clone(&queue).turns());
         for payload in ["a", "b", "c", "d"] {
-            queue.push(message(payload));
+            push(&queue, payload);
         }
         assert_eq!(
             turn(&mut turns),
             Some(vec!["a".into(), "b".into(), "!2".into()])
         );
-        queue.push(message("e"));
+        push(&queue, "e");
         assert_eq!(turn(&mut turns), Some(vec!["e".into()]));
         assert_eq!(turn(&mut turns), None, "nothing waits");
     }
@@ -213,8 +197,8 @@ mod tests {
         let queue = PushQueue::new(100, 50);
         let mut turns = Box::pin(Arc::clone(&queue).turns());
         let large = "x".repeat(500);
-        queue.push(message(&large));
-        queue.push(message("b"));
+        push(&queue, &large);
+        push(&queue, "b");
         assert_eq!(turn(&mut turns), Some(vec![large, "!1".into()]));
     }
 
@@ -222,17 +206,14 @@ mod tests {
     fn the_end_of_a_connection_is_told_whatever_waits_and_a_closed_queue_ends() {
         let queue = PushQueue::new(1, 50);
         let mut turns = Box::pin(Arc::clone(&queue).turns());
-        queue.push(message("a"));
-        queue.push(PushInfo {
-            kind: PushKind::Disconnection,
-            data: Vec::new(),
-        });
+        push(&queue, "a");
+        queue.extend(std::iter::once(Push::Disconnected));
         assert_eq!(
             turn(&mut turns),
             Some(vec!["a".into(), "disconnected".into()])
         );
         queue.close();
-        queue.push(message("late"));
+        push(&queue, "late");
         assert!(turns.next().now_or_never().expect("ready").is_none());
     }
 }

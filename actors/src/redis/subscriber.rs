@@ -8,6 +8,7 @@ use actix::fut::wrap_future;
 use actix::prelude::*;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use super::node::backoff;
@@ -57,6 +58,7 @@ pub struct RedisSubscriber {
     store: RedisStore,
     finder: Finder,
     connection: Option<MultiplexedConnection>,
+    driver: Option<AbortOnDropHandle<()>>,
     subscribed_at: Instant,
     /// Where it is, or was last.
     address: Option<String>,
@@ -99,6 +101,7 @@ impl RedisSubscriber {
             store,
             finder,
             connection: None,
+            driver: None,
             subscribed_at: Instant::now(),
             address: None,
             watch: Watch::None,
@@ -151,12 +154,14 @@ impl RedisSubscriber {
     ) {
         let Subscription {
             connection,
+            driver,
             address,
             nodes,
             watch,
         } = subscription;
         self.finder.learn(&nodes);
         self.connection = Some(connection);
+        self.driver = Some(driver);
         self.subscribed_at = Instant::now();
         self.watch = watch;
         self.is_watching = false;
@@ -216,6 +221,7 @@ impl RedisSubscriber {
         if self.connection.take().is_none() {
             return;
         }
+        self.driver = None;
         if let Some(queue) = self.queue.take() {
             queue.close();
         }
@@ -390,12 +396,13 @@ impl RedisSubscriber {
                     (&mut self.feed, too_large, RunId::parse(run_id))
                 {
                     let source_start = channel.len() - source.len();
+                    // Kept for long: not with all that it was read with.
                     return feed.plain(PlainMessage {
                         run_id,
                         kind,
                         source_start,
-                        channel,
-                        payload,
+                        channel: Bytes::copy_from_slice(&channel),
+                        payload: Bytes::copy_from_slice(&payload),
                     });
                 }
                 let message = match too_large {

@@ -231,6 +231,11 @@ impl Segment {
             .slice(self.offset_of(range.start)..self.offset_of(range.end))
     }
 
+    /// Whether frame `index` has an id.
+    pub fn has_id(&self, index: usize) -> bool {
+        self.0.frames[index].id_len > 0
+    }
+
     /// Returns the id of frame `index`, if it has one.
     pub fn id_of(&self, index: usize) -> Option<&str> {
         let frame = &self.0.frames[index];
