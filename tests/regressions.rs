@@ -105,9 +105,10 @@ async fn strict_readiness_of_kubectl_was_a_guess() {
 }
 
 /// A connection whose client had sent more than is read ahead never came to
-/// its stream, and kept a core busy for ever.
+/// its stream, and kept a core busy for ever. Now it is closed: a client of a
+/// stream has nothing to say.
 #[tokio::test]
-async fn a_stream_asked_for_among_much_else_was_never_sent() {
+async fn a_stream_asked_for_among_much_else_never_ended() {
     let redis = Redis::start().await;
     let broker = Broker::redis(&redis).start_ready().await;
     // The first request keeps the others waiting, so that they pile up.
@@ -126,15 +127,11 @@ async fn a_stream_asked_for_among_much_else_was_never_sent() {
     );
     full.await.expect_err("no broker reads that much ahead");
     redis.thaw();
-    let mut text = Vec::new();
-    let hello = async {
-        while memchr::memmem::find(&text, b"event: hello\n").is_none() {
-            let n = socket.read_buf(&mut text).await.expect("a stream");
-            assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&text));
-        }
+    let ended = async {
+        let mut piece = [0; 4096];
+        while socket.read(&mut piece).await.is_ok_and(|n| n > 0) {}
     };
-    timeout(SOON, hello).await.expect("the stream begins");
-    drop(socket);
+    timeout(SOON, ended).await.expect("the connection ends");
     let of_redis = [("backend", "redis")];
     broker.wait_metric("runcast_sessions", &of_redis, 0.0).await;
 }

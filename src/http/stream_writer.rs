@@ -29,6 +29,10 @@ const HEAD_BYTES_MAX: usize = 18;
 /// Read at once of what a client says after its request, which is nothing.
 const READ_BYTES: usize = 256;
 
+/// Bytes that a client may say all the same. One that goes on has its
+/// connection closed: reading for nothing would cost whatever it likes.
+const READ_BYTES_MAX: u32 = 64 * 1024;
+
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
@@ -46,6 +50,8 @@ pub(super) struct StreamWriter {
     framing: Framing,
     /// Nothing follows.
     has_ended: bool,
+    /// What the client has said since its request.
+    read_bytes: u32,
     /// What the kernel had no room for.
     unsent: Option<Box<Unsent>>,
 }
@@ -63,23 +69,28 @@ impl StreamWriter {
             body,
             framing,
             has_ended: false,
+            read_bytes: 0,
             unsent: None,
         }
     }
 
-    /// Ready when the client is gone.
+    /// Ready when the client is gone, or says too much.
     ///
     /// What it sends is thrown away: it has no more to ask on this connection,
     /// whose answer says `Connection: close`.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut buffer = [0; READ_BYTES];
         loop {
+            if self.read_bytes > READ_BYTES_MAX {
+                tracing::debug!("a client of a stream sends without an end");
+                return Poll::Ready(());
+            }
             if ready!(self.socket.poll_read_ready(cx)).is_err() {
                 return Poll::Ready(());
             }
             match self.socket.try_read(&mut buffer) {
                 Ok(0) => return Poll::Ready(()),
-                Ok(_) => {}
+                Ok(bytes) => self.read_bytes += bytes as u32,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(_) => return Poll::Ready(()),
             }
