@@ -48,3 +48,7 @@ pub mod sse;
 pub mod store;
 mod stream_filter;
 pub mod worker;
+
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub use redis::bench;

@@ -111,7 +111,7 @@ impl PushQueue {
         self.waker.wake();
     }
 
-    fn take_turn(&self) -> Option<Turn> {
+    pub(super) fn take_turn(&self) -> Option<Turn> {
         let mut inner = self.lock();
         if inner.pushes.is_empty() {
             return None;

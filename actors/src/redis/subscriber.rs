@@ -327,7 +327,7 @@ impl RedisSubscriber {
 
     // ---- routing -----------------------------------------------------------
 
-    fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
+    pub(super) fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
         let received_at = Instant::now();
         // What arrives proves the link as well as an echo does.
         self.probe.misses = 0;

@@ -111,7 +111,7 @@ impl WorkerRun {
         self.backend
     }
 
-    pub(super) fn attach_id(&self) -> AttachId {
+    pub(crate) fn attach_id(&self) -> AttachId {
         self.attach_id.get()
     }
 
