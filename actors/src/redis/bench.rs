@@ -2,7 +2,6 @@
 //! whole or a part of it. For benches; only with feature `bench`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use actix::prelude::*;
 use bytes::Bytes;
@@ -153,7 +152,7 @@ impl Actor for Router {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Self::Context) {
-        ctx.add_stream(Arc::clone(&self.queue).turns(Duration::ZERO));
+        ctx.add_stream(Arc::clone(&self.queue).turns());
     }
 }
 

@@ -46,7 +46,7 @@ pub(crate) async fn check(settings: &RedisSettings) -> Result<Duration, String> 
         driver: _driver,
         ..
     } = subscription;
-    let echo = echo(settings, connection, queue.turns(Duration::ZERO));
+    let echo = echo(settings, connection, queue.turns());
     timeout(settings.command_timeout, echo)
         .await
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))

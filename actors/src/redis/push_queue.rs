@@ -4,21 +4,15 @@
 //! are dropped, and the reader is told.
 
 use std::collections::VecDeque;
-use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::Poll;
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
-use tokio::time::{Instant, sleep};
 
 /// Most messages taken in one turn, so that the hubs have theirs.
 const TURN_MESSAGES_MAX: usize = 512;
-
-/// Turns that wait for nothing after a pause.
-const TURNS_AT_ONCE: u32 = 16;
 
 /// What the connection handed over.
 #[derive(Debug)]
@@ -132,67 +126,20 @@ impl PushQueue {
         })
     }
 
-    /// Ready when there is a turn to take, or there will be none any more.
-    async fn until_filled(&self) {
-        let is_due = || {
-            let inner = self.lock();
-            inner.closed || !inner.pushes.is_empty()
-        };
-        poll_fn(|cx| {
-            if is_due() {
-                return Poll::Ready(());
+    /// Returns what is pushed, in turns. One reader.
+    pub(super) fn turns(self: Arc<Self>) -> impl Stream<Item = Turn> {
+        futures_util::stream::poll_fn(move |cx: &mut Context<'_>| {
+            if let Some(turn) = self.take_turn() {
+                return Poll::Ready(Some(turn));
             }
             self.waker.register(cx.waker());
             // Once more: a push may have come before the waker was known.
-            match is_due() {
-                true => Poll::Ready(()),
-                false => Poll::Pending,
+            match self.take_turn() {
+                Some(turn) => Poll::Ready(Some(turn)),
+                None if self.lock().closed => Poll::Ready(None),
+                None => Poll::Pending,
             }
         })
-        .await;
-    }
-
-    fn has_full_turn(&self) -> bool {
-        self.lock().pushes.len() >= TURN_MESSAGES_MAX
-    }
-
-    /// Returns what is pushed, in turns. One reader.
-    ///
-    /// A turn wakes this thread and each worker that has a client of its runs,
-    /// which costs more than its messages do. So turns that go on coming faster
-    /// than one an `interval` wait, and take along what comes meanwhile.
-    pub(super) fn turns(self: Arc<Self>, interval: Duration) -> impl Stream<Item = Turn> {
-        let pacer = Pacer {
-            interval,
-            due: Instant::now(),
-        };
-        futures_util::stream::unfold((self, pacer), async |(queue, mut pacer)| {
-            queue.until_filled().await;
-            if let Some(wait) = pacer.wait()
-                && !queue.has_full_turn()
-            {
-                sleep(wait).await;
-            }
-            let turn = queue.take_turn()?;
-            Some((turn, (queue, pacer)))
-        })
-    }
-}
-
-/// Lets turns pass at once until [`TURNS_AT_ONCE`] more have come than one an
-/// interval (a leaky bucket).
-struct Pacer {
-    interval: Duration,
-    /// When all turns so far would have come one an interval.
-    due: Instant,
-}
-
-impl Pacer {
-    /// Counts a turn; returns how long it waits.
-    fn wait(&mut self) -> Option<Duration> {
-        let now = Instant::now();
-        self.due = self.due.max(now) + self.interval;
-        (self.due > now + self.interval * TURNS_AT_ONCE).then_some(self.interval)
     }
 }
 
@@ -232,7 +179,7 @@ mod tests {
     #[test]
     fn past_its_bound_messages_are_dropped_and_counted() {
         let queue = PushQueue::new(2, 1000);
-        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
         for payload in ["a", "b", "c", "d"] {
             push(&queue, payload);
         }
@@ -248,41 +195,17 @@ mod tests {
     #[test]
     fn bytes_are_bounded_but_one_message_always_fits() {
         let queue = PushQueue::new(100, 50);
-        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
         let large = "x".repeat(500);
         push(&queue, &large);
         push(&queue, "b");
         assert_eq!(turn(&mut turns), Some(vec![large, "!1".into()]));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn turns_wait_only_when_they_go_on_coming_fast() {
-        let interval = Duration::from_millis(1);
-        let queue = PushQueue::new(10_000, 1_000_000);
-        let mut turns = Box::pin(Arc::clone(&queue).turns(interval));
-        for pause in [Duration::ZERO, Duration::from_secs(1)] {
-            tokio::time::advance(pause).await;
-            for n in 0..TURNS_AT_ONCE {
-                push(&queue, "a");
-                assert!(turn(&mut turns).is_some(), "turn {n} comes at once");
-            }
-            push(&queue, "b");
-            assert_eq!(turn(&mut turns), None, "the next one waits");
-            push(&queue, "c");
-            let waited = Instant::now();
-            let taken = turns.next().await.expect("it comes").pushes.len();
-            assert_eq!((taken, waited.elapsed()), (2, interval));
-        }
-        for _ in 0..TURN_MESSAGES_MAX {
-            push(&queue, "d");
-        }
-        assert!(turn(&mut turns).is_some(), "a full turn never waits");
-    }
-
     #[test]
     fn the_end_of_a_connection_is_told_whatever_waits_and_a_closed_queue_ends() {
         let queue = PushQueue::new(1, 50);
-        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
+        let mut turns = Box::pin(Arc::clone(&queue).turns());
         push(&queue, "a");
         queue.extend(std::iter::once(Push::Disconnected));
         assert_eq!(

@@ -234,8 +234,6 @@ fn broken(what: &str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use bytes::Bytes;
     use futures_util::{FutureExt as _, StreamExt as _, stream};
     use tokio::io::AsyncReadExt as _;
@@ -264,7 +262,7 @@ mod tests {
         let mut others = String::new();
         let read = tap.read_to_string(&mut others).now_or_never();
         read.expect("all of it is there")?;
-        let turn = Box::pin(queue.turns(Duration::ZERO)).next().now_or_never();
+        let turn = Box::pin(queue.turns()).next().now_or_never();
         let pushes = turn.flatten().map_or_else(Vec::new, |turn| turn.pushes);
         let shown = pushes.into_iter().map(|push| match push {
             Push::Message { channel, payload } => {

@@ -24,9 +24,6 @@ use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 /// How long an outage lasts before it is told while it lasts.
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
 
-/// Least time between two turns that go on and on: the least a timer waits.
-const TURN_INTERVAL: Duration = Duration::from_millis(1);
-
 /// What follows the channel prefix in the name of a probe's channel.
 pub(super) const PROBE_PREFIX: &str = "_probe:";
 
@@ -170,8 +167,7 @@ impl RedisSubscriber {
         self.is_watching = false;
         self.probe.sent_at = None;
         self.probe.misses = 0;
-        let interval = TURN_INTERVAL.min(self.shared.settings.hub.max_flush_delay);
-        ctx.add_stream(Arc::clone(&queue).turns(interval));
+        ctx.add_stream(Arc::clone(&queue).turns());
         self.queue = Some(queue);
         if self.address.replace(address.clone()) != Some(address.clone()) {
             // Its old master may live on and take what is lost with it.
