@@ -54,7 +54,7 @@ fn columns(part: Part) -> &'static [Figure] {
             &[P50, P99, Cpu, PerSecond]
         }
         Part::FlatOut => &[PerSecond, PerCore, P99],
-        Part::DropAll => &[Served, P99, Cpu],
+        Part::DropAll => &[Served, Accept, Cpu],
         Part::Idle | Part::IdleRuns => &[Rss, Accept, Opened, Load],
     }
 }

@@ -33,6 +33,10 @@ use crate::servers::{Redis, Server};
 /// Times the broker is started for its start-up time.
 const STARTS: usize = 9;
 
+/// Between two loads: servers that ended a moment ago still give back their
+/// sockets and memory.
+const PAUSE: Duration = Duration::from_millis(500);
+
 /// Puts the same loads on the broker and on its peers in turn.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
@@ -42,10 +46,12 @@ pub(crate) struct Bench {
     /// A Python interpreter with what the Python peers need
     #[arg(long, default_value = "target/bench-venv/bin/python")]
     python: PathBuf,
-    /// Document whose figures are replaced, between its two markers; the plots
-    /// go to the directory `plots` beside it
+    /// Document whose figures are replaced, between its two markers
     #[arg(long, conflicts_with_all = ["parts", "systems"])]
     document: Option<PathBuf>,
+    /// Also draw the results, as SVG into this directory
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Also write all results there, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
@@ -117,7 +123,9 @@ impl Bench {
             let text = fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
             fs::write(path, document::replace(&text, &figures)?)?;
-            plots::write(&results, &path.with_file_name("plots"))?;
+        }
+        if let Some(dir) = &self.plot {
+            plots::write(&results, dir)?;
         }
         results.check()
     }
@@ -140,6 +148,7 @@ impl Bench {
 
     /// Puts one load on each system in turn, and again.
     fn part(&self, part: Part, redis: &Redis) -> Result<Vec<Cell>> {
+        begin(part.title());
         let mut cells: Vec<Cell> = Vec::new();
         for round in 0..self.rounds {
             for system in self.systems() {
@@ -164,19 +173,23 @@ impl Bench {
         };
         let mut reports = Vec::new();
         for load in part.loads(system, &scale) {
+            let started = Instant::now();
             let server = system
                 .start(&programs, redis)
                 .with_context(|| format!("starting {}", system.name()))?;
             let plan = system.aim(load, &server, redis);
             let report =
                 load::run(&plan).with_context(|| format!("measuring {}", system.name()))?;
-            eprintln!("{}", in_a_line(part, system, &report));
+            drop(server);
+            let took = started.elapsed().as_secs_f64();
+            eprintln!("{took:4.1} s {}", in_a_line(part, system, &report));
             reports.push(report);
         }
         Ok(reports)
     }
 
     fn ours(&self, redis: &Redis) -> Result<Ours> {
+        begin("the broker alone: publish cost, memory, resync, start-up");
         Ok(Ours {
             publish: self.publish_cost()?,
             memory: self.memory()?,
@@ -224,6 +237,12 @@ impl Bench {
         times.sort_unstable();
         Ok(times[STARTS / 2].as_secs_f64() * 1e3)
     }
+}
+
+/// Says what comes next, after a pause.
+fn begin(what: &str) {
+    eprintln!("# {what}");
+    std::thread::sleep(PAUSE);
 }
 
 /// Puts a report to those of the same system and load.

@@ -70,15 +70,16 @@ impl Part {
             Self::Sizes => &SIZES[..],
             Self::FanOut | Self::FlatOut | Self::Tokens | Self::Stalled => &[FAN_OUT],
             Self::ManyRuns | Self::DropAll => &[5_000],
+            Self::Idle | Self::IdleRuns if system.is_slow() => &[2_000],
             Self::Idle | Self::IdleRuns => &[10_000],
         };
         sizes
             .iter()
-            .map(|size| self.load((*size / scale.fewer).max(1), system.is_slow(), scale))
+            .map(|size| self.load((*size / scale.fewer).max(1), system, scale))
             .collect()
     }
 
-    fn load(self, subscribers: usize, is_slow: bool, scale: &Scale) -> LoadPlan {
+    fn load(self, subscribers: usize, system: System, scale: &Scale) -> LoadPlan {
         let base = LoadPlan {
             subscribers,
             warmup: scale.duration.mul_f64(0.25),
@@ -87,7 +88,7 @@ impl Part {
             ..LoadPlan::default()
         };
         let runs = |runs: usize| (runs / scale.fewer).max(1);
-        let slower = |rate| Rate::PerSecond(if is_slow { rate / 10.0 } else { rate });
+        let slower = |rate| Rate::PerSecond(if system.is_slow() { rate / 10.0 } else { rate });
         match self {
             Self::FanOut | Self::Sizes => LoadPlan {
                 rate: slower(100.0),
@@ -95,7 +96,7 @@ impl Part {
             },
             Self::FlatOut => LoadPlan {
                 rate: Rate::Max,
-                in_flight: if is_slow { 10 } else { 1_000 },
+                in_flight: system.in_flight(),
                 ..base
             },
             Self::ManyRuns => LoadPlan {

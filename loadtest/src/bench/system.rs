@@ -74,6 +74,17 @@ impl System {
         matches!(self, Self::Python | Self::PythonShared)
     }
 
+    /// Messages that may be under way flat out: enough to keep it busy, and
+    /// little enough that they are read in a few seconds. Who merges messages
+    /// needs more.
+    pub(crate) fn in_flight(self) -> u32 {
+        match self {
+            Self::Python | Self::PythonShared => 10,
+            Self::Coalescing | Self::Runcast | Self::Unpaced | Self::Durable => 1_000,
+            _ => 100,
+        }
+    }
+
     fn nchan(self) -> Option<Nchan> {
         let (workers, in_redis) = match self {
             Self::Nchan => (1, false),

@@ -1,6 +1,7 @@
 //! nchan in nginx: its configuration, and how it is started and ended.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -75,12 +76,10 @@ impl Server {
             addr,
             started,
         };
-        while !matches!(http::get(addr, "/ready"), Ok(answer) if answer.status == 200) {
+        while !nchan.is_ready(addr, &log) {
             if started.elapsed() > START_TIMEOUT {
-                bail!(
-                    "nginx does not answer: {}",
-                    fs::read_to_string(&log).unwrap_or_default()
-                );
+                let said = fs::read_to_string(&log).unwrap_or_default();
+                bail!("nginx does not answer, but says: {said}");
             }
             std::thread::sleep(POLL_INTERVAL);
         }
@@ -93,6 +92,15 @@ fn error_log(dir: &Path) -> PathBuf {
 }
 
 impl Nchan {
+    /// Whether it answers, and each worker is connected to Redis: until then it
+    /// refuses streams.
+    fn is_ready(self, addr: SocketAddr, log: &Path) -> bool {
+        let said = fs::read_to_string(log).unwrap_or_default();
+        let connected = said.matches("Redis upstream redis: ready").count();
+        (!self.in_redis || connected >= usize::from(self.workers))
+            && matches!(http::get(addr, "/ready"), Ok(answer) if answer.status == 200)
+    }
+
     /// Returns an `nginx.conf`: what a careful user would set for many streams,
     /// and nothing of a web server that streams do not need.
     fn config(self, addr: &str, redis_url: &str, connections: u64, dir: &Path) -> String {
@@ -116,7 +124,7 @@ impl Nchan {
              pid {dir}/nginx.pid;\n\
              worker_processes {workers};\n\
              worker_rlimit_nofile {files};\n\
-             error_log {dir}/error.log crit;\n\
+             error_log {dir}/error.log notice;\n\
              events {{ worker_connections {connections}; }}\n\
              http {{\n\
              access_log off;\n\
