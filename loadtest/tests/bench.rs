@@ -77,7 +77,10 @@ fn the_coalescing_loop_writes_what_came_together_at_once() {
     assert_all_came(&results, 2);
     let cost = |cell: usize| {
         let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
-        results.pointer(&at).and_then(Value::as_f64).expect("a cost")
+        results
+            .pointer(&at)
+            .and_then(Value::as_f64)
+            .expect("a cost")
     };
     // A tenth, but for a busy machine.
     assert!(cost(1) < cost(0) / 2.0, "{results}");
@@ -88,7 +91,10 @@ fn the_broker_is_judged_by_what_was_measured_beside_it() {
     let results = bench("fan-out", "bare-loop,runcast", &[]);
     let cost = |cell: usize| {
         let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
-        results.pointer(&at).and_then(Value::as_f64).expect("a cost")
+        results
+            .pointer(&at)
+            .and_then(Value::as_f64)
+            .expect("a cost")
     };
     let ratio = cost(1) / cost(0);
     let verdict = &results["verdicts"][0];

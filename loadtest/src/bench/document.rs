@@ -2,7 +2,6 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -23,8 +22,8 @@ pub(super) fn replace(document: &str, figures: &str) -> Result<String> {
 }
 
 /// Returns the machine and every figure as Markdown.
-pub(super) fn figures(results: &Results, took: Duration, note: Option<&str>) -> String {
-    let mut text = format!("{}\n\n", machine(results.others_cpu_percent(), took, note));
+pub(super) fn figures(results: &Results, note: Option<&str>) -> String {
+    let mut text = format!("{}\n\n", machine(results, note));
     // Writing to a string cannot fail, here and below.
     text.push_str("### What it shall reach\n\n");
     target::table(&results.verdicts, &mut text);
@@ -138,7 +137,7 @@ fn durable(ours: &Ours, text: &mut String) {
 }
 
 /// Describes where and with what this was measured.
-fn machine(others_cpu_percent: f64, took: Duration, note: Option<&str>) -> String {
+fn machine(results: &Results, note: Option<&str>) -> String {
     let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let memory = proc_value("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
@@ -159,7 +158,8 @@ fn machine(others_cpu_percent: f64, took: Duration, note: Option<&str>) -> Strin
          the cores. Each load was put on all servers in turn; a figure is the median of its \
          rounds. All that was neither server nor load test took at most \
          {others_cpu_percent:.0} % of a core, Redis included.{note}",
-        minutes = took.as_secs_f64() / 60.0,
+        minutes = results.seconds / 60.0,
+        others_cpu_percent = results.others_cpu_percent(),
         date = jiff::Zoned::now().strftime("%Y-%m-%d"),
         commit = version("git", &["describe", "--always", "--dirty"]),
         kernel = kernel.trim(),

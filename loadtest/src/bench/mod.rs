@@ -82,6 +82,8 @@ pub(crate) struct Bench {
 /// Everything measured.
 #[derive(Debug, Default, Serialize)]
 struct Results {
+    /// What measuring took, without the pauses.
+    seconds: f64,
     verdicts: Vec<Verdict>,
     cells: Vec<Cell>,
     ours: Option<Ours>,
@@ -104,17 +106,22 @@ impl Bench {
     /// Also when the broker or the bare loop lost, doubled or disordered a
     /// message: its other figures mean nothing then.
     pub(crate) fn run(&self) -> Result<()> {
-        let started = Instant::now();
         let redis = Redis::start()?;
         let mut results = Results::default();
         for part in self.parts() {
+            begin(part.title());
+            let started = Instant::now();
             results.cells.extend(self.part(part, &redis)?);
+            results.seconds += started.elapsed().as_secs_f64();
         }
         if self.parts.is_empty() {
+            begin("the broker alone: publish cost, memory, resync, start-up");
+            let started = Instant::now();
             results.ours = Some(self.ours(&redis)?);
+            results.seconds += started.elapsed().as_secs_f64();
         }
         results.verdicts = target::verdicts(&results);
-        let figures = document::figures(&results, started.elapsed(), self.note.as_deref());
+        let figures = document::figures(&results, self.note.as_deref());
         println!("{figures}");
         if let Some(path) = &self.json {
             fs::write(path, serde_json::to_string_pretty(&results)? + "\n")?;
@@ -148,7 +155,6 @@ impl Bench {
 
     /// Puts one load on each system in turn, and again.
     fn part(&self, part: Part, redis: &Redis) -> Result<Vec<Cell>> {
-        begin(part.title());
         let mut cells: Vec<Cell> = Vec::new();
         for round in 0..self.rounds {
             for system in self.systems() {
@@ -189,7 +195,6 @@ impl Bench {
     }
 
     fn ours(&self, redis: &Redis) -> Result<Ours> {
-        begin("the broker alone: publish cost, memory, resync, start-up");
         Ok(Ours {
             publish: self.publish_cost()?,
             memory: self.memory()?,
