@@ -15,12 +15,12 @@ const PYTHON: &str = concat!(
 );
 
 /// Runs small loads on some servers and returns the results.
-fn bench(parts: &str, systems: &str, more: &[&str]) -> Value {
+fn bench(parts: &str, systems: &str, duration: &str, more: &[&str]) -> Value {
     let dir = tempfile::tempdir().expect("a directory");
     let json = dir.path().join("bench.json");
     let output = Command::new(TOOL)
         .args(["bench", "--rounds", "1", "--fewer", "20"])
-        .args(["--duration", "400ms", "--python", PYTHON])
+        .args(["--duration", duration, "--python", PYTHON])
         .args(["--parts", parts, "--systems", systems])
         // Built beside the tool, as by `cargo build --workspace`.
         .arg("--broker")
@@ -58,13 +58,14 @@ fn assert_all_came(results: &Value, cells: usize) {
 #[test]
 fn every_peer_delivers_each_message_once() {
     let systems = "coalescing,nchan,nchan-redis,python,python-shared";
-    assert_all_came(&bench("fan-out,tokens", systems, &[]), 2 * 5);
-    assert_all_came(&bench("flat-out", "nchan-2,nchan-redis-2", &[]), 2);
+    assert_all_came(&bench("fan-out,tokens", systems, "400ms", &[]), 2 * 5);
+    assert_all_came(&bench("flat-out", "nchan2,nchan-redis2", "400ms", &[]), 2);
 }
 
 #[test]
 fn who_comes_back_to_nchan_misses_nothing() {
-    let results = bench("drop-all", "nchan", &[]);
+    // Long enough that each has a message, and with it an id, before it drops.
+    let results = bench("drop-all", "nchan", "2s", &[]);
     assert_all_came(&results, 1);
     let returns = &results["cells"][0]["rounds"][0]["drop_all"];
     assert_eq!(returns["went"], 250, "{results}");
@@ -73,7 +74,7 @@ fn who_comes_back_to_nchan_misses_nothing() {
 
 #[test]
 fn the_coalescing_loop_writes_what_came_together_at_once() {
-    let results = bench("flat-out", "bare-loop,coalescing", &[]);
+    let results = bench("flat-out", "bare-loop,coalescing", "400ms", &[]);
     assert_all_came(&results, 2);
     let cost = |cell: usize| {
         let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
@@ -88,7 +89,7 @@ fn the_coalescing_loop_writes_what_came_together_at_once() {
 
 #[test]
 fn the_broker_is_judged_by_what_was_measured_beside_it() {
-    let results = bench("fan-out", "bare-loop,runcast", &[]);
+    let results = bench("fan-out", "bare-loop,runcast", "400ms", &[]);
     let cost = |cell: usize| {
         let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
         results
@@ -113,7 +114,12 @@ fn the_broker_is_judged_by_what_was_measured_beside_it() {
 fn latency_and_cost_are_drawn_with_a_line_for_each_server() {
     let dir = tempfile::tempdir().expect("a directory");
     let plot = dir.path().to_str().expect("UTF-8");
-    bench("fan-out,sizes", "bare-loop,runcast", &["--plot", plot]);
+    bench(
+        "fan-out,sizes",
+        "bare-loop,runcast",
+        "400ms",
+        &["--plot", plot],
+    );
     for name in ["latency.svg", "clients-latency.svg", "clients-cpu.svg"] {
         let svg = std::fs::read_to_string(dir.path().join(name)).expect("a plot");
         for server in ["bare loop", "Runcast"] {
