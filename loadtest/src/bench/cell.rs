@@ -157,9 +157,15 @@ impl Cell {
         self.rounds.iter().map(|round| round.deliveries.lost).sum()
     }
 
-    /// Returns what went wrong in a round, if anything did.
+    /// Returns what went wrong in a round, if anything did. Flat out, a client
+    /// may be left so far behind that what it is to get next is gone: that is
+    /// right if it is told.
     pub(crate) fn fault(&self) -> Option<String> {
-        self.rounds.iter().find_map(LoadReport::fault)
+        let fault = match self.part {
+            Part::FlatOut => LoadReport::untold_fault,
+            _ => LoadReport::fault,
+        };
+        self.rounds.iter().find_map(fault)
     }
 }
 

@@ -307,6 +307,12 @@ impl Results {
         self.cell(part, system)?.median(figure)
     }
 
+    /// Whether a message was lost, or worse, so that no figure counts.
+    fn is_faulty(&self, part: Part, system: System) -> bool {
+        let cell = self.cell(part, system);
+        cell.is_some_and(|cell| cell.fault().is_some())
+    }
+
     fn check(&self) -> Result<()> {
         for cell in &self.cells {
             let Cell { part, system, .. } = cell;

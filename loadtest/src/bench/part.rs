@@ -139,9 +139,12 @@ impl Part {
     pub(crate) fn rounds(self, system: System, rounds: u16) -> u16 {
         use System::{BareLoop, Coalescing, Durable, Nchan, Nchan2, NchanRedis2, Runcast, Unpaced};
         match self {
-            Self::Sizes if matches!(system, BareLoop | Nchan | Runcast | Unpaced | Durable) => 1,
+            Self::Sizes => match system {
+                BareLoop | Coalescing | Nchan | Runcast | Unpaced | Durable => 1,
+                _ => 0,
+            },
             Self::IdleRuns if system == Runcast => 1,
-            Self::Sizes | Self::IdleRuns => 0,
+            Self::IdleRuns => 0,
             Self::FanOut | Self::FlatOut => match system {
                 BareLoop | Coalescing | Nchan | Runcast | Unpaced => rounds,
                 Durable if self == Self::FanOut => rounds,

@@ -118,9 +118,7 @@ impl Target {
                 value <= limit
             }
         });
-        // Whoever comes back has lost nothing either.
-        let lost = results.cell(part, system).map(|cell| cell.lost());
-        let is_met = is_met.map(|met| met && lost == Some(0));
+        let is_met = is_met.map(|met| met && !results.is_faulty(part, system));
         Verdict {
             work: part.title(),
             system,
