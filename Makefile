@@ -23,10 +23,11 @@ SUITE := $(SUITES) -- --nocapture --exact
 FUZZ_SECONDS := 300
 # What `make test` fuzzes is the same each time: half a minute a target.
 TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
-# A short bench of the dev build: it fails if an event is lost or doubled; its
-# times say nothing.
+# A short bench of the dev build, without the peers: it fails if an event is lost
+# or doubled; its times say nothing.
 DEV := $${CARGO_TARGET_DIR:-target}/debug
-TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 1s --many 500
+TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 500ms \
+	--fewer 10 --many 500 --systems bare-loop,coalescing,runcast,durable
 
 # `make instructions UPDATE=1` takes what it counts as the new budgets;
 # `CASES="hub path"`, here and for `make micro`, only cases of such names.

@@ -43,13 +43,13 @@ impl Proxy {
     }
 
     /// nginx with nothing set but what a proxy must know; `extra` goes into
-    /// its `http` block.
+    /// its `http` block. One process: no worker is left when it is killed.
     pub(crate) async fn nginx(broker: &Broker, extra: &str) -> Self {
         let upstream = broker.addr;
         Self::start(|dir, port| {
             let dir_text = dir.display();
             let config = format!(
-                "daemon off;\nworker_processes 1;\nerror_log stderr;\npid {dir_text}/pid;\n\
+                "daemon off;\nmaster_process off;\nerror_log stderr;\npid {dir_text}/pid;\n\
                  events {{}}\nhttp {{\n  access_log off;\n\
                  client_body_temp_path {dir_text}/body;\n  proxy_temp_path {dir_text}/proxy;\n\
                  fastcgi_temp_path {dir_text}/f;\n  uwsgi_temp_path {dir_text}/u;\n\

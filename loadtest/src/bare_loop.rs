@@ -3,6 +3,7 @@
 //! One thread, one `epoll` loop, one `write` per message and socket: no HTTP
 //! framework, no history, no ids to resume by, no filters. What a broker needs
 //! beyond this, on the same machine in the same minutes, is its own cost.
+//! Coalescing, it writes the messages of a run that arrived together at once.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -34,6 +35,9 @@ pub(crate) struct BareLoop {
     /// The Redis to subscribe to
     #[arg(long, default_value = "redis://127.0.0.1:6379")]
     redis: String,
+    /// Write messages that arrived together once per socket
+    #[arg(long)]
+    coalesce: bool,
 }
 
 struct Client {
@@ -49,6 +53,8 @@ struct Server {
     next_client: usize,
     runs: HashMap<String, Vec<usize>>,
     messages: u64,
+    /// Frames of each run that are to be written together, if any shall.
+    waiting: Option<HashMap<String, Vec<u8>>>,
 }
 
 impl BareLoop {
@@ -72,6 +78,7 @@ impl BareLoop {
             next_client: 0,
             runs: HashMap::new(),
             messages: 0,
+            waiting: self.coalesce.then(HashMap::new),
         }
         .serve(redis)
     }
@@ -93,9 +100,10 @@ impl Server {
                         let open = drain(&mut redis, &mut pushes)?;
                         let mut rest = &pushes[..];
                         while let Some((channel, payload, after)) = parse_push(rest)? {
-                            self.broadcast(channel, payload);
+                            self.on_message(channel, payload);
                             rest = after;
                         }
+                        self.broadcast_waiting();
                         let left = rest.len();
                         pushes.drain(..pushes.len() - left);
                         if !open {
@@ -154,20 +162,43 @@ impl Server {
         }
     }
 
-    fn broadcast(&mut self, channel: &[u8], payload: &[u8]) {
+    fn on_message(&mut self, channel: &[u8], payload: &[u8]) {
         self.messages += 1;
         let run = channel.split(|byte| *byte == b':').nth(1);
         let Some(run) = run.and_then(|run| std::str::from_utf8(run).ok()) else {
             return;
         };
+        if !self.runs.contains_key(run) {
+            return;
+        }
+        let frame = frame(run, payload, self.messages);
+        match &mut self.waiting {
+            None => self.broadcast(run, &frame),
+            Some(waiting) => match waiting.get_mut(run) {
+                Some(frames) => frames.extend_from_slice(&frame),
+                None => {
+                    waiting.insert(run.to_owned(), frame);
+                }
+            },
+        }
+    }
+
+    /// Writes what arrived together.
+    fn broadcast_waiting(&mut self) {
+        let waiting = self.waiting.as_mut().map(std::mem::take);
+        for (run, frames) in waiting.into_iter().flatten() {
+            self.broadcast(&run, &frames);
+        }
+    }
+
+    fn broadcast(&mut self, run: &str, bytes: &[u8]) {
         let Some(ids) = self.runs.get(run) else {
             return;
         };
-        let frame = frame(run, payload, self.messages);
         let mut broken = Vec::new();
         for id in ids {
             let client = self.clients.get_mut(id).expect("runs hold open clients");
-            if !client.send(&frame) {
+            if !client.send(bytes) {
                 broken.push(*id);
             }
         }

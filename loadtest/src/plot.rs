@@ -15,15 +15,18 @@ const SIZE: (u32, u32) = (900, 480);
 const FONT: &str = "sans-serif";
 
 /// Told apart by their brightness, too.
-const COLOURS: [RGBColor; 3] = [
+const COLOURS: [RGBColor; 6] = [
     RGBColor(0x1b, 0x4f, 0x8a),
     RGBColor(0xd0, 0x6a, 0x10),
     RGBColor(0x8a, 0x8a, 0x8a),
+    RGBColor(0x2f, 0x8f, 0x4e),
+    RGBColor(0xb0, 0x2a, 0x6f),
+    RGBColor(0x11, 0x11, 0x11),
 ];
 
 /// A line of a plot.
 struct Line {
-    name: &'static str,
+    name: String,
     points: Vec<(f64, f64)>,
 }
 
@@ -42,8 +45,8 @@ struct Chart {
 /// When nothing was measured, or the file cannot be written.
 pub(crate) fn over_time(report: &LoadReport, dir: &Path) -> Result<()> {
     let points = &report.latency_over_time;
-    let line = |name, value: fn(&crate::report::LatencyMs) -> f64| Line {
-        name,
+    let line = |name: &str, value: fn(&crate::report::LatencyMs) -> f64| Line {
+        name: name.to_owned(),
         points: points
             .iter()
             .map(|point| (point.at_seconds, value(&point.latency_ms)))
@@ -69,8 +72,8 @@ pub(crate) fn over_time(report: &LoadReport, dir: &Path) -> Result<()> {
 /// # Errors
 /// As [`over_time`].
 pub(crate) fn sweep(reports: &[LoadReport], dir: &Path) -> Result<()> {
-    let line = |name, value: fn(&LoadReport) -> Option<f64>| Line {
-        name,
+    let line = |name: &str, value: fn(&LoadReport) -> Option<f64>| Line {
+        name: name.to_owned(),
         points: reports
             .iter()
             .filter_map(|report| Some((report.subscribers as f64, value(report)?)))
@@ -94,6 +97,58 @@ pub(crate) fn sweep(reports: &[LoadReport], dir: &Path) -> Result<()> {
         return Ok(());
     }
     chart("CPU µs a delivery", vec![cpu]).write(dir, "sweep-cpu.svg")
+}
+
+/// Lines of several servers under the same loads, each a name and points.
+pub(crate) type Lines = Vec<(String, Vec<(f64, f64)>)>;
+
+/// Writes a plot of latency over time with a line for each server.
+///
+/// # Errors
+/// As [`over_time`].
+pub(crate) fn servers_over_time(title: &str, lines: Lines, path: &Path) -> Result<()> {
+    servers(
+        title,
+        "seconds",
+        "p99 of the latency, ms",
+        false,
+        lines,
+        path,
+    )
+}
+
+/// Writes a plot against the number of subscribers, likewise.
+///
+/// # Errors
+/// As [`over_time`].
+pub(crate) fn servers_sweep(
+    title: &str,
+    y_label: &'static str,
+    lines: Lines,
+    path: &Path,
+) -> Result<()> {
+    servers(title, "subscribers", y_label, true, lines, path)
+}
+
+fn servers(
+    title: &str,
+    x_label: &'static str,
+    y_label: &'static str,
+    log_x: bool,
+    lines: Lines,
+    path: &Path,
+) -> Result<()> {
+    let lines = lines.into_iter();
+    let chart = Chart {
+        title: title.to_owned(),
+        x_label,
+        y_label,
+        log_x,
+        lines: lines.map(|(name, points)| Line { name, points }).collect(),
+    };
+    let dir = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().and_then(|name| name.to_str());
+    chart.write(dir, name.context("a plot needs a name")?)
 }
 
 impl Chart {
@@ -153,7 +208,7 @@ impl Chart {
             let points = line.points.iter().copied();
             chart
                 .draw_series(LineSeries::new(points.clone(), colour.stroke_width(2)))?
-                .label(line.name)
+                .label(&line.name)
                 .legend(move |(x, y)| {
                     PathElement::new([(x, y), (x + 18, y)], colour.stroke_width(3))
                 });

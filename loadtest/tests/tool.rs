@@ -292,7 +292,7 @@ fn a_sweep_is_one_result_for_each_number_and_is_drawn() {
     let json = dir.path().join("sweep.json");
     let output = Command::new(TOOL)
         .args(["sweep", "--over", "2,6", "--rate", "50"])
-        .args(["--warmup", "50ms", "--duration", "200ms"])
+        .args(["--warmup", "50ms", "--duration", "500ms"])
         .args(["--url", &url, "--redis", &redis])
         .args(["--pid", &server.0.id().to_string()])
         .arg("--json")

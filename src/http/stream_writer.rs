@@ -30,7 +30,7 @@ const SLICES_MAX: usize = 3 * PIECES_MAX + 1;
 
 /// Bytes after which no further piece goes into one call. What finds no room is
 /// kept alive by the client that is stalled: this much, or one frame.
-const WRITE_BYTES: usize = 32 * 1024;
+const WRITE_BYTES: usize = 64 * 1024;
 
 /// A chunk's size in hexadecimal, and its line feed.
 const HEAD_BYTES_MAX: usize = 18;

@@ -5,7 +5,10 @@ use std::fs;
 
 use anyhow::{Context as _, Result};
 
-use super::{Cell, Results, System, first_line_of};
+use super::cell::{Cell, Figure};
+use super::part::Part;
+use super::system::System;
+use super::{Ours, Results, first_line_of, target};
 
 const BEGIN: &str = "<!-- figures: begin, written by `make bench` -->";
 const END: &str = "<!-- figures: end -->";
@@ -20,60 +23,89 @@ pub(super) fn replace(document: &str, figures: &str) -> Result<String> {
 
 /// Returns the machine and every figure as Markdown.
 pub(super) fn figures(results: &Results, note: Option<&str>) -> String {
-    let mut text = format!("{}\n\n", machine(results.others_cpu_percent(), note));
-    fan_out(results, &mut text);
-    idle(results, &mut text);
-    durable(results, &mut text);
+    let mut text = format!("{}\n\n", machine(results, note));
     // Writing to a string cannot fail, here and below.
-    let _ = write!(
-        text,
-        "| | |\n|---|---|\n\
-         | start-up: from the process's start to the first 200 on `/health/live` | {:.1} ms |\n\
-         | size of the binary | {:.1} MB |\n",
-        results.start_up_ms,
-        results.binary_bytes as f64 / 1e6
-    );
+    text.push_str("### What it shall reach\n\n");
+    target::table(&results.verdicts, &mut text);
+    text.push_str("### All servers\n\n");
+    for part in results.parts() {
+        loads(results, part, &mut text);
+    }
+    if let Some(ours) = &results.ours {
+        durable(ours, &mut text);
+        let _ = write!(
+            text,
+            "| | |\n|---|---|\n\
+             | start-up: from the process's start to the first 200 on `/health/live` | {:.1} ms |\n\
+             | size of the binary | {:.1} MB |\n",
+            ours.start_up_ms,
+            ours.binary_bytes as f64 / 1e6
+        );
+    }
     text
 }
 
-fn fan_out(results: &Results, text: &mut String) {
-    text.push_str(
-        "100 messages a second of 200 bytes to one run, from `PUBLISH` to the client's read:\n\n\
-         | clients | server | median | p99 | server CPU per delivery | to the bare loop |\n\
-         |--:|---|--:|--:|--:|--:|\n",
+/// Returns what is told of each load.
+fn columns(part: Part) -> &'static [Figure] {
+    use Figure::{Accept, Cpu, Load, Opened, P50, P99, PerCore, PerSecond, Rss, Served};
+    match part {
+        Part::FanOut | Part::Sizes | Part::ManyRuns | Part::Tokens | Part::Stalled => {
+            &[P50, P99, Cpu, PerSecond]
+        }
+        Part::FlatOut => &[PerSecond, PerCore, P99],
+        Part::DropAll => &[Served, Accept, Cpu],
+        Part::Idle | Part::IdleRuns => &[Rss, Accept, Opened, Load],
+    }
+}
+
+/// Writes a table of all systems under a load.
+fn loads(results: &Results, part: Part, text: &mut String) {
+    let columns = columns(part);
+    let title = part.title();
+    let names: Vec<&str> = columns.iter().map(|figure| figure.name()).collect();
+    let _ = write!(
+        text,
+        "{}{}:\n\n| clients | server | {} | lost | rounds |\n|--:|---|{}--:|--:|\n",
+        title[..1].to_uppercase(),
+        &title[1..],
+        names.join(" | "),
+        "--:|".repeat(columns.len()),
     );
-    for Cell { system, report } in &results.fan_out {
-        let cost = report.cpu_us_per_delivery();
-        let ratio = match (cost, results.floor(report.subscribers)) {
-            (Some(cost), Some(floor)) if *system != System::BareLoop => {
-                format!("{:.2}", cost / floor)
-            }
-            _ => String::new(),
-        };
-        let latency =
-            |ms: Option<f64>| ms.map_or_else(|| "–".to_owned(), |ms| format!("{ms:.2} ms"));
+    let mut cells: Vec<&Cell> = results
+        .cells
+        .iter()
+        .filter(|cell| cell.part == part)
+        .collect();
+    cells.sort_by_key(|cell| cell.subscribers());
+    for cell in cells {
+        let figures = columns
+            .iter()
+            .map(|figure| figure.show(cell.median(*figure)));
+        let figures: Vec<String> = figures.collect();
         let _ = writeln!(
             text,
-            "| {} | {} | {} | {} | {} | {ratio} |",
-            report.subscribers,
-            system.name(),
-            latency(report.latency_ms.map(|latency| latency.p50)),
-            latency(report.latency_ms.map(|latency| latency.p99)),
-            cost.map_or_else(|| "–".to_owned(), |cost| format!("{cost:.1} µs")),
+            "| {} | {}{} | {} | {} | {} |",
+            cell.subscribers(),
+            cell.system.name(),
+            cell.slower(),
+            figures.join(" | "),
+            cell.lost(),
+            cell.rounds.len(),
         );
     }
     text.push('\n');
-    store_work(results, text);
+    if part == Part::FanOut {
+        store_work(results, text);
+    }
 }
 
 /// Tells what the durable events asked of the store: nothing.
 fn store_work(results: &Results, text: &mut String) {
-    let durable = results
-        .fan_out
-        .iter()
-        .filter(|cell| cell.system == System::RuncastDurable);
+    let Some(cell) = results.cell(Part::FanOut, System::Durable) else {
+        return;
+    };
     let (mut events, mut reads, mut checks) = (0, 0, 0);
-    for Cell { report, .. } in durable {
+    for report in &cell.rounds {
         events += report.published;
         reads += report.store.map_or(0, |store| store.reads);
         checks += report.store.map_or(0, |store| store.checks);
@@ -85,37 +117,13 @@ fn store_work(results: &Results, text: &mut String) {
     );
 }
 
-fn idle(results: &Results, text: &mut String) {
-    text.push_str(
-        "Streams held open without a message:\n\n\
-         | streams | runs | opened | p99 of opening | resident, each | CPU at rest |\n\
-         |--:|--:|--:|--:|--:|--:|\n",
-    );
-    for Cell { report, .. } in &results.idle {
-        let Some(server) = report.server else {
-            continue;
-        };
-        let _ = writeln!(
-            text,
-            "| {} | {} | {:.0}/s | {:.1} ms | {:.1} kB | {:.2} % |",
-            report.connects.connected,
-            report.runs,
-            report.connects.per_second,
-            report.connects.latency_ms.p99,
-            server.rss_bytes_per_connection / 1e3,
-            server.cpu_percent,
-        );
-    }
-    text.push('\n');
-}
-
-fn durable(results: &Results, text: &mut String) {
-    let Results {
+fn durable(ours: &Ours, text: &mut String) {
+    let Ours {
         publish,
         memory,
         resync,
         ..
-    } = results;
+    } = ours;
     // Writing to a string cannot fail.
     let _ = write!(
         text,
@@ -129,7 +137,7 @@ fn durable(results: &Results, text: &mut String) {
 }
 
 /// Describes where and with what this was measured.
-fn machine(others_cpu_percent: f64, note: Option<&str>) -> String {
+fn machine(results: &Results, note: Option<&str>) -> String {
     let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
     let memory = proc_value("/proc/meminfo", "MemTotal")
         .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
@@ -139,12 +147,19 @@ fn machine(others_cpu_percent: f64, note: Option<&str>) -> String {
     let version = |program, args: &[&str]| first_line_of(program, args).unwrap_or_default();
     let redis = version("redis-server", &["--version"]);
     let redis = redis.split(" sha").next().unwrap_or_default();
+    let nchan = version(
+        "dpkg-query",
+        &["-W", "-f", "${Version}", "libnginx-mod-nchan"],
+    );
     format!(
-        "Measured {date} at commit {commit} by `make bench` on {cores} cores of {cpu}, {memory} GB, \
-         Linux {kernel}; {rustc}; {redis}. The load test, Redis and the server \
-         share the cores. Each fan-out cell was measured several times, the servers in turn, and the \
-         round shown is the one in which other programs did least; in all that is shown they (and \
-         Redis) took at most {others_cpu_percent:.0} % of a core.{note}",
+        "Measured {date} at commit {commit} by `make bench` in {minutes:.0} minutes on {cores} cores \
+         of {cpu}, {memory} GB, Linux {kernel}; {rustc}; {redis}; nchan {nchan}; Python with the \
+         packages of `loadtest/peers/requirements.txt`. The load test, Redis and the server share \
+         the cores. Each load was put on all servers in turn; a figure is the median of its \
+         rounds. All that was neither server nor load test took at most \
+         {others_cpu_percent:.0} % of a core, Redis included.{note}",
+        minutes = results.seconds / 60.0,
+        others_cpu_percent = results.others_cpu_percent(),
         date = jiff::Zoned::now().strftime("%Y-%m-%d"),
         commit = version("git", &["describe", "--always", "--dirty"]),
         kernel = kernel.trim(),

@@ -1,105 +1,97 @@
 //! [`Bench`]: the figures of `docs/performance.md`, measured in one go.
 //!
 //! Each cell gets a server process of its own, so that no cell pays for what
-//! another left behind, and the bare loop is measured between the broker's
-//! cells, so that their ratio holds whatever else the machine is doing.
+//! another left behind. Every load is put on all servers in turn, several
+//! times, so that their ratios hold whatever else the machine is doing.
 
+mod cell;
 mod document;
+mod part;
+mod plots;
+mod system;
+mod target;
 
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use serde::Serialize;
 
-use crate::load::{self, LoadPlan, Rate};
+use self::cell::{Cell, Figure};
+use self::part::{Part, Scale};
+use self::system::{Programs, System};
+use self::target::Verdict;
+use crate::load;
 use crate::memory::{Bytes, Memory};
 use crate::publish_cost::{Costs, PublishCost};
 use crate::report::LoadReport;
 use crate::resync::{Resync, Resynced};
 use crate::servers::{Redis, Server};
 
-/// Streams on one run in the fan-out cells.
-const FAN_OUT: [usize; 3] = [1, 100, 1_000];
-
-/// Streams in the idle cells.
-const IDLE_STREAMS: usize = 10_000;
-
 /// Times the broker is started for its start-up time.
 const STARTS: usize = 9;
 
-/// Starts Redis, the broker and the bare loop, and measures them in turn.
+/// Between two loads: servers that ended a moment ago still give back their
+/// sockets and memory.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Puts the same loads on the broker and on its peers in turn.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Bench {
     /// The broker's program, a release build
     #[arg(long, default_value = "target/release/runcast")]
     broker: PathBuf,
+    /// A Python interpreter with what the Python peers need
+    #[arg(long, default_value = "target/bench-venv/bin/python")]
+    python: PathBuf,
     /// Document whose figures are replaced, between its two markers
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["parts", "systems"])]
     document: Option<PathBuf>,
+    /// Also draw the results, as SVG into this directory
+    #[arg(long)]
+    plot: Option<PathBuf>,
     /// Also write all results there, as JSON
     #[arg(long)]
     json: Option<PathBuf>,
-    /// Times each fan-out cell is measured; the quietest is shown
+    /// Only these loads, and nothing but loads; all by default
+    #[arg(long, value_delimiter = ',', value_enum)]
+    parts: Vec<Part>,
+    /// Only these servers; all by default
+    #[arg(long, value_delimiter = ',', value_enum)]
+    systems: Vec<System>,
+    /// Times each load is put on what the targets compare; the median is shown
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
     rounds: u16,
     /// What else a reader of the figures should know
     #[arg(long)]
     note: Option<String>,
     /// How long each is measured
-    #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(long, default_value = "3s", value_parser = humantime::parse_duration)]
     duration: Duration,
+    /// Divide the numbers of clients and runs of the loads by this
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    fewer: u16,
     /// Runs of the measures of memory and of resync; a tenth of them is watched
     /// for the memory
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(10..))]
     many: u32,
 }
 
-/// Who is measured.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum System {
-    /// [`crate::bare_loop`].
-    BareLoop,
-    /// The broker as it comes.
-    Runcast,
-    /// The broker with `hub.max_flush_delay = 0`.
-    RuncastUnpaced,
-    /// The broker as it comes, with durable events.
-    RuncastDurable,
-}
-
-impl System {
-    const ALL: [Self; 4] = [
-        Self::BareLoop,
-        Self::Runcast,
-        Self::RuncastUnpaced,
-        Self::RuncastDurable,
-    ];
-
-    fn name(self) -> &'static str {
-        match self {
-            Self::BareLoop => "bare loop",
-            Self::Runcast => "Runcast",
-            Self::RuncastUnpaced => "Runcast, unpaced",
-            Self::RuncastDurable => "Runcast, durable events",
-        }
-    }
-}
-
-/// One load on one system.
-#[derive(Debug, Serialize)]
-struct Cell {
-    system: System,
-    report: LoadReport,
-}
-
 /// Everything measured.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 struct Results {
-    fan_out: Vec<Cell>,
-    idle: Vec<Cell>,
+    /// What measuring took, without the pauses.
+    seconds: f64,
+    verdicts: Vec<Verdict>,
+    cells: Vec<Cell>,
+    ours: Option<Ours>,
+}
+
+/// What is measured of the broker alone.
+#[derive(Debug, Serialize)]
+struct Ours {
     publish: Costs,
     memory: Bytes,
     resync: Resynced,
@@ -111,19 +103,24 @@ impl Bench {
     /// Measures, prints and writes.
     ///
     /// # Errors
-    /// Also when a server lost, doubled or disordered a message: its other
-    /// figures mean nothing then.
+    /// Also when the broker or the bare loop lost, doubled or disordered a
+    /// message: its other figures mean nothing then.
     pub(crate) fn run(&self) -> Result<()> {
         let redis = Redis::start()?;
-        let results = Results {
-            start_up_ms: self.start_up_ms(&redis)?,
-            binary_bytes: fs::metadata(&self.broker)?.len(),
-            fan_out: self.fan_out(&redis)?,
-            idle: self.idle(&redis)?,
-            publish: self.publish_cost()?,
-            memory: self.memory()?,
-            resync: self.resync()?,
-        };
+        let mut results = Results::default();
+        for part in self.parts() {
+            begin(part.title());
+            let started = Instant::now();
+            results.cells.extend(self.part(part, &redis)?);
+            results.seconds += started.elapsed().as_secs_f64();
+        }
+        if self.parts.is_empty() {
+            begin("the broker alone: publish cost, memory, resync, start-up");
+            let started = Instant::now();
+            results.ours = Some(self.ours(&redis)?);
+            results.seconds += started.elapsed().as_secs_f64();
+        }
+        results.verdicts = target::verdicts(&results);
         let figures = document::figures(&results, self.note.as_deref());
         println!("{figures}");
         if let Some(path) = &self.json {
@@ -134,70 +131,77 @@ impl Bench {
                 .with_context(|| format!("cannot read {}", path.display()))?;
             fs::write(path, document::replace(&text, &figures)?)?;
         }
+        if let Some(dir) = &self.plot {
+            plots::write(&results, dir)?;
+        }
         results.check()
     }
 
-    fn start(&self, system: System, redis: &Redis) -> Result<Server> {
-        match system {
-            System::BareLoop => Server::bare_loop(redis),
-            System::Runcast | System::RuncastDurable => Server::broker(&self.broker, redis, &[]),
-            System::RuncastUnpaced => {
-                let unpaced = [("RUNCAST__HUB__MAX_FLUSH_DELAY", "0s")];
-                Server::broker(&self.broker, redis, &unpaced)
-            }
+    fn parts(&self) -> Vec<Part> {
+        if self.parts.is_empty() {
+            Part::value_variants().to_vec()
+        } else {
+            self.parts.clone()
         }
     }
 
-    fn cell(&self, system: System, redis: &Redis, load: LoadPlan) -> Result<Cell> {
-        let server = self.start(system, redis)?;
-        if system != System::BareLoop {
-            server.wait_ready()?;
+    fn systems(&self) -> Vec<System> {
+        if self.systems.is_empty() {
+            System::value_variants().to_vec()
+        } else {
+            self.systems.clone()
         }
-        let plan = LoadPlan {
-            url: server.url(),
-            redis: redis.url.clone(),
-            durable: system == System::RuncastDurable,
-            pid: vec![server.pid()],
-            ..load
-        };
-        let report = load::run(&plan).with_context(|| format!("measuring {}", system.name()))?;
-        eprintln!("{}\n{report}\n", system.name());
-        Ok(Cell { system, report })
     }
 
-    fn fan_out(&self, redis: &Redis) -> Result<Vec<Cell>> {
-        let mut cells = Vec::new();
-        for subscribers in FAN_OUT {
-            let mut rounds: [Vec<Cell>; 4] = Default::default();
-            for _ in 0..self.rounds {
-                for (system, rounds) in System::ALL.into_iter().zip(&mut rounds) {
-                    let load = LoadPlan {
-                        subscribers,
-                        warmup: Duration::from_secs(1),
-                        duration: self.duration,
-                        ..LoadPlan::default()
-                    };
-                    rounds.push(self.cell(system, redis, load)?);
+    /// Puts one load on each system in turn, and again.
+    fn part(&self, part: Part, redis: &Redis) -> Result<Vec<Cell>> {
+        let mut cells: Vec<Cell> = Vec::new();
+        for round in 0..self.rounds {
+            for system in self.systems() {
+                if round < part.rounds(system, self.rounds) {
+                    for report in self.measure(part, system, redis)? {
+                        add(&mut cells, part, system, report);
+                    }
                 }
             }
-            cells.extend(rounds.into_iter().filter_map(quietest));
         }
         Ok(cells)
     }
 
-    fn idle(&self, redis: &Redis) -> Result<Vec<Cell>> {
-        let mut cells = Vec::new();
-        for runs in [1, IDLE_STREAMS] {
-            let load = LoadPlan {
-                subscribers: IDLE_STREAMS,
-                runs,
-                rate: Rate::PerSecond(0.0),
-                duration: Duration::from_secs(5),
-                ..LoadPlan::default()
-            };
-            cells.push(self.cell(System::Runcast, redis, load)?);
+    fn measure(&self, part: Part, system: System, redis: &Redis) -> Result<Vec<LoadReport>> {
+        let programs = Programs {
+            broker: self.broker.clone(),
+            python: self.python.clone(),
+        };
+        let scale = Scale {
+            fewer: usize::from(self.fewer),
+            duration: self.duration,
+        };
+        let mut reports = Vec::new();
+        for load in part.loads(system, &scale) {
+            let started = Instant::now();
+            let server = system
+                .start(&programs, redis)
+                .with_context(|| format!("starting {}", system.name()))?;
+            let plan = system.aim(load, &server, redis);
+            let report =
+                load::run(&plan).with_context(|| format!("measuring {}", system.name()))?;
+            drop(server);
+            let took = started.elapsed().as_secs_f64();
+            eprintln!("{took:4.1} s {}", in_a_line(part, system, &report));
+            reports.push(report);
         }
-        Ok(cells)
+        Ok(reports)
+    }
+
+    fn ours(&self, redis: &Redis) -> Result<Ours> {
+        Ok(Ours {
+            publish: self.publish_cost()?,
+            memory: self.memory()?,
+            resync: self.resync()?,
+            start_up_ms: self.start_up_ms(redis)?,
+            binary_bytes: fs::metadata(&self.broker)?.len(),
+        })
     }
 
     fn publish_cost(&self) -> Result<Costs> {
@@ -232,7 +236,7 @@ impl Bench {
     fn start_up_ms(&self, redis: &Redis) -> Result<f64> {
         let mut times = Vec::new();
         for _ in 0..STARTS {
-            let server = self.start(System::Runcast, redis)?;
+            let server = Server::broker(&self.broker, redis, &[])?;
             times.push(server.time_to_first_answer("/health/live")?);
         }
         times.sort_unstable();
@@ -240,30 +244,89 @@ impl Bench {
     }
 }
 
-/// Returns the cell during which other programs did least; any cell that went
-/// wrong wins, so that it cannot hide behind two good ones.
-fn quietest(mut cells: Vec<Cell>) -> Option<Cell> {
-    if let Some(at) = cells.iter().position(|cell| cell.report.fault().is_some()) {
-        return Some(cells.swap_remove(at));
+/// Says what comes next, after a pause.
+fn begin(what: &str) {
+    eprintln!("# {what}");
+    std::thread::sleep(PAUSE);
+}
+
+/// Puts a report to those of the same system and load.
+fn add(cells: &mut Vec<Cell>, part: Part, system: System, report: LoadReport) {
+    let same = |cell: &&mut Cell| {
+        (cell.part, cell.system, cell.subscribers()) == (part, system, report.subscribers)
+    };
+    if let Some(cell) = cells.iter_mut().find(same) {
+        cell.rounds.push(report);
+    } else {
+        cells.push(Cell {
+            part,
+            system,
+            rounds: vec![report],
+        });
     }
-    let others = |cell: &Cell| cell.report.others_cpu_percent;
-    cells
-        .into_iter()
-        .min_by(|a, b| others(a).total_cmp(&others(b)))
+}
+
+/// Tells how a measure went, for who waits for all of them.
+fn in_a_line(part: Part, system: System, report: &LoadReport) -> String {
+    let shown = [
+        Figure::PerSecond,
+        Figure::P99,
+        Figure::Cpu,
+        Figure::Served,
+        Figure::Rss,
+        Figure::Accept,
+    ];
+    let figures = shown.into_iter().filter_map(|figure| {
+        let value = figure.of(report)?;
+        Some(format!("{} {}", figure.name(), figure.show(Some(value))))
+    });
+    let fault = report.fault().map(|fault| format!("; {fault}"));
+    format!(
+        "{part:?}, {} clients: {}: {}{}",
+        report.subscribers,
+        system.name(),
+        figures.collect::<Vec<_>>().join(", "),
+        fault.unwrap_or_default()
+    )
 }
 
 impl Results {
+    /// Returns the loads that were measured, in the order of the tables.
+    fn parts(&self) -> impl Iterator<Item = Part> {
+        let is_measured = |part: &Part| self.cells.iter().any(|cell| cell.part == *part);
+        Part::value_variants().iter().copied().filter(is_measured)
+    }
+
+    /// Returns the cell of a system under a load of a single size.
+    fn cell(&self, part: Part, system: System) -> Option<&Cell> {
+        let is_it = |cell: &&Cell| (cell.part, cell.system) == (part, system);
+        self.cells.iter().find(is_it)
+    }
+
+    fn median(&self, part: Part, system: System, figure: Figure) -> Option<f64> {
+        self.cell(part, system)?.median(figure)
+    }
+
+    /// Whether a message was lost, or worse, so that no figure counts.
+    fn is_faulty(&self, part: Part, system: System) -> bool {
+        let cell = self.cell(part, system);
+        cell.is_some_and(|cell| cell.fault().is_some())
+    }
+
     fn check(&self) -> Result<()> {
-        for Cell { system, report } in self.fan_out.iter().chain(&self.idle) {
-            if report.reads_needlessly() {
+        for cell in &self.cells {
+            let Cell { part, system, .. } = cell;
+            if system.is_ours() && cell.rounds.iter().any(LoadReport::reads_needlessly) {
                 bail!("{} read the store under load", system.name());
             }
-            if let Some(fault) = report.fault() {
-                bail!(
-                    "{} with {} streams {fault}",
-                    system.name(),
-                    report.subscribers
-                );
+            // It keeps nothing for who comes back.
+            let may_lose = *part == Part::DropAll && !system.is_ours();
+            let is_checked = system.is_ours() || *system == System::BareLoop;
+            if let Some(fault) = cell.fault()
+                && is_checked
+                && !may_lose
+            {
+                bail!("{} in {part:?} {fault}", system.name());
             }
         }
         Ok(())
@@ -271,18 +334,10 @@ impl Results {
 
     /// The most CPU that other programs took from any cell; 100 is one core.
     fn others_cpu_percent(&self) -> f64 {
-        let cells = self.fan_out.iter().chain(&self.idle);
-        cells
-            .map(|cell| cell.report.others_cpu_percent)
+        let rounds = self.cells.iter().flat_map(|cell| &cell.rounds);
+        rounds
+            .map(|round| round.others_cpu_percent)
             .fold(0.0, f64::max)
-    }
-
-    /// The cost of the bare loop under the same load.
-    fn floor(&self, subscribers: usize) -> Option<f64> {
-        let same = |cell: &&Cell| {
-            cell.system == System::BareLoop && cell.report.subscribers == subscribers
-        };
-        self.fan_out.iter().find(same)?.report.cpu_us_per_delivery()
     }
 }
 

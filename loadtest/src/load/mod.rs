@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 pub(crate) use self::plan::{LoadPlan, Rate};
-use self::sample::{Measured, Opened, Window};
+use self::sample::{Measured, Opened, Window, store_work};
 use crate::bars::{bar, wait};
 use crate::clock::monotonic_ns;
 use crate::process::{Process, Processes};
@@ -40,12 +40,13 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
         .then(|| Processes::with_children(&plan.pid))
         .transpose()?;
     let target = Arc::new(plan.target(&run_ids)?);
+    let broker = store_work(target.addr)?.map(|_| target.addr);
     let publish = || Publishers::start(plan.publish_plan(&run_ids)?, &progress);
     let early = plan.ramp_under_load.then(publish).transpose()?;
     let (subscribers, opening, opened) = open(plan, &target, &progress, server.as_ref())?;
     let measured = Measured {
         server: server.as_ref(),
-        addr: target.addr,
+        broker,
         subscribers: &subscribers,
         progress: &progress,
     };

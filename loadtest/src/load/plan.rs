@@ -15,7 +15,7 @@ use crate::publisher::{Outlets, PostBody, PostTarget, PublishPlan};
 use crate::subscribers::{Behaviour, Target};
 
 /// Length of a point of the latency over time, unless there were too many.
-const POINT: Duration = Duration::from_secs(1);
+const POINT: Duration = Duration::from_millis(250);
 
 /// Points of the latency over time at most.
 const POINTS: u32 = 60;

@@ -26,7 +26,9 @@ pub(super) struct Sample {
 /// Who is looked at before and after the window.
 pub(super) struct Measured<'a> {
     pub(super) server: Option<&'a Processes>,
-    pub(super) addr: SocketAddr,
+    /// Of a server that tells of its store; nobody else is asked, since the
+    /// answer would wait for what is under way.
+    pub(super) broker: Option<SocketAddr>,
     pub(super) subscribers: &'a Subscribers,
     pub(super) progress: &'a Progress,
 }
@@ -34,15 +36,19 @@ pub(super) struct Measured<'a> {
 impl Measured<'_> {
     /// Looks before the window. What the look itself costs is not in it.
     pub(super) fn begin(&self) -> Result<Sample> {
-        let store = store_work(self.addr)?;
+        let store = self.store_work()?;
         self.sample(store)
     }
 
     /// Looks after the window, likewise.
     pub(super) fn end(&self) -> Result<Sample> {
         let sample = self.sample(None)?;
-        let store = store_work(self.addr)?;
+        let store = self.store_work()?;
         Ok(Sample { store, ..sample })
+    }
+
+    fn store_work(&self) -> Result<Option<StoreWork>> {
+        self.broker.map_or(Ok(None), store_work)
     }
 
     fn sample(&self, store: Option<StoreWork>) -> Result<Sample> {
@@ -153,7 +159,7 @@ pub(super) struct Opened {
 
 /// Returns what a broker has asked its store for so far; `None` of a server
 /// that is no broker, or does not tell.
-fn store_work(addr: SocketAddr) -> Result<Option<StoreWork>> {
+pub(super) fn store_work(addr: SocketAddr) -> Result<Option<StoreWork>> {
     let answer = http::get(addr, "/metrics")?;
     let count = |family| http::sum_samples(&answer.body, family) as u64;
     let is_broker = answer.status == 200 && answer.body.contains("runcast_store_");

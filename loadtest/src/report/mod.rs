@@ -84,8 +84,16 @@ impl LoadReport {
 
     /// Returns what went wrong with the messages or streams, if anything did.
     pub(crate) fn fault(&self) -> Option<String> {
+        self.fault_with(self.deliveries.lost)
+    }
+
+    /// The same, but for losses that the clients were told of.
+    pub(crate) fn untold_fault(&self) -> Option<String> {
+        self.fault_with(self.deliveries.untold)
+    }
+
+    fn fault_with(&self, lost: u64) -> Option<String> {
         let Deliveries {
-            lost,
             duplicated,
             out_of_order,
             misrouted,

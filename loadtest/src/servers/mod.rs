@@ -1,5 +1,8 @@
 //! The servers a measurement starts: each on a free port, ended when dropped.
 
+pub(crate) mod nchan;
+mod python;
+
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
@@ -8,7 +11,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tempfile::TempDir;
 
 use crate::http;
 use crate::process::Process;
@@ -19,16 +24,52 @@ const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait between two looks whether it does.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
 
+/// How long a server that is asked to end may take.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// A child process that does not outlive this value.
 #[derive(Debug)]
-struct Guard(Child);
+struct Guard {
+    child: Child,
+    /// Whether it has children of its own, which it must end itself.
+    is_master: bool,
+}
+
+impl Guard {
+    fn new(child: Child) -> Self {
+        Self {
+            child,
+            is_master: false,
+        }
+    }
+
+    /// Asks the process to end and waits until it has, for a while.
+    fn ask(&mut self) {
+        // The system calls can only fail for a process that is gone.
+        let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
+        let asked = Instant::now();
+        while let Ok(None) = self.child.try_wait()
+            && asked.elapsed() < END_TIMEOUT
+        {
+            std::thread::sleep(POLL_INTERVAL);
+        }
+    }
+}
 
 impl Drop for Guard {
     fn drop(&mut self) {
+        if self.is_master {
+            self.ask();
+        }
         // It may have ended by itself; either way it is gone after the wait.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
+}
+
+/// Returns a loopback address that nobody listens at.
+fn free_addr() -> Result<SocketAddr> {
+    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
 /// A Redis server without persistence.
@@ -42,17 +83,17 @@ pub(crate) struct Redis {
 impl Redis {
     /// Starts `redis-server` from `PATH` and waits until it answers.
     pub(crate) fn start() -> Result<Self> {
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?
-            .local_addr()?
-            .port();
+        let port = free_addr()?.port();
         let process = Command::new("redis-server")
             .args(["--bind", "127.0.0.1", "--port", &port.to_string()])
             .args(["--save", "", "--appendonly", "no"])
+            // A peer may have a connection a client.
+            .args(["--maxclients", "15000"])
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start redis-server")?;
         let redis = Self {
-            process: Guard(process),
+            process: Guard::new(process),
             url: format!("redis://127.0.0.1:{port}"),
         };
         let started = Instant::now();
@@ -73,7 +114,7 @@ impl Redis {
 
     /// Returns its process, to be measured.
     pub(crate) fn process(&self) -> Result<Process> {
-        Process::new(self.process.0.id())
+        Process::new(self.process.child.id())
     }
 
     /// Returns the bytes that it has allocated, by its own count.
@@ -89,6 +130,8 @@ impl Redis {
 #[derive(Debug)]
 pub(crate) struct Server {
     process: Guard,
+    /// What it needs as long as it runs.
+    _files: Option<TempDir>,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
     /// From before the process was made to its first word that it listens.
@@ -117,10 +160,13 @@ impl Server {
         Self::start(command)
     }
 
-    /// Starts the bare loop of this very program.
-    pub(crate) fn bare_loop(redis: &Redis) -> Result<Self> {
+    /// Starts the bare loop of this very program, as it is or coalescing.
+    pub(crate) fn bare_loop(redis: &Redis, coalesce: bool) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["bare-loop", "--redis", &redis.url]);
+        if coalesce {
+            command.arg("--coalesce");
+        }
         Self::start(command)
     }
 
@@ -132,10 +178,11 @@ impl Server {
             .spawn()
             .with_context(|| format!("cannot start {}", command.get_program().display()))?;
         let log = process.stderr.take().context("no standard error")?;
-        let process = Guard(process);
+        let process = Guard::new(process);
         let addr = listening_addr(log).with_context(|| format!("started {command:?}"))?;
         Ok(Self {
             process,
+            _files: None,
             addr,
             started,
         })
@@ -143,7 +190,7 @@ impl Server {
 
     /// Returns its process id.
     pub(crate) fn pid(&self) -> u32 {
-        self.process.0.id()
+        self.process.child.id()
     }
 
     /// Returns its process, to be measured.
