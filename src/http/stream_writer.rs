@@ -1,7 +1,8 @@
 //! [`StreamWriter`]: writes a stream's events to its socket.
 //!
-//! Bytes go from the run's log to the kernel by reference: one `writev` for all
-//! that a client has not been sent yet, as one chunk (RFC 9112, section 7.1).
+//! Bytes go from the run's log to the kernel by reference: one call for all that
+//! a client has not been sent yet, in chunks (RFC 9112, section 7.1) that are
+//! encoded once for all clients.
 //! A client that has all keeps nothing here.
 
 use std::collections::VecDeque;
