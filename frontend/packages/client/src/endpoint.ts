@@ -45,6 +45,9 @@ const TOKEN_PAUSE_MS = 5_000
 /** What a timer can wait at most. */
 const TIMER_MAX_MS = 2 ** 31 - 1
 
+/** A request, its headers as a plain object. */
+export type EndpointRequest = Omit<RequestInit, 'headers'> & { headers?: Record<string, string> }
+
 /** Sends requests to one broker. */
 export class Endpoint {
   /** Without a slash at its end; empty for the page's own origin. */
@@ -69,7 +72,7 @@ export class Endpoint {
    * Sends a request and returns the response, whatever its status. After a 401
    * the token provider is asked again, once.
    */
-  async request(path: string, init: RequestInit & { headers?: Record<string, string> } = {}) {
+  async request(path: string, init: EndpointRequest = {}) {
     const stale = this.#asked && Date.now() >= this.#tokenDue
     if (!this.#asked || stale) await this.#renewToken(stale ? 'expiring' : 'first')
     const response = await this.#send(path, init)
@@ -116,7 +119,7 @@ export class Endpoint {
     this.#asked = true
   }
 
-  async #send(path: string, init: RequestInit & { headers?: Record<string, string> }) {
+  async #send(path: string, init: EndpointRequest) {
     const { headers, credentials } = this.#options
     const ours: Record<string, string> = {
       ...(await given(headers)),
