@@ -1,6 +1,5 @@
 /** The routes beside the stream, typed: runs, one run, history, config, publish. */
 import { Endpoint, type EndpointOptions } from './endpoint.js'
-import { asRuncastError, responseError } from './errors.js'
 import type {
   Backend,
   BackendChoice,
@@ -10,6 +9,7 @@ import type {
   RunEvent,
   RunEventData,
 } from './events.js'
+import { queryString, requestJson, runPath } from './request.js'
 
 /** What `GET /api/v1/config` says. */
 export interface BrokerConfig {
@@ -20,6 +20,8 @@ export interface BrokerConfig {
   /** How often to try again before giving up, by backend. */
   reconnect: Partial<Record<Backend, number>>
 }
+
+export const CONFIG_PATH = '/api/v1/config'
 
 /** A run as a list shows it. */
 export interface RunSummary {
@@ -123,7 +125,7 @@ export class RuncastClient {
 
   /** What a frontend needs to know before it streams. */
   config(options: CallOptions = {}): Promise<BrokerConfig> {
-    return this.#get('/api/v1/config', options)
+    return this.#get(CONFIG_PATH, options)
   }
 
   /** How the broker and what it depends on are. */
@@ -194,31 +196,23 @@ export class RuncastClient {
     options: PublishOptions,
   ): Promise<Published> {
     const restart = options.restart ? 'true' : undefined
-    return this.#call(`${runPath(runId)}/events${queryString({ ...query, restart })}`, {
-      method: 'POST',
-      body,
-      headers: {
-        'Content-Type': contentType,
-        ...(options.idempotencyKey && { 'Idempotency-Key': options.idempotencyKey }),
+    return requestJson(
+      this.endpoint,
+      `${runPath(runId)}/events${queryString({ ...query, restart })}`,
+      {
+        method: 'POST',
+        body,
+        headers: {
+          'Content-Type': contentType,
+          ...(options.idempotencyKey && { 'Idempotency-Key': options.idempotencyKey }),
+        },
+        ...(options.signal && { signal: options.signal }),
       },
-      ...(options.signal && { signal: options.signal }),
-    })
+    )
   }
 
   #get<T>(path: string, { signal }: CallOptions): Promise<T> {
-    return this.#call(path, signal ? { signal } : {})
-  }
-
-  async #call<T>(path: string, init: Parameters<Endpoint['request']>[1]): Promise<T> {
-    let response: Response
-    try {
-      response = await this.endpoint.request(path, init)
-    } catch (error) {
-      init?.signal?.throwIfAborted()
-      throw asRuncastError(error)
-    }
-    if (!response.ok) throw await responseError(response)
-    return (await response.json()) as T
+    return requestJson(this.endpoint, path, signal && { signal })
   }
 }
 
@@ -238,16 +232,4 @@ interface WirePage<T> {
 function readItem<T>(item: WirePage<T>['events'][number]): RunEvent<T> | GapEvent {
   if (item.event === 'gap') return { type: 'gap', ...item.data }
   return { type: item.event, id: item.id, ...item.data }
-}
-
-/** Returns the path of a run; the broker says what is wrong with a bad id. */
-export function runPath(runId: string): string {
-  return `/api/v1/runs/${encodeURIComponent(runId)}`
-}
-
-/** Returns `?key=value…` of what is given, or nothing. */
-export function queryString(query: Record<string, string | number | undefined>): string {
-  const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== '')
-  const text = new URLSearchParams(given.map(([key, value]) => [key, String(value)])).toString()
-  return text && `?${text}`
 }

@@ -22,6 +22,7 @@ export function loggerFor(log: boolean | Logger | undefined): Logger {
   return (log ?? inBrowser()) ? console : SILENT
 }
 
-function inBrowser(): boolean {
+/** Whether this is a page or a worker of one. */
+export function inBrowser(): boolean {
   return 'document' in globalThis || 'WorkerGlobalScope' in globalThis
 }

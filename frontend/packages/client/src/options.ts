@@ -1,10 +1,11 @@
 /** Options of a stream, and what they come to. */
-import { queryString, runPath, type BrokerConfig } from './api.js'
+import type { BrokerConfig } from './api.js'
 import type { EndpointOptions } from './endpoint.js'
 import { backendVariable } from './env.js'
 import { RuncastError } from './errors.js'
 import type { Backend, BackendChoice, EventKind, LogLevel } from './events.js'
 import type { Logger } from './log.js'
+import { queryString, runPath } from './request.js'
 
 /** What of a run is followed, and from where. */
 export interface StreamQuery {

@@ -6,6 +6,10 @@ const IDS_MAX = 4_096
 export class RecentIds {
   readonly #known = new Set<string>()
 
+  has(id: string): boolean {
+    return this.#known.has(id)
+  }
+
   /** Adds `id`; returns false if it is known. */
   add(id: string): boolean {
     if (this.#known.has(id)) return false

@@ -2,10 +2,9 @@
  * `AgentStream`: follows one run over as many connections as it takes, each
  * going on where the last one broke, until the run's end.
  */
-import { RuncastClient, type BrokerConfig } from './api.js'
+import { CONFIG_PATH, type BrokerConfig } from './api.js'
 import { backoffDelay } from './backoff.js'
 import { readConnection, type Outcome } from './connection.js'
-import { Emitter } from './emitter.js'
 import { Endpoint } from './endpoint.js'
 import { asRuncastError, RuncastError } from './errors.js'
 import {
@@ -18,10 +17,11 @@ import {
 } from './events.js'
 import { LOG_PREFIX, loggerFor, type Logger } from './log.js'
 import { attemptsMax, configuredBackend, streamPath, type AgentStreamOptions } from './options.js'
+import { Outlet } from './outlet.js'
 import type { StreamMessage } from './parser.js'
-import { IterationQueue } from './queue.js'
 import { RecentIds } from './recent-ids.js'
-import { IDLE, type RunStream, type StreamListeners, type StreamState } from './state.js'
+import { requestJson } from './request.js'
+import type { RunStream, StreamListeners, StreamState } from './state.js'
 
 /** Silence of so many heartbeats means that the connection is dead. */
 const HEARTBEATS_MISSED = 2.5
@@ -39,10 +39,8 @@ export class AgentStream implements RunStream {
   readonly #options: AgentStreamOptions
   readonly #endpoint: Endpoint
   readonly #log: Logger
-  readonly #emitter = new Emitter<StreamListeners>()
-  readonly #queues = new Set<IterationQueue<ContentEvent>>()
+  readonly #out = new Outlet({ onRoom: () => this.#drained?.(), onReturn: () => this.close() })
   readonly #recent = new RecentIds()
-  #state: StreamState = IDLE
   #lastEventId: string | null
   /** From `start` to `pause`, `close` or the end; aborted, its loop ends. */
   #life: AbortController | undefined
@@ -65,7 +63,6 @@ export class AgentStream implements RunStream {
   /** The last connection's farewell, or the trouble it told of. */
   #goodbye: string | undefined
   #problem: Problem | undefined
-  #batch: StreamEvent[] = []
 
   constructor(runId: string, options: AgentStreamOptions = {}) {
     this.runId = runId
@@ -80,7 +77,7 @@ export class AgentStream implements RunStream {
   }
 
   get state(): StreamState {
-    return this.#state
+    return this.#out.state
   }
 
   get lastEventId(): string | null {
@@ -91,11 +88,11 @@ export class AgentStream implements RunStream {
     name: Name,
     listener: (value: StreamListeners[Name]) => void,
   ): () => void {
-    return this.#emitter.on(name, listener)
+    return this.#out.on(name, listener)
   }
 
   start(): void {
-    const { connection } = this.#state
+    const { connection } = this.#out.state
     if (connection === 'idle' || connection === 'paused') this.#begin()
   }
 
@@ -110,7 +107,7 @@ export class AgentStream implements RunStream {
     if (!this.#life) return
     this.#stop()
     this.#tell('paused')
-    this.#set({ connection: 'paused', retryAt: null })
+    this.#out.set({ connection: 'paused', retryAt: null })
   }
 
   resume(): void {
@@ -118,20 +115,20 @@ export class AgentStream implements RunStream {
   }
 
   reconnect(): void {
-    if (this.#state.connection === 'closed') return
+    if (this.#out.state.connection === 'closed') return
     this.#stop()
     this.#tried.clear()
-    this.#set({ attempt: 0, error: null, retryAt: null })
+    this.#out.set({ attempt: 0, error: null, retryAt: null })
     if (this.#preferred) this.#switchTo(this.#preferred, 'reconnect')
     this.#begin()
   }
 
   close(): void {
-    if (this.#state.connection === 'closed') return
+    if (this.#out.state.connection === 'closed') return
     this.#stop()
     this.#options.signal?.removeEventListener('abort', this.#onAbort)
-    this.#set({ connection: 'closed', retryAt: null })
-    this.#finish()
+    this.#out.set({ connection: 'closed', retryAt: null })
+    this.#out.finish()
   }
 
   /**
@@ -140,24 +137,15 @@ export class AgentStream implements RunStream {
    * stream. While the loop is busy, the stream waits.
    */
   [Symbol.asyncIterator](): AsyncIterator<ContentEvent> {
-    const queue = new IterationQueue<ContentEvent>(
-      () => this.#drained?.(),
-      () => this.close(),
-    )
-    const { connection, error } = this.#state
-    if (connection === 'closed' || connection === 'ended') queue.finish()
-    else if (connection === 'failed') queue.finish(error ?? undefined)
-    else {
-      this.#queues.add(queue)
-      this.start()
-    }
-    return queue
+    const iteration = this.#out.iterate()
+    this.start()
+    return iteration
   }
 
   // ---- the life of a stream -------------------------------------------------
 
   async #live(life: AbortSignal): Promise<void> {
-    this.#set({ connection: this.#offline ? 'offline' : this.#connecting() })
+    this.#out.set({ connection: this.#offline ? 'offline' : this.#connecting() })
     while (!life.aborted) {
       const wait = this.#judge(await this.#connect(life), life)
       if (wait === undefined || life.aborted) return
@@ -166,7 +154,7 @@ export class AgentStream implements RunStream {
   }
 
   #connecting() {
-    const first = this.#state.attempt === 0 && this.#openedAt === 0
+    const first = this.#out.state.attempt === 0 && this.#openedAt === 0
     return first ? 'connecting' : 'reconnecting'
   }
 
@@ -204,20 +192,20 @@ export class AgentStream implements RunStream {
       onPiece: () => this.#flush(),
     })
     attempt.abort()
-    void this.#flush()
+    this.#out.flush()
     return outcome
   }
 
   async #chooseBackend(signal: AbortSignal): Promise<string> {
-    const config = await new RuncastClient(this.#endpoint).config({ signal })
+    const config = await requestJson<BrokerConfig>(this.#endpoint, CONFIG_PATH, { signal })
     this.#config = config
     this.#tell(`the broker's default backend is ${config.default_backend}`)
     return config.default_backend
   }
 
   #useBackend(backend: string | null): void {
-    if (!backend || backend === this.#state.backend) return
-    this.#set({
+    if (!backend || backend === this.#out.state.backend) return
+    this.#out.set({
       backend: backend as Backend,
       attemptsMax: attemptsMax(backend as Backend, this.#options, this.#config),
     })
@@ -232,28 +220,28 @@ export class AgentStream implements RunStream {
       return
     }
     const healthy = this.#openedAt > 0 && Date.now() - this.#openedAt >= HEALTHY_MS
-    if (healthy) this.#set({ attempt: 0 })
+    if (healthy) this.#out.set({ attempt: 0 })
     if (this.#openedAt > 0 && this.#goodbye && PLANNED.has(this.#goodbye)) {
       this.#tell(`the broker said goodbye (${this.#goodbye}), back in ${this.#retryMs} ms`)
-      this.#set({ connection: 'reconnecting', retryAt: Date.now() + this.#retryMs })
+      this.#out.set({ connection: 'reconnecting', retryAt: Date.now() + this.#retryMs })
       return this.#retryMs
     }
     const error = this.#errorOf(outcome)
     if (isOffline()) this.#offline = true
     if (this.#offline) {
       this.#tell('offline', 'warn')
-      this.#set({ connection: 'offline', error, retryAt: null })
+      this.#out.set({ connection: 'offline', error, retryAt: null })
       return OFFLINE_PROBE_MS
     }
-    const attempt = this.#state.attempt + 1
-    if (!error.retryable || attempt > this.#state.attemptsMax) return this.#giveUp(error)
+    const attempt = this.#out.state.attempt + 1
+    if (!error.retryable || attempt > this.#out.state.attemptsMax) return this.#giveUp(error)
     const least = Math.max(this.#retryMs, outcome.kind === 'lost' ? outcome.retryAfter : 0)
     const wait = backoffDelay(attempt, least, Math.random)
     this.#tell(
-      `${error.message}; attempt ${attempt} of ${this.#state.attemptsMax} in ${wait} ms`,
+      `${error.message}; attempt ${attempt} of ${this.#out.state.attemptsMax} in ${wait} ms`,
       'warn',
     )
-    this.#set({ connection: 'reconnecting', attempt, error, retryAt: Date.now() + wait })
+    this.#out.set({ connection: 'reconnecting', attempt, error, retryAt: Date.now() + wait })
     return wait
   }
 
@@ -265,11 +253,11 @@ export class AgentStream implements RunStream {
   }
 
   #end(): undefined {
-    const { end, status } = this.#state
+    const { end, status } = this.#out.state
     this.#stop()
     this.#tell(`ended: ${end?.status ?? status ?? 'nothing more will come'}`)
-    this.#set({ connection: 'ended', error: null, retryAt: null, attempt: 0 })
-    this.#finish()
+    this.#out.set({ connection: 'ended', error: null, retryAt: null, attempt: 0 })
+    this.#out.finish()
   }
 
   /** Turns to the other backend if that is allowed, else fails. */
@@ -277,14 +265,14 @@ export class AgentStream implements RunStream {
     const to = this.#fallbackFor(error)
     if (to) {
       this.#tell(`${error.message}; falling back to ${to}`, 'warn')
-      this.#set({ connection: 'reconnecting', attempt: 0, error, retryAt: null })
+      this.#out.set({ connection: 'reconnecting', attempt: 0, error, retryAt: null })
       this.#switchTo(to, error.retryable ? 'attempts_exhausted' : 'backend_disabled')
       return 0
     }
     this.#stop()
     this.#tell(`given up: ${error.message}`, 'warn')
-    this.#set({ connection: 'failed', error, retryAt: null })
-    this.#finish(error)
+    this.#out.set({ connection: 'failed', error, retryAt: null })
+    this.#out.finish(error)
     return undefined
   }
 
@@ -307,8 +295,8 @@ export class AgentStream implements RunStream {
     this.#lastEventId = this.#cursors.get(to) ?? null
     this.#choice = to
     this.#retryMs = 0
-    this.#deliver({ type: 'source', from: from as Backend, to: to as Backend, reason })
-    void this.#flush()
+    this.#out.deliver({ type: 'source', from: from as Backend, to: to as Backend, reason })
+    this.#out.flush()
   }
 
   // ---- what comes -----------------------------------------------------------
@@ -332,7 +320,7 @@ export class AgentStream implements RunStream {
       case 'problem':
         this.#problem = body as Problem
         this.#tell(`problem: ${this.#problem.detail}`, 'warn')
-        this.#deliver({ type, problem: this.#problem })
+        this.#out.deliver({ type, problem: this.#problem })
         return false
       case 'hello':
       case 'heartbeat':
@@ -349,8 +337,9 @@ export class AgentStream implements RunStream {
   }
 
   #run(event: RunEvent): void {
-    if (event.type === 'status') this.#set({ status: statusText(event.data) ?? this.#state.status })
-    this.#deliver(event)
+    if (event.type === 'status')
+      this.#out.set({ status: statusText(event.data) ?? this.#out.state.status })
+    this.#out.deliver(event)
   }
 
   #housekeep(event: StreamEvent): boolean {
@@ -361,7 +350,7 @@ export class AgentStream implements RunStream {
       this.#offline = false
       this.#useBackend(event.backend)
       this.#tell(`open: ${event.backend}, ${event.resume}`)
-      this.#set({ connection: 'open', error: null, retryAt: null, end: null })
+      this.#out.set({ connection: 'open', error: null, retryAt: null, end: null })
     } else if (event.type === 'source') {
       this.#useBackend(event.to)
     } else if (event.type === 'gap') {
@@ -369,40 +358,23 @@ export class AgentStream implements RunStream {
     } else if (event.type === 'goodbye') {
       this.#goodbye = event.reason
     } else if (event.type === 'end') {
-      this.#set({ end: event, status: event.status })
-    } else if (event.type === 'heartbeat' && this.#state.attempt > 0) {
-      if (Date.now() - this.#openedAt >= HEALTHY_MS) this.#set({ attempt: 0 })
+      this.#out.set({ end: event, status: event.status })
+    } else if (event.type === 'heartbeat' && this.#out.state.attempt > 0) {
+      if (Date.now() - this.#openedAt >= HEALTHY_MS) this.#out.set({ attempt: 0 })
     }
-    this.#deliver(event)
+    this.#out.deliver(event)
     return event.type === 'goodbye' || event.type === 'end'
-  }
-
-  #deliver(event: StreamEvent): void {
-    this.#batch.push(event)
-    this.#emitter.emit(event.type, event)
-    this.#emitter.emit('event', event)
-    if (event.type === 'hello' || event.type === 'heartbeat') return
-    if (event.type === 'cursor' || event.type === 'goodbye') return
-    for (const queue of this.#queues) queue.push(event)
   }
 
   /** Hands on what came together. Waits while an iteration is behind. */
   #flush(): Promise<void> | undefined {
-    if (this.#batch.length > 0) {
-      const batch = this.#batch
-      this.#batch = []
-      this.#emitter.emit('batch', batch)
-    }
-    if (!this.#isFull()) return undefined
+    this.#out.flush()
+    if (!this.#out.full) return undefined
     return new Promise((resolve) => {
       this.#drained = () => {
-        if (!this.#life || !this.#isFull()) resolve()
+        if (!this.#life || !this.#out.full) resolve()
       }
     })
-  }
-
-  #isFull(): boolean {
-    return [...this.#queues].some((queue) => queue.full)
   }
 
   // ---- small parts ----------------------------------------------------------
@@ -413,7 +385,7 @@ export class AgentStream implements RunStream {
     if (!this.#offline) return
     this.#tell('online')
     this.#offline = false
-    this.#set({ connection: 'reconnecting' })
+    this.#out.set({ connection: 'reconnecting' })
     this.#wake?.()
   }
 
@@ -421,7 +393,7 @@ export class AgentStream implements RunStream {
     this.#offline = true
     this.#attempt?.abort(new RuncastError('network', 'the device is offline'))
     if (!this.#wake) return
-    this.#set({ connection: 'offline', retryAt: null })
+    this.#out.set({ connection: 'offline', retryAt: null })
   }
 
   #stop(): void {
@@ -431,29 +403,16 @@ export class AgentStream implements RunStream {
     this.#drained?.()
   }
 
-  #finish(error?: Error): void {
-    for (const queue of this.#queues) queue.finish(error)
-    this.#queues.clear()
-  }
-
   #sleep(milliseconds: number, life: AbortSignal): Promise<void> {
     return new Promise((resolve) => {
       const timer = setTimeout(() => this.#wake?.(), milliseconds)
       this.#wake = () => {
         clearTimeout(timer)
         this.#wake = undefined
-        if (!life.aborted && !this.#offline) this.#set({ retryAt: null })
+        if (!life.aborted && !this.#offline) this.#out.set({ retryAt: null })
         resolve()
       }
     })
-  }
-
-  #set(change: Partial<StreamState>): void {
-    const now = this.#state
-    const keys = Object.keys(change) as (keyof StreamState)[]
-    if (keys.every((key) => now[key] === change[key])) return
-    this.#state = { ...now, ...change }
-    this.#emitter.emit('state', this.#state)
   }
 
   #tell(message: string, level: 'info' | 'warn' = 'info'): void {
