@@ -29,6 +29,11 @@ export default tseslint.config(
     ...reactHooks.configs.flat['recommended-latest'],
   },
   {
+    // A test's component may count how often it renders.
+    files: ['**/test/**/*.tsx'],
+    rules: { 'react-hooks/globals': 'off' },
+  },
+  {
     files: ['**/*.{js,mjs}'],
     ...tseslint.configs.disableTypeChecked,
   },

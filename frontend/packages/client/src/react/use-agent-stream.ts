@@ -23,14 +23,14 @@ export interface UseAgentStreamSelect<S, T = unknown> extends UseAgentStreamOpti
  * frame. The run and all options may change at any time; null follows nothing.
  * By default the connection is shared with other tabs (`shared`).
  */
-export function useAgentStream<T = unknown>(
-  runId: string | null | undefined,
-  options?: UseAgentStreamOptions,
-): RunView<T> & AgentStreamControls
 export function useAgentStream<S, T = unknown>(
   runId: string | null | undefined,
   options: UseAgentStreamSelect<S, T>,
 ): { selected: S } & AgentStreamControls
+export function useAgentStream<T = unknown>(
+  runId: string | null | undefined,
+  options?: UseAgentStreamOptions,
+): RunView<T> & AgentStreamControls
 export function useAgentStream<S>(
   runId: string | null | undefined,
   options: UseAgentStreamOptions & Partial<UseAgentStreamSelect<S>> = {},

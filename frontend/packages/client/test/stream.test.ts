@@ -1,0 +1,686 @@
+/** The life of a stream, with the clock stopped. */
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { AgentStream, type AgentStreamOptions, type StreamEvent } from '../src/index.js'
+import { FakeBroker, frame, goodbye, hello, output, settle } from './fake-broker.js'
+
+let broker: FakeBroker
+const streams: AgentStream[] = []
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  // The middle of every range that is drawn from.
+  vi.spyOn(Math, 'random').mockReturnValue(0.5)
+  broker = new FakeBroker()
+})
+
+afterEach(() => {
+  for (const stream of streams.splice(0)) stream.close()
+  vi.useRealTimers()
+})
+
+function follow(options: AgentStreamOptions = {}) {
+  const stream = new AgentStream('42', {
+    baseUrl: 'http://broker',
+    backend: 'redis',
+    log: false,
+    ...options,
+    fetch: broker.fetch,
+  })
+  streams.push(stream)
+  const events: StreamEvent[] = []
+  const states: string[] = []
+  stream.on('event', (event) => events.push(event))
+  stream.on('state', ({ connection }) => {
+    if (states.at(-1) !== connection) states.push(connection)
+  })
+  stream.start()
+  return { stream, events, states }
+}
+
+const kinds = (events: StreamEvent[]) => events.map(({ type }) => type)
+const ids = (events: StreamEvent[]) => events.flatMap((each) => ('id' in each ? [each.id] : []))
+
+describe('a stream', () => {
+  test('asks for its run, and tells what comes as typed events', async () => {
+    const { stream, events, states } = follow({
+      kinds: ['output', 'log'],
+      sources: ['stdout', 'a&b'],
+      logLevel: 'warn',
+      from: -5,
+    })
+    await settle()
+    expect(broker.last.url).toBe(
+      'http://broker/api/v1/runs/42/stream/redis' +
+        '?kinds=output%2Clog&sources=stdout%2Ca%26b&log_level=warn&from=-5',
+    )
+    expect(broker.last.headers).toEqual({ Accept: 'text/event-stream' })
+    const answer = await broker.open()
+    await answer.send(
+      output(1) +
+        frame('gap', { after: null, before: null, missed: 3, reason: 'trimmed' }) +
+        frame('source', { from: 'redis', to: 'kubectl', reason: 'failover' }) +
+        frame('problem', { type: 'urn:x', title: 't', status: 503, detail: 'd', retryable: true }) +
+        frame('something_new', {}) +
+        frame('cursor', {}, '1-9-0'),
+    )
+    expect(kinds(events)).toEqual(['hello', 'output', 'gap', 'source', 'problem', 'cursor'])
+    expect(events[1]).toMatchObject({ id: '1-1-0', kind: 'output', data: { n: 1 } })
+    expect(events[4]).toMatchObject({ problem: { status: 503 } })
+    expect(stream.lastEventId).toBe('1-9-0')
+    expect(stream.state).toMatchObject({ connection: 'open', backend: 'kubectl' })
+    expect(states).toEqual(['connecting', 'open'])
+  })
+
+  test('goes on where it was, and drops what it has', async () => {
+    const { stream, events } = follow()
+    await settle()
+    const first = await broker.open()
+    await first.send(output(1) + output(2) + 'event: output\ndata: {"cut":1}\nid: 1-3-0\n')
+    await first.cut()
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(broker.asked).toHaveLength(2)
+    expect(broker.last.headers['Last-Event-ID']).toBe('1-2-0')
+    const second = await broker.open()
+    await second.send(output(2) + output(3))
+    expect(ids(events)).toEqual(['1-1-0', '1-2-0', '1-3-0'])
+    expect(stream.state).toMatchObject({ connection: 'open', attempt: 1, error: null })
+  })
+
+  test('waits as long as `retry` says, or longer, and twice as long each time', async () => {
+    const { stream } = follow()
+    await settle()
+    const waits: number[] = []
+    for (let attempt = 1; attempt <= 10; attempt += 1) {
+      await broker.last.refuse()
+      expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt, attemptsMax: 10 })
+      const wait = (stream.state.retryAt ?? 0) - Date.now()
+      waits.push(wait)
+      await vi.advanceTimersByTimeAsync(wait - 1)
+      expect(broker.asked).toHaveLength(attempt)
+      await vi.advanceTimersByTimeAsync(1)
+      expect(broker.asked).toHaveLength(attempt + 1)
+    }
+    expect(waits).toEqual([1, 2, 4, 8, 15, 15, 15, 15, 15, 15].map((seconds) => seconds * 1_000))
+    await broker.last.refuse()
+    expect(stream.state).toMatchObject({ connection: 'failed', retryAt: null })
+    expect(stream.state.error).toMatchObject({ code: 'network' })
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(broker.asked).toHaveLength(11)
+
+    stream.reconnect()
+    await settle()
+    expect(broker.asked).toHaveLength(12)
+    expect(stream.state).toMatchObject({ connection: 'connecting', attempt: 0 })
+    const answer = await broker.last.stream()
+    await answer.send(`retry: 7000\n\n${hello()}`)
+    await answer.end()
+    expect((stream.state.retryAt ?? 0) - Date.now()).toBe(7_000)
+  })
+
+  test('draws its waits from all of the range', async () => {
+    vi.mocked(Math.random).mockReturnValue(0)
+    const { stream } = follow()
+    await settle()
+    await broker.last.refuse()
+    // At once, since nobody has said `retry` yet.
+    expect(broker.asked).toHaveLength(2)
+    vi.mocked(Math.random).mockReturnValue(0.999999)
+    await broker.last.refuse()
+    expect(stream.state.retryAt).toBe(Date.now() + 4_000)
+  })
+
+  test('gives kubectl three attempts', async () => {
+    const { stream } = follow({ backend: 'kubectl' })
+    await settle()
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream?backend=kubectl')
+    for (let i = 0; i < 4; i += 1) {
+      await broker.last.refuse()
+      await vi.advanceTimersByTimeAsync(30_000)
+    }
+    expect(broker.asked).toHaveLength(4)
+    expect(stream.state).toMatchObject({ connection: 'failed', attempt: 3, attemptsMax: 3 })
+  })
+
+  test('has all attempts again after a healthy minute, not before', async () => {
+    const { stream } = follow({ attempts: { redis: 2 } })
+    await settle()
+    const lose = async (afterMs: number) => {
+      const answer = await broker.open()
+      for (let passed = 0; passed < afterMs; passed += 10_000) {
+        await vi.advanceTimersByTimeAsync(Math.min(10_000, afterMs - passed))
+        await answer.send(frame('heartbeat', { ts: '', last_event_ms: null }))
+      }
+      const { attempt } = stream.state
+      await answer.cut()
+      await vi.advanceTimersByTimeAsync(30_000)
+      return attempt
+    }
+    expect(await lose(59_000)).toBe(0)
+    expect(await lose(59_000)).toBe(1)
+    expect(await lose(60_000)).toBe(0)
+    expect(stream.state.attempt).toBe(1)
+    expect(await lose(1_000)).toBe(1)
+    expect(await lose(1_000)).toBe(2)
+    expect(stream.state.connection).toBe('failed')
+  })
+
+  test('connects anew after 2.5 heartbeats without a byte', async () => {
+    const { stream } = follow()
+    await settle()
+    const answer = await broker.open('redis', 4)
+    await vi.advanceTimersByTimeAsync(9_000)
+    await answer.send(': a comment is a sign of life\n')
+    await vi.advanceTimersByTimeAsync(9_999)
+    expect(stream.state.connection).toBe('open')
+    await vi.advanceTimersByTimeAsync(1)
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    expect(stream.state.error?.code).toBe('silent')
+    expect(answer.cancelled).toBe(true)
+  })
+
+  test('does not wait for an answer for ever', async () => {
+    const { stream } = follow({ connectTimeoutMs: 5_000 })
+    await settle()
+    await vi.advanceTimersByTimeAsync(5_000)
+    expect(stream.state.error?.code).toBe('silent')
+    expect(broker.asked[0]?.signal?.aborted).toBe(true)
+  })
+
+  test('`end` ends it for good', async () => {
+    const { stream, events, states } = follow()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(
+      output(1, 'status', 'Completed') +
+        frame('end', { status: 'completed', events: 1 }, '1-1-0-end') +
+        output(2),
+    )
+    expect(kinds(events)).toEqual(['hello', 'status', 'end'])
+    expect(stream.state).toMatchObject({ connection: 'ended', status: 'completed' })
+    expect(stream.state.end).toMatchObject({ status: 'completed', events: 1 })
+    expect(states).toEqual(['connecting', 'open', 'ended'])
+    stream.start()
+    stream.resume()
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(broker.asked).toHaveLength(1)
+    expect(vi.getTimerCount()).toBe(0)
+  })
+
+  test('204 ends it for good', async () => {
+    const { stream } = follow({ lastEventId: '1-1-0-end' })
+    await settle()
+    expect(broker.last.headers['Last-Event-ID']).toBe('1-1-0-end')
+    await broker.last.answer(204)
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(stream.state.connection).toBe('ended')
+    expect(broker.asked).toHaveLength(1)
+  })
+
+  test('comes back after a planned goodbye without spending an attempt', async () => {
+    const { stream, events } = follow()
+    await settle()
+    for (let i = 1; i <= 15; i += 1) {
+      const answer = await broker.open()
+      await answer.send(goodbye(i % 2 ? 'drain' : 'max_age', 2_500))
+      expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 0, error: null })
+      await vi.advanceTimersByTimeAsync(2_499)
+      expect(broker.asked).toHaveLength(i)
+      await vi.advanceTimersByTimeAsync(1)
+      expect(broker.asked).toHaveLength(i + 1)
+    }
+    expect(kinds(events).filter((kind) => kind === 'goodbye')).toHaveLength(15)
+  })
+
+  test('a stream that cannot begin costs an attempt, and says why', async () => {
+    const { stream } = follow()
+    await settle()
+    const answer = await broker.last.stream()
+    const problem = { type: 'urn:x', title: 't', status: 503, detail: 'no Redis', retryable: true }
+    await answer.send(`retry: 1000\n\n${frame('problem', problem)}${goodbye('unavailable')}`)
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    expect(stream.state.error).toMatchObject({ code: 'unavailable', message: 'no Redis', problem })
+  })
+
+  test.each([
+    [503, { 'Retry-After': '60' }, 60_000],
+    [429, { 'Retry-After': '90' }, 90_000],
+    [500, {}, 1_000],
+    [408, {}, 1_000],
+  ])('tries again after %i, when the answer says', async (status, headers, wait) => {
+    const { stream } = follow()
+    await settle()
+    await broker.last.answer(status, undefined, headers)
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    expect((stream.state.retryAt ?? 0) - Date.now()).toBe(wait)
+  })
+
+  test.each([400, 401, 403, 404, 405])('gives up after %i', async (status) => {
+    const { stream } = follow({ fallback: true })
+    await settle()
+    const problem = { type: 'urn:runcast:problem:x', title: 'x', status, detail: 'do this' }
+    await broker.last.answer(status, problem)
+    expect(stream.state.connection).toBe('failed')
+    expect(stream.state.error).toMatchObject({ code: 'http', status, problem })
+    expect(stream.state.error?.message).toContain('do this')
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(broker.asked).toHaveLength(1)
+  })
+
+  test('does not take a web page for a stream', async () => {
+    const { stream } = follow()
+    await settle()
+    await broker.last.answer(200, '<html>', { 'Content-Type': 'text/html' })
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    expect(stream.state.error?.code).toBe('not_a_stream')
+  })
+
+  test('ignores what is no JSON, and goes on', async () => {
+    const { events, stream } = follow()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(`event: output\ndata: {"cut\nid: 1-1-0\n\n${output(2)}`)
+    expect(ids(events)).toEqual(['1-2-0'])
+    expect(stream.state.connection).toBe('open')
+  })
+
+  test('a listener that throws disturbs nobody', async () => {
+    const thrown: unknown[] = []
+    const onError = (error: unknown) => void thrown.push(error)
+    process.on('uncaughtException', onError)
+    const { stream, events } = follow()
+    stream.on('output', () => {
+      throw new Error('mine')
+    })
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1) + output(2))
+    process.off('uncaughtException', onError)
+    expect(ids(events)).toEqual(['1-1-0', '1-2-0'])
+    expect(thrown).toHaveLength(2)
+  })
+})
+
+describe('fallback', () => {
+  test('turns to the other backend when all attempts failed, and only once', async () => {
+    const { stream, events } = follow({ fallback: true, attempts: { redis: 1, kubectl: 1 } })
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1))
+    await answer.cut()
+    await vi.advanceTimersByTimeAsync(1_000)
+    await broker.last.refuse()
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream?backend=kubectl')
+    expect(broker.last.headers['Last-Event-ID']).toBeUndefined()
+    expect(events.at(-1)).toEqual({
+      type: 'source',
+      from: 'redis',
+      to: 'kubectl',
+      reason: 'attempts_exhausted',
+    })
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', backend: 'kubectl' })
+    await broker.last.refuse()
+    await vi.advanceTimersByTimeAsync(30_000)
+    await broker.last.refuse()
+    expect(stream.state).toMatchObject({ connection: 'failed', backend: 'kubectl' })
+
+    stream.reconnect()
+    await settle()
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream/redis')
+    expect(broker.last.headers['Last-Event-ID']).toBe('1-1-0')
+  })
+
+  test('may turn back once the other one has worked', async () => {
+    const { stream } = follow({ fallback: true, attempts: { redis: 0, kubectl: 0 } })
+    await settle()
+    await broker.last.refuse()
+    const answer = await broker.open('kubectl')
+    expect(stream.state).toMatchObject({ connection: 'open', backend: 'kubectl' })
+    await answer.cut()
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream/redis')
+  })
+
+  test('turns at once from a backend that is switched off', async () => {
+    follow({ backend: 'kubectl', fallback: true })
+    await settle()
+    const type = 'urn:runcast:problem:backend-disabled'
+    await broker.last.answer(404, { type, title: '', status: 404, detail: '' })
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream/redis')
+  })
+})
+
+describe('configuration', () => {
+  test('comes from the broker if nothing names a backend', async () => {
+    const { stream } = follow({ backend: undefined })
+    await settle()
+    expect(broker.last.path).toBe('/api/v1/config')
+    await broker.last.answer(503)
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    await vi.advanceTimersByTimeAsync(1_000)
+    await broker.last.answer(200, {
+      default_backend: 'kubectl',
+      backends: ['redis', 'kubectl'],
+      heartbeat_seconds: 30,
+      reconnect: { redis: 10, kubectl: 5 },
+    })
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream?backend=kubectl')
+    expect(stream.state).toMatchObject({ backend: 'kubectl', attemptsMax: 5 })
+  })
+
+  test('comes from the environment, which options override', async () => {
+    vi.stubEnv('NEXT_PUBLIC_STREAMING_BACKEND', 'kubectl')
+    vi.stubEnv('NEXT_PUBLIC_API_BASE_URL', 'http://elsewhere/base/')
+    follow({ backend: undefined, baseUrl: undefined })
+    await settle()
+    expect(broker.last.url).toBe('http://elsewhere/base/api/v1/runs/42/stream?backend=kubectl')
+    follow()
+    await settle()
+    expect(broker.last.url).toBe('http://broker/api/v1/runs/42/stream/redis')
+    vi.unstubAllEnvs()
+  })
+
+  test('that is wrong is said at once', () => {
+    vi.stubEnv('NEXT_PUBLIC_STREAMING_BACKEND', 'kafka')
+    expect(() => new AgentStream('42', { baseUrl: 'http://broker' })).toThrow(
+      'NEXT_PUBLIC_STREAMING_BACKEND is "kafka"; it is redis, kubectl or auto',
+    )
+    vi.unstubAllEnvs()
+    expect(() => new AgentStream('42', { backend: 'redis' })).toThrow('NEXT_PUBLIC_API_BASE_URL')
+  })
+
+  test('`auto` leaves the choice to the broker', async () => {
+    const { stream } = follow({ backend: 'auto' })
+    await settle()
+    expect(broker.last.path).toBe('/api/v1/runs/42/stream?backend=auto')
+    await broker.open('kubectl')
+    expect(stream.state).toMatchObject({ backend: 'kubectl', attemptsMax: 3 })
+  })
+
+  test('a run id is escaped', async () => {
+    const stream = new AgentStream('a/../b?c', { baseUrl: 'http://broker', backend: 'redis' })
+    expect(stream.state.connection).toBe('idle')
+    const odd = new AgentStream('a/../b?c', {
+      baseUrl: 'http://broker',
+      backend: 'redis',
+      fetch: broker.fetch,
+    })
+    streams.push(odd)
+    odd.start()
+    await settle()
+    expect(broker.last.path).toBe('/api/v1/runs/a%2F..%2Fb%3Fc/stream/redis')
+  })
+})
+
+describe('a token', () => {
+  test('is asked for once, again after a 401, and given up after two', async () => {
+    const token = vi.fn(
+      ({ reason }: { reason: string }) => `t-${reason}-${token.mock.calls.length}`,
+    )
+    const { stream } = follow({ token, headers: () => ({ 'X-Mine': '1' }) })
+    await settle()
+    expect(broker.last.headers).toMatchObject({ Authorization: 'Bearer t-first-1', 'X-Mine': '1' })
+    await broker.last.answer(401)
+    expect(broker.last.headers.Authorization).toBe('Bearer t-unauthorized-2')
+    const answer = await broker.open()
+    await answer.cut()
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(broker.last.headers.Authorization).toBe('Bearer t-unauthorized-2')
+    await broker.last.answer(401)
+    await broker.last.answer(401)
+    expect(stream.state.connection).toBe('failed')
+    expect(token).toHaveBeenCalledTimes(3)
+  })
+
+  test('is asked for before it ends, while the stream is open', async () => {
+    let n = 0
+    const token = vi.fn(() => ({ token: `t${(n += 1)}`, expiresAt: Date.now() + 300_000 }))
+    const { stream } = follow({ token })
+    await settle()
+    const answer = await broker.open()
+    for (let i = 0; i < 26; i += 1) {
+      await vi.advanceTimersByTimeAsync(10_000)
+      await answer.send(frame('heartbeat', { ts: '', last_event_ms: null }))
+    }
+    expect(token).toHaveBeenCalledTimes(1)
+    await vi.advanceTimersByTimeAsync(10_000)
+    expect(token).toHaveBeenCalledTimes(2)
+    expect(broker.asked).toHaveLength(1)
+    await answer.send(goodbye('token_expired'))
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(broker.last.headers.Authorization).toBe('Bearer t2')
+    expect(token).toHaveBeenCalledTimes(2)
+    stream.close()
+    await vi.advanceTimersByTimeAsync(600_000)
+    expect(token).toHaveBeenCalledTimes(2)
+  })
+
+  test('that is a JWT says itself when it ends', async () => {
+    const claims = () => btoa(JSON.stringify({ exp: Math.floor(Date.now() / 1000) + 40 }))
+    const token = vi.fn(() => `x.${claims().replace(/=+$/, '')}.y`)
+    follow({ token })
+    await settle()
+    await broker.last.refuse()
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(token).toHaveBeenCalledTimes(1)
+    await vi.advanceTimersByTimeAsync(20_000)
+    await broker.last.refuse()
+    await vi.advanceTimersByTimeAsync(2_000)
+    expect(token).toHaveBeenCalledTimes(2)
+    expect(token).toHaveBeenLastCalledWith({ reason: 'expiring' })
+  })
+
+  test('whose provider fails costs an attempt', async () => {
+    const token = vi.fn().mockRejectedValueOnce(new Error('no login')).mockResolvedValue('t')
+    const { stream } = follow({ token })
+    await settle()
+    expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+    expect(stream.state.error?.code).toBe('token')
+    await vi.advanceTimersByTimeAsync(1_000)
+    expect(broker.last.headers.Authorization).toBe('Bearer t')
+  })
+})
+
+describe('without a network', () => {
+  const onLine = (value: boolean) => {
+    vi.stubGlobal('navigator', { onLine: value })
+    globalThis.dispatchEvent(new Event(value ? 'online' : 'offline'))
+  }
+
+  beforeEach(() => {
+    // Node has neither.
+    const target = new EventTarget()
+    vi.stubGlobal('addEventListener', target.addEventListener.bind(target))
+    vi.stubGlobal('removeEventListener', target.removeEventListener.bind(target))
+    vi.stubGlobal('dispatchEvent', target.dispatchEvent.bind(target))
+    vi.stubGlobal('navigator', { onLine: true })
+  })
+
+  test('it pauses, spends no attempt, and goes on at once', async () => {
+    const { stream, states } = follow()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1))
+    onLine(false)
+    await settle()
+    expect(answer.cancelled).toBe(true)
+    expect(stream.state).toMatchObject({ connection: 'offline', attempt: 0 })
+    await vi.advanceTimersByTimeAsync(29_000)
+    expect(broker.asked).toHaveLength(1)
+    onLine(true)
+    await settle()
+    expect(broker.asked).toHaveLength(2)
+    expect(broker.last.headers['Last-Event-ID']).toBe('1-1-0')
+    await broker.open()
+    expect(states).toEqual(['connecting', 'open', 'offline', 'reconnecting', 'open'])
+  })
+
+  test('it does not believe a device that says so for ever', async () => {
+    const { stream } = follow()
+    await settle()
+    onLine(false)
+    await settle()
+    for (let i = 2; i < 6; i += 1) {
+      await vi.advanceTimersByTimeAsync(30_000)
+      expect(broker.asked).toHaveLength(i)
+      if (i < 5) await broker.last.refuse()
+      expect(stream.state).toMatchObject({ connection: 'offline', attempt: 0 })
+    }
+    await broker.open()
+    expect(stream.state.connection).toBe('open')
+  })
+
+  test('a wait for the next attempt becomes a wait for the network', async () => {
+    const { stream } = follow()
+    await settle()
+    await broker.last.refuse()
+    onLine(false)
+    expect(stream.state.connection).toBe('offline')
+    onLine(true)
+    await settle()
+    expect(broker.asked).toHaveLength(2)
+  })
+})
+
+describe('whoever holds it', () => {
+  test('pauses and resumes without losing the place', async () => {
+    const { stream } = follow()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1))
+    stream.pause()
+    await settle()
+    expect(answer.cancelled).toBe(true)
+    expect(stream.state.connection).toBe('paused')
+    await vi.advanceTimersByTimeAsync(3_600_000)
+    expect(broker.asked).toHaveLength(1)
+    stream.resume()
+    await settle()
+    expect(broker.last.headers['Last-Event-ID']).toBe('1-1-0')
+  })
+
+  test('ends it with an AbortSignal, whatever it does', async () => {
+    for (const phase of ['asking', 'open', 'waiting'] as const) {
+      const abort = new AbortController()
+      const { stream } = follow({ signal: abort.signal })
+      await settle()
+      const asked = broker.asked.length
+      if (phase === 'open') await broker.open()
+      if (phase === 'waiting') await broker.last.refuse()
+      abort.abort()
+      await vi.advanceTimersByTimeAsync(60_000)
+      expect(stream.state.connection).toBe('closed')
+      expect(broker.last.signal?.aborted).toBe(true)
+      stream.reconnect()
+      stream.start()
+      await settle()
+      expect(broker.asked).toHaveLength(asked)
+      expect(vi.getTimerCount()).toBe(0)
+    }
+    const { stream } = follow({ signal: AbortSignal.abort() })
+    expect(stream.state.connection).toBe('closed')
+  })
+
+  test('reconnects while a connection is being made, and hears only the new one', async () => {
+    const { stream, events } = follow()
+    await settle()
+    const old = await broker.open()
+    stream.reconnect()
+    await settle()
+    await old.send(output(1))
+    expect(broker.asked).toHaveLength(2)
+    const fresh = await broker.open()
+    await fresh.send(output(2))
+    expect(ids(events)).toEqual(['1-2-0'])
+    expect(stream.state).toMatchObject({ connection: 'open', attempt: 0 })
+  })
+
+  test('closes it in a listener, and hears nothing more', async () => {
+    const { stream, events } = follow()
+    stream.on('output', () => stream.close())
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1) + output(2) + output(3))
+    expect(ids(events)).toEqual(['1-1-0'])
+  })
+
+  test('iterates over the run', async () => {
+    const { stream } = follow()
+    const seen: string[] = []
+    const done = (async () => {
+      for await (const event of stream) seen.push(event.type)
+    })()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1) + frame('heartbeat', {}) + output(2, 'log'))
+    await answer.send(frame('end', { status: 'failed', events: 2 }, '1-2-0-end'))
+    await done
+    expect(seen).toEqual(['output', 'log', 'end'])
+    for await (const event of stream) expect.unreachable(event.type)
+  })
+
+  test('iterates, and is told when it is given up', async () => {
+    const { stream } = follow({ attempts: { redis: 0 } })
+    const iteration = stream[Symbol.asyncIterator]()
+    const next = iteration.next()
+    const told = expect(next).rejects.toMatchObject({ code: 'network' })
+    await settle()
+    await broker.last.refuse()
+    await told
+  })
+
+  test('leaves the loop, and the connection is closed', async () => {
+    const { stream } = follow()
+    const done = (async () => {
+      for await (const event of stream) if (event.type === 'output') break
+    })()
+    await settle()
+    const answer = await broker.open()
+    await answer.send(output(1))
+    await done
+    expect(stream.state.connection).toBe('closed')
+    expect(answer.cancelled).toBe(true)
+  })
+
+  test('is slow, and the stream waits without holding more than a thousand', async () => {
+    const { stream } = follow()
+    const iteration = stream[Symbol.asyncIterator]()
+    let told = 0
+    stream.on('output', () => (told += 1))
+    await settle()
+    const answer = await broker.open('redis', 4)
+    for (let n = 0; n < 3_000; n += 1) void answer.send(output(n))
+    await settle()
+    expect(told).toBe(1_000)
+    // It is slow, not dead: nothing is lost, and nobody bites.
+    await vi.advanceTimersByTimeAsync(60_000)
+    expect(stream.state.connection).toBe('open')
+    for (let n = 0; n < 3_000; n += 1) {
+      const { value } = (await iteration.next()) as { value: { data: { n: number } } }
+      expect(value.data.n).toBe(n)
+    }
+    expect(told).toBe(3_000)
+  })
+})
+
+test('the life of a connection is logged under one prefix, or not at all', async () => {
+  const lines: string[] = []
+  const log = {
+    debug: (line: string) => void lines.push(line),
+    info: (line: string) => void lines.push(line),
+    warn: (line: string) => void lines.push(line),
+  }
+  follow({ log })
+  await settle()
+  const answer = await broker.open()
+  await answer.cut()
+  expect(lines.length).toBeGreaterThan(2)
+  for (const line of lines) expect(line).toMatch(/^\[runcast\] 42: /)
+  expect(lines.at(-1)).toContain('attempt 1 of 10 in 1000 ms')
+
+  const info = vi.spyOn(console, 'info')
+  follow({ log: false })
+  // Here, where stdout may be somebody's output, silence is the default.
+  follow({ log: undefined })
+  await settle()
+  expect(info).not.toHaveBeenCalled()
+})
