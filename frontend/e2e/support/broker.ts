@@ -29,10 +29,10 @@ export class Broker {
     this.#settings = settings
   }
 
-  /** Starts a broker; settings are written `section.key`. */
-  static async start(settings: Settings = {}): Promise<Broker> {
+  /** Starts a broker; settings are written `section.key`. A free port by default. */
+  static async start(settings: Settings = {}, port?: number): Promise<Broker> {
     const dir = await mkdtemp(join(tmpdir(), 'runcast-broker-'))
-    const broker = new Broker(await freePort(), dir, {
+    const broker = new Broker(port ?? (await freePort()), dir, {
       'cors.allowed_origins': '*',
       'retry.min': '100ms',
       'retry.max': '200ms',
