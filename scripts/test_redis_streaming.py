@@ -285,7 +285,8 @@ class Check:
                 raise Failed(f"the status is {end.data['status']}")
             self.end_id = end.id or ""
             stream.expect_nothing()
-        return f"completed, {end.data['events']} events"
+        count = end.data["events"]
+        return f"completed, {count} events" if count is not None else "completed"
 
     def end_is_final(self) -> str:
         with Stream(self, self.end_id) as stream:
