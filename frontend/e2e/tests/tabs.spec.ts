@@ -73,6 +73,36 @@ test('tabs of other runs, or that do not want to share, have their own', async (
   await broker.untilStreams(3)
 })
 
+test('a tab that reads slowly delays no other, and misses nothing', async ({
+  context,
+  site,
+  redis,
+  broker,
+}) => {
+  const [slow, quick] = [await context.newPage(), await context.newPage()]
+  await slow.goto(`${site.url}/plain.html`)
+  // It leads, and takes nothing.
+  await slow.evaluate((baseUrl) => {
+    const stream = window.runcast.openStream('42', { baseUrl, backend: 'redis', shared: true })
+    Object.assign(window, { iteration: stream[Symbol.asyncIterator](), stream })
+  }, broker.url)
+  await broker.untilStreams(1)
+  await openRun(quick, site, broker, { backend: 'redis' })
+  await redis.appendNumbers('42', 1, 3_000)
+  await expect.poll(() => numbers(quick)).toEqual(upTo(3_000))
+  const taken = await slow.evaluate(async () => {
+    const { iteration } = window as unknown as { iteration: AsyncIterator<{ data: { n: number } }> }
+    const got: number[] = []
+    while (got.length < 3_000) {
+      const { value } = (await iteration.next()) as { value: { data: { n: number } } }
+      got.push(value.data.n)
+    }
+    return got
+  })
+  expect(taken).toEqual(upTo(3_000))
+  await broker.untilStreams(1)
+})
+
 test('a hidden tab keeps its connection', async ({ page, context, site, redis, broker }) => {
   await openRun(page, site, broker)
   await expect(page.getByRole('status')).toHaveText('Redis Streaming')

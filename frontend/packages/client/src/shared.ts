@@ -8,9 +8,10 @@
  * for itself again, from the last event it has. So nothing depends on another
  * tab's memory or health: at worst each has its own connection.
  */
+import { Endpoint } from './endpoint.js'
 import { Outlet } from './outlet.js'
 import { inBrowser, LOG_PREFIX, loggerFor, type Logger } from './log.js'
-import type { AgentStreamOptions } from './options.js'
+import { configuredBackend, streamPath, type AgentStreamOptions } from './options.js'
 import { isRunEvent, type ContentEvent, type StreamEvent } from './events.js'
 import { RecentIds } from './recent-ids.js'
 import type { RunStream, StreamListeners, StreamState } from './state.js'
@@ -81,8 +82,6 @@ class SharedStream implements RunStream {
     this.#log = loggerFor(options.log)
     this.#last = options.lastEventId ?? null
     this.#name = groupName(membership(runId, options))
-    // Wrong options are told here, as by an AgentStream.
-    this.#own = this.#newStream()
     const { signal } = options
     if (signal?.aborted) this.close()
     else signal?.addEventListener('abort', this.#onAbort)
@@ -375,12 +374,17 @@ function isOver({ connection }: StreamState): boolean {
   return connection === 'ended' || connection === 'failed' || connection === 'closed'
 }
 
-/** Returns what tabs must have in common to share a connection. */
+/**
+ * Returns what tabs must have in common to share a connection. What is left out
+ * counts as what it means.
+ */
 function membership(runId: string, options: OpenStreamOptions): unknown[] {
-  const { token, headers, ...rest } = options
-  const { baseUrl, backend, fallback, kinds, sources, logLevel, from, identity, credentials } = rest
+  const { token, headers, identity, credentials } = options
+  const { baseUrl } = new Endpoint(options)
+  const backend = configuredBackend(options.backend)
   return [
-    [runId, baseUrl, backend, fallback, kinds, sources, logLevel, from, identity, credentials],
+    [baseUrl, streamPath(runId, backend ?? 'auto', options), backend, options.fallback ?? false],
+    [identity, credentials],
     typeof token === 'function' ? 'provider' : token,
     typeof headers === 'function' ? 'provider' : headers,
   ]

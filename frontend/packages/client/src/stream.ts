@@ -166,7 +166,6 @@ export class AgentStream implements RunStream {
     this.#heartbeatMs = this.#openedAt = 0
     try {
       this.#choice ??= await this.#chooseBackend(attempt.signal)
-      attempt.signal.throwIfAborted()
     } catch (error) {
       const reason: unknown = attempt.signal.aborted ? attempt.signal.reason : error
       return { kind: 'lost', error: asRuncastError(reason), retryAfter: 0 }

@@ -166,10 +166,12 @@ describe('useAgentStream', () => {
     await render(<Probe run="42" seen={seen} />)
     await (await broker.open()).send(output(1))
     await nextFrame()
-    const { pause, resume, reconnect } = last(seen)
+    const { pause, resume, reconnect, events } = last(seen)
     act(() => pause())
     await nextFrame()
     expect(container.textContent).toBe('Paused1-1-0')
+    // Who memoises on the events does no work for the badge.
+    expect(last(seen).events).toBe(events)
     act(() => resume())
     await nextFrame()
     expect(broker.last.headers['Last-Event-ID']).toBe('1-1-0')

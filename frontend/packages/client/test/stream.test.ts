@@ -1,6 +1,7 @@
 /** The life of a stream, with the clock stopped. */
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { AgentStream, type AgentStreamOptions, type StreamEvent } from '../src/index.js'
+import { RecentIds } from '../src/recent-ids.js'
 import { FakeBroker, frame, goodbye, hello, output, settle } from './fake-broker.js'
 
 let broker: FakeBroker
@@ -165,6 +166,20 @@ describe('a stream', () => {
     expect(stream.state.connection).toBe('failed')
   })
 
+  test('has them again after a minute in which events came, but no heartbeat', async () => {
+    const { stream } = follow()
+    await settle()
+    await broker.last.refuse()
+    await vi.advanceTimersByTimeAsync(1_000)
+    const answer = await broker.open()
+    for (let n = 1; n <= 6; n += 1) {
+      await vi.advanceTimersByTimeAsync(10_000)
+      await answer.send(output(n))
+    }
+    await answer.cut()
+    expect(stream.state.attempt).toBe(1)
+  })
+
   test('connects anew after 2.5 heartbeats without a byte', async () => {
     const { stream } = follow()
     await settle()
@@ -231,6 +246,18 @@ describe('a stream', () => {
     }
     expect(kinds(events).filter((kind) => kind === 'goodbye')).toHaveLength(15)
   })
+
+  test.each(['overload', 'unavailable', 'internal', 'something_new'])(
+    'comes back after goodbye %s at the cost of an attempt',
+    async (reason) => {
+      const { stream } = follow()
+      await settle()
+      const answer = await broker.open()
+      await answer.send(goodbye(reason))
+      expect(stream.state).toMatchObject({ connection: 'reconnecting', attempt: 1 })
+      expect(stream.state.error?.code).toBe('unavailable')
+    },
+  )
 
   test('a stream that cannot begin costs an attempt, and says why', async () => {
     const { stream } = follow()
@@ -431,6 +458,16 @@ describe('a token', () => {
     expect(token).toHaveBeenCalledTimes(3)
   })
 
+  test('that is the same again after a 401 is not tried again', async () => {
+    const token = vi.fn(() => 't')
+    const { stream } = follow({ token })
+    await settle()
+    await broker.last.answer(401)
+    expect(token).toHaveBeenCalledTimes(2)
+    expect(broker.asked).toHaveLength(1)
+    expect(stream.state).toMatchObject({ connection: 'failed', error: { status: 401 } })
+  })
+
   test('is asked for before it ends, while the stream is open', async () => {
     let n = 0
     const token = vi.fn(() => ({ token: `t${(n += 1)}`, expiresAt: Date.now() + 300_000 }))
@@ -527,6 +564,14 @@ describe('without a network', () => {
     }
     await broker.open()
     expect(stream.state.connection).toBe('open')
+  })
+
+  test('it tries once, and then waits', async () => {
+    onLine(false)
+    const { stream } = follow()
+    await settle()
+    await broker.last.refuse()
+    expect(stream.state).toMatchObject({ connection: 'offline', attempt: 0 })
   })
 
   test('a wait for the next attempt becomes a wait for the network', async () => {
@@ -660,6 +705,16 @@ describe('whoever holds it', () => {
     }
     expect(told).toBe(3_000)
   })
+})
+
+test('the memory for ids is bounded', () => {
+  const recent = new RecentIds()
+  const ids = Array.from({ length: 4_096 }, (_, n) => `1-${n}-0`)
+  for (const id of ids) expect(recent.add(id)).toBe(true)
+  for (const id of ids) expect(recent.add(id)).toBe(false)
+  expect(recent.add('new')).toBe(true)
+  expect(recent.has('1-0-0')).toBe(false)
+  expect(recent.has('1-1-0')).toBe(true)
 })
 
 test('the life of a connection is logged under one prefix, or not at all', async () => {
