@@ -37,12 +37,13 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench micro instructions faults \
-	faults-off soak simulate fuzz
+.PHONY: help run test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench micro instructions \
+	faults faults-off soak simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
 	@echo 'make test    install what the tests need, then run everything (what CI runs)'
+	@echo 'make test-frontend  lint, types, unit tests, size, a real browser'
 	@echo 'make test-kubectl-1.20  run the tests of the kubectl backend with kubectl 1.20'
 	@echo 'make lint    formatting and lints'
 	@echo 'make fmt     format the code'
@@ -65,8 +66,15 @@ test: test-deps lint
 	$(CARGO) test $(LOCKED) --workspace
 	$(CARGO) build $(LOCKED) --workspace
 	$(INSTRUCTIONS)
+	$(MAKE) test-frontend
 	$(TEST_BENCH)
 	$(TEST_FUZZ)
+
+# The browser tests start the broker that is built first. `npm ci` and our own
+# Node, where the system's is too old, are test-deps' work.
+test-frontend: test-deps
+	$(CARGO) build $(LOCKED) --package runcast
+	scripts/test-frontend
 
 # The tests of the kubectl backend with Debian 12's kubectl, unpacked beside the
 # installed one.

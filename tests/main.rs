@@ -7,6 +7,7 @@ mod agents;
 mod attacks;
 mod backends;
 mod browser;
+mod check_script;
 mod churn;
 mod clients;
 mod cluster;
