@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{EventFrame, write_event};
-use crate::protocol::{DurableId, EventKind, LogLevel, Place, Timestamp};
+use crate::protocol::{DurableId, EventId, EventKind, LogLevel, Place, Timestamp};
 
 /// Most bytes of a segment, unless a single frame is larger.
 pub const SEGMENT_BYTES_MAX: usize = 8 * 1024;
@@ -352,7 +352,7 @@ impl SegmentBuilder {
     pub fn push_event(
         &mut self,
         frame: &EventFrame<'_>,
-        id: &impl std::fmt::Display,
+        id: &EventId,
         class: FrameClass,
         durable: Option<DurableId>,
         ts: Timestamp,
