@@ -191,7 +191,7 @@ impl Segment {
     /// Whether frame `index` is loose.
     pub fn is_loose(&self, index: usize) -> bool {
         let class = self.0.frames[index].class;
-        let is_plain = || self.id_of(index).is_some_and(|id| id.starts_with('~'));
+        let is_plain = || self.id_bytes_of(index).first() == Some(&b'~');
         class == FrameClass::CONTROL || class.is_event() && is_plain()
     }
 
@@ -255,12 +255,20 @@ impl Segment {
 
     /// Returns the id of frame `index`, if it has one.
     pub fn id_of(&self, index: usize) -> Option<&str> {
+        match self.id_bytes_of(index) {
+            [] => None,
+            id => std::str::from_utf8(id).ok(),
+        }
+    }
+
+    /// Returns the id of frame `index` as it stands there; empty if it has none.
+    pub fn id_bytes_of(&self, index: usize) -> &[u8] {
         let frame = &self.0.frames[index];
         if frame.id_len == 0 {
-            return None;
+            return &[];
         }
         let end = frame.end as usize - 2;
-        std::str::from_utf8(&self.0.bytes[end - usize::from(frame.id_len)..end]).ok()
+        &self.0.bytes[end - usize::from(frame.id_len)..end]
     }
 
     /// Returns the source of frame `index` as a JSON string without quotes;
