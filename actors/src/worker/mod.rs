@@ -35,7 +35,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     inbox: Arc<Inbox>,
     by_run: RefCell<HashMap<(BackendKind, RunId), Rc<WorkerRun>>>,
-    by_attach: RefCell<HashMap<AttachId, Rc<WorkerRun>>>,
+    by_attach: RefCell<foldhash::HashMap<AttachId, Rc<WorkerRun>>>,
     wheel: RefCell<Wheel<(Rc<Seat>, Rc<WorkerRun>)>>,
     tick: Cell<u64>,
     /// Counts turns of the pump.
