@@ -22,7 +22,9 @@ fuzz_target!(|input: &[u8]| {
         }
         Ok(Channel::Framed { run_id }) => {
             RunId::parse(run_id).expect("a channel's run id is valid");
-            if let Ok(event) = FramedEvent::parse(message) {
+            let event = FramedEvent::parse(message);
+            assert_eq!(event.ok(), oracle::framed_event(message));
+            if let Ok(event) = event {
                 check(event.payload);
             }
         }

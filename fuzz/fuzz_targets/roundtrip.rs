@@ -14,7 +14,7 @@ use std::time::Instant;
 
 use libfuzzer_sys::fuzz_target;
 use runcast_actors::protocol::{
-    BackendKind, DurableId, EventKind, Payload, RunId, Timestamp, log_level_of,
+    BackendKind, DurableId, EventId, EventKind, Payload, RunId, Timestamp, log_level_of,
 };
 use runcast_actors::sse::{EventFrame, FrameClass, SegmentBuilder};
 
@@ -78,12 +78,12 @@ fuzz_target!(|input: &[u8]| {
     }
 });
 
-fn id(index: usize) -> DurableId {
-    DurableId {
+fn id(index: usize) -> EventId {
+    EventId::Durable(DurableId {
         epoch: 1_795_464_000_123,
         seq: index as u64 + 1,
         us: 1_795_464_000_123_456,
-    }
+    })
 }
 
 /// Parts the input at each 0xff 0xfe.

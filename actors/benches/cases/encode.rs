@@ -4,7 +4,7 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use runcast_actors::protocol::{
-    BackendKind, DurableId, EventKind, LogLevel, Payload, RunId, Timestamp,
+    BackendKind, DurableId, EventId, EventKind, LogLevel, Payload, RunId, Timestamp,
 };
 use runcast_actors::sse::{EventFrame, FrameClass, Segment, SegmentBuilder};
 
@@ -47,8 +47,14 @@ impl Writer {
         };
         let class = FrameClass::of(EventKind::Output, LogLevel::Info);
         let ts = timestamp();
-        self.builder
-            .push_event(&frame, &id, class, Some(id), ts, self.received_at);
+        self.builder.push_event(
+            &frame,
+            &EventId::Durable(id),
+            class,
+            Some(id),
+            ts,
+            self.received_at,
+        );
     }
 
     /// Takes what was written.

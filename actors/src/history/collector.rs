@@ -6,8 +6,8 @@ use std::fmt::Display;
 use super::HistoryEvent;
 use crate::broker::StreamFilter;
 use crate::protocol::{
-    BackendKind, DurableId, EventKind, Gap, GapReason, LogLevel, Payload, RunId, Timestamp,
-    TimestampText, log_level_of,
+    BackendKind, DurableId, EventId, EventKind, Gap, GapReason, LogLevel, Payload, RunId,
+    Timestamp, TimestampText, log_level_of,
 };
 use crate::sse::{EventFrame, FrameClass, gap_data, write_event};
 use crate::store::StoredEvent;
@@ -142,7 +142,7 @@ impl<'a> Collector<'a> {
             payload,
         };
         self.scratch.clear();
-        let spans = write_event(&mut self.scratch, &frame, &event.id);
+        let spans = write_event(&mut self.scratch, &frame, &EventId::Durable(event.id));
         let data = String::from_utf8_lossy(&self.scratch[spans.data]).into_owned();
         self.add(event.kind.as_str(), Some(event.id), data);
         self.found += 1;

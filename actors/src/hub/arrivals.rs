@@ -31,7 +31,7 @@ impl Handler<Arrived> for RunHub {
                     self.plain(kind, source, &payload, now, ctx);
                 }
                 Incoming::TooLarge(kind) => self.too_large(kind, FrameClass::CONTROL),
-                durable => self.arrived(durable, ctx),
+                durable => self.arrived(durable, now, ctx),
             }
         }
         self.publish(ctx);
@@ -114,11 +114,11 @@ impl RunHub {
     }
 
     /// Takes a durable event that arrived live, now or after it was held.
-    pub(super) fn arrived(&mut self, message: Incoming, ctx: &mut Context<Self>) {
+    pub(super) fn arrived(&mut self, message: Incoming, now: Timestamp, ctx: &mut Context<Self>) {
         let event = match &message {
             Incoming::Stored(event) => Durable::from(event),
             Incoming::Framed(bytes) => {
-                match FramedEvent::parse(bytes).and_then(FramedEvent::checked_now) {
+                match FramedEvent::parse(bytes).and_then(|event| event.checked_at(now)) {
                     Ok(event) => {
                         if event.recorded && !self.shared.settings.history.record_plain {
                             self.shared.told_twice();

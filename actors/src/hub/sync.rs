@@ -14,7 +14,7 @@ use super::ending::EndState;
 use super::{Disconnected, Incoming, Overflowed, RecordingBroke, Refused, RunHub, StorePosition};
 use crate::metrics::EventResult;
 use crate::order::{OrderInput, OrderOutput, PAGE_EVENTS};
-use crate::protocol::{DurableId, Gap, GapReason, Place};
+use crate::protocol::{DurableId, Gap, GapReason, Place, Timestamp};
 use crate::sse::FrameClass;
 use crate::store::{Page, PageFrom, PageQuery, StoreError};
 
@@ -197,8 +197,9 @@ impl RunHub {
 
     fn replay(&mut self, ctx: &mut Context<Self>) {
         let held = std::mem::take(&mut self.held);
+        let now = Timestamp::now();
         for message in held.messages {
-            self.arrived(message, ctx);
+            self.arrived(message, now, ctx);
         }
         if held.is_over {
             self.step(OrderInput::Doubt, ctx);

@@ -6,6 +6,10 @@ use std::str::FromStr;
 /// Most bytes of a cursor; longer ones are not even looked at.
 const CURSOR_BYTES_MAX: usize = 8 * 1024;
 
+/// Room for the id of a plain event after a durable one, unless their numbers
+/// are absurd.
+const PLAIN_ID_BYTES: usize = 64;
+
 /// The id of an event in a run's stream: `<epoch>-<seq>-<us>`.
 ///
 /// The same on every broker. Ordered by epoch, then by sequence.
@@ -20,9 +24,19 @@ pub struct DurableId {
     pub us: u64,
 }
 
+impl DurableId {
+    fn append_to(&self, out: &mut Vec<u8>) {
+        append_number(self.epoch, out);
+        out.push(b'-');
+        append_number(self.seq, out);
+        out.push(b'-');
+        append_number(self.us, out);
+    }
+}
+
 impl fmt::Display for DurableId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}-{}-{}", self.epoch, self.seq, self.us)
+        EventId::Durable(*self).fmt(f)
     }
 }
 
@@ -50,22 +64,33 @@ fn number(text: &str) -> Option<u64> {
     text.parse().ok()
 }
 
+fn append_number(number: u64, out: &mut Vec<u8>) {
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+}
+
 /// Names one hub of one process: ids of plain events hold only while it lives.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct HubId(u64);
+/// Kept as its text, twelve hexadecimal digits, which each of them begins with.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct HubId([u8; 12]);
 
 impl HubId {
-    const MASK: u64 = (1 << 48) - 1;
-
     /// Draws a new hub id; 48 random bits.
     pub fn random() -> Self {
-        Self(fastrand::u64(..) & Self::MASK)
+        Self(std::array::from_fn(|_| {
+            b"0123456789abcdef"[fastrand::usize(..16)]
+        }))
     }
 }
 
 impl fmt::Display for HubId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:012x}", self.0)
+        f.write_str(&String::from_utf8_lossy(&self.0))
+    }
+}
+
+impl fmt::Debug for HubId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
@@ -73,16 +98,14 @@ impl FromStr for HubId {
     type Err = CursorError;
 
     fn from_str(text: &str) -> Result<Self, CursorError> {
-        hex(text, 12).map(Self).ok_or(CursorError)
+        let digits = text.as_bytes().try_into().map_err(|_| CursorError)?;
+        is_hex(text).then_some(Self(digits)).ok_or(CursorError)
     }
 }
 
-fn hex(text: &str, digits: usize) -> Option<u64> {
-    let well_formed = text.len() == digits
-        && text
-            .bytes()
-            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    well_formed.then(|| u64::from_str_radix(text, 16).ok())?
+fn is_hex(text: &str) -> bool {
+    text.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The id of a plain event: `~<hub>-<n>`, and `~<durable id>` of the last
@@ -97,13 +120,22 @@ pub struct PlainId {
     pub durable: Option<DurableId>,
 }
 
+impl PlainId {
+    fn append_to(&self, out: &mut Vec<u8>) {
+        out.push(b'~');
+        out.extend_from_slice(&self.hub.0);
+        out.push(b'-');
+        append_number(self.n, out);
+        if let Some(durable) = &self.durable {
+            out.push(b'~');
+            durable.append_to(out);
+        }
+    }
+}
+
 impl fmt::Display for PlainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "~{}-{}", self.hub, self.n)?;
-        match self.durable {
-            Some(durable) => write!(f, "~{durable}"),
-            None => Ok(()),
-        }
+        EventId::Plain(*self).fmt(f)
     }
 }
 
@@ -260,11 +292,16 @@ impl FromStr for KubectlPosition {
 fn container_position(text: &str) -> Option<ContainerPosition> {
     let mut parts = text.split('-');
     let position = ContainerPosition {
-        key: hex(parts.next()?, 16)?,
+        key: container_key(parts.next()?)?,
         ns: number(parts.next()?)?,
         n: u32::try_from(number(parts.next()?)?).ok()?,
     };
     parts.next().is_none().then_some(position)
+}
+
+fn container_key(text: &str) -> Option<u64> {
+    let well_formed = text.len() == 16 && is_hex(text);
+    well_formed.then(|| u64::from_str_radix(text, 16).ok())?
 }
 
 /// The SSE `id` of an event. Clients treat it as opaque.
@@ -287,15 +324,23 @@ impl EventId {
             Self::Kubectl(_) => None,
         }
     }
+
+    /// Appends its text to `out`. Every event has one: by way of a formatter
+    /// it would take a third of the time in which its frame is written.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Durable(id) => id.append_to(out),
+            Self::Plain(id) => id.append_to(out),
+            Self::Kubectl(id) => out.extend_from_slice(id.to_string().as_bytes()),
+        }
+    }
 }
 
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Durable(id) => id.fmt(f),
-            Self::Plain(id) => id.fmt(f),
-            Self::Kubectl(id) => id.fmt(f),
-        }
+        let mut text = Vec::with_capacity(PLAIN_ID_BYTES);
+        self.append_to(&mut text);
+        f.write_str(&String::from_utf8_lossy(&text))
     }
 }
 

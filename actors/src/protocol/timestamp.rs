@@ -1,5 +1,6 @@
 //! [`Timestamp`]: times as the stream shows them.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -50,16 +51,32 @@ pub struct TimestampText {
     text: String,
 }
 
+thread_local! {
+    /// What this thread formatted last: the runs of a turn share it, too.
+    static LAST: RefCell<TimestampText> = RefCell::default();
+}
+
 impl TimestampText {
     /// Returns `time` as [`Timestamp`]'s `Display` writes it.
     pub fn of(&mut self, time: Timestamp) -> &str {
         if self.millis != Some(time.as_millis()) {
-            use fmt::Write as _;
-            self.millis = Some(time.as_millis());
-            self.text.clear();
-            write!(self.text, "{time}").expect("writing to a string cannot fail");
+            self.set(time);
         }
         &self.text
+    }
+
+    #[cold]
+    fn set(&mut self, time: Timestamp) {
+        use fmt::Write as _;
+        LAST.with_borrow_mut(|last| {
+            if last.millis != Some(time.as_millis()) {
+                last.millis = Some(time.as_millis());
+                last.text.clear();
+                write!(last.text, "{time}").expect("writing to a string cannot fail");
+            }
+            self.millis = last.millis;
+            self.text.clone_from(&last.text);
+        });
     }
 }
 
@@ -69,14 +86,18 @@ mod tests {
 
     #[test]
     fn is_written_in_milliseconds_of_utc() {
-        let mut text = TimestampText::default();
+        // Two runs of a thread, which share what it formats.
+        let [mut first, mut second] = [(); 2].map(|()| TimestampText::default());
         for (micros, expected) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_795_464_000_123_456, "2026-11-23T20:00:00.123Z"),
             (1_795_464_000_123_999, "2026-11-23T20:00:00.123Z"),
             (1_795_464_000_124_000, "2026-11-23T20:00:00.124Z"),
         ] {
-            assert_eq!(text.of(Timestamp::from_micros(micros)), expected);
+            assert_eq!(first.of(Timestamp::from_micros(micros)), expected);
+            assert_eq!(second.of(Timestamp::from_micros(micros)), expected);
+            assert_ne!(second.of(Timestamp::from_micros(1_000)), expected);
+            assert_eq!(first.of(Timestamp::from_micros(micros)), expected);
         }
     }
 }

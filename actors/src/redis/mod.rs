@@ -2,6 +2,7 @@
 //! connections for publishes and reads. No other part knows Redis, nor of
 //! which kind it is.
 
+mod batches;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
 pub mod bench;

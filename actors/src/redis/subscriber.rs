@@ -1,6 +1,5 @@
 //! [`RedisSubscriber`]: the one subscription, from which every run is fed.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
+use super::batches::{Batches, ChannelRead};
 use super::node::backoff;
 use super::push_queue::{Push, PushQueue, Turn};
 use super::recorder::{Feed, PlainMessage, RECORDER_PREFIX};
@@ -77,6 +77,8 @@ pub struct RedisSubscriber {
     losses: u64,
     /// Where plain messages go in place of hubs, if they are to be recorded.
     feed: Option<Feed>,
+    /// Empty between turns; kept for its room.
+    batches: Batches,
 }
 
 /// The probe: a message to ourselves on a channel that is no run.
@@ -118,6 +120,7 @@ impl RedisSubscriber {
             // the place of another that died.
             is_lost: true,
             losses: 0,
+            batches: Batches::default(),
         }
     }
 
@@ -330,14 +333,14 @@ impl RedisSubscriber {
         let metrics = &self.shared.metrics.redis;
         metrics.queue_messages.set(turn.left.0);
         metrics.queue_bytes.set(turn.left.1);
-        let mut batches = Batches::default();
+        let mut batches = std::mem::take(&mut self.batches);
         let mut is_lost = false;
         for push in turn.pushes {
             match push {
                 Push::Message { channel, payload } => self.sort(&mut batches, channel, payload),
                 Push::Disconnected => is_lost = true,
                 Push::Overflow(count) => {
-                    self.send(std::mem::take(&mut batches), received_at);
+                    self.send(&mut batches, received_at);
                     self.overflowed(count);
                     if let Some(feed) = &mut self.feed {
                         feed.missed();
@@ -345,7 +348,8 @@ impl RedisSubscriber {
                 }
             }
         }
-        self.send(batches, received_at);
+        self.send(&mut batches, received_at);
+        self.batches = batches;
         if let Some(feed) = &mut self.feed {
             feed.send();
         }
@@ -360,6 +364,14 @@ impl RedisSubscriber {
         metrics.messages.inc();
         metrics.bytes.add(payload.len() as u64);
         let limits = &self.shared.settings.limits;
+        let is_too_large = payload.len() as u64 > limits.max_event_bytes.as_u64();
+        let (channel, payload) = match is_too_large || self.feed.is_some() {
+            true => (channel, payload),
+            false => match batches.repeat(channel, payload) {
+                Ok(()) => return,
+                Err(other) => other,
+            },
+        };
         let prefix = &self.shared.settings.redis.channel_prefix;
         let rest = channel.strip_prefix(prefix.as_bytes()).unwrap_or_default();
         if rest.first() == Some(&b'_') {
@@ -377,25 +389,24 @@ impl RedisSubscriber {
                 return;
             }
         }
-        let (run_id, message) = match Channel::parse(prefix, &channel) {
+        match Channel::parse(prefix, &channel) {
             Ok(Channel::Framed { run_id }) => {
-                let run_id = channel.slice_ref(run_id.as_bytes());
                 if let Some(feed) = &mut self.feed {
-                    feed.framed(run_id.clone(), payload.clone());
+                    feed.framed(channel.slice_ref(run_id.as_bytes()), payload.clone());
                 }
-                (run_id, Incoming::Framed(payload))
+                let read = ChannelRead::Framed;
+                batches.add(run_id, &channel, read, payload);
             }
             Ok(Channel::Plain {
                 run_id,
                 kind,
                 source,
             }) => {
-                let too_large = payload.len() as u64 > limits.max_event_bytes.as_u64()
-                    || source.len() > limits.max_source_bytes;
-                if let (Some(feed), false, Ok(run_id)) =
-                    (&mut self.feed, too_large, RunId::parse(run_id))
-                {
-                    let source_start = channel.len() - source.len();
+                let source_start = channel.len() - source.len();
+                if is_too_large || source.len() > limits.max_source_bytes {
+                    return batches.add_too_large(run_id, &channel, kind);
+                }
+                if let (Some(feed), Ok(run_id)) = (&mut self.feed, RunId::parse(run_id)) {
                     // Kept for long: not with all that it was read with.
                     return feed.plain(PlainMessage {
                         run_id,
@@ -405,20 +416,11 @@ impl RedisSubscriber {
                         payload: Bytes::copy_from_slice(&payload),
                     });
                 }
-                let message = match too_large {
-                    true => Incoming::TooLarge(kind),
-                    false => Incoming::Plain {
-                        kind,
-                        channel: channel.clone(),
-                        source_start: channel.len() - source.len(),
-                        payload,
-                    },
-                };
-                (channel.slice_ref(run_id.as_bytes()), message)
+                let read = ChannelRead::Plain { kind, source_start };
+                batches.add(run_id, &channel, read, payload);
             }
-            Err(error) => return self.reject(error),
-        };
-        batches.add(run_id, message);
+            Err(error) => self.reject(error),
+        }
     }
 
     fn reject(&self, error: ChannelError) {
@@ -433,8 +435,8 @@ impl RedisSubscriber {
     }
 
     /// Sends each run's messages to its hub.
-    fn send(&self, batches: Batches, received_at: Instant) {
-        for (run_id, messages) in batches.runs {
+    fn send(&self, batches: &mut Batches, received_at: Instant) {
+        for (run_id, messages) in batches.drain() {
             let run_id = std::str::from_utf8(&run_id).unwrap_or_default();
             let batch = Arrived {
                 refused_before: Refused::NONE,
@@ -521,31 +523,6 @@ fn tell_disconnected(registry: &Registry, is_back: bool) {
             entry.stats.refuse(Refused::UNKNOWN);
         }
     });
-}
-
-/// A turn's messages by run, in order within each.
-#[derive(Debug, Default)]
-struct Batches {
-    runs: Vec<(Bytes, Vec<Incoming>)>,
-    index: HashMap<Bytes, usize>,
-}
-
-impl Batches {
-    fn add(&mut self, run_id: Bytes, message: Incoming) {
-        // A burst of one run needs no look-up.
-        if let Some((last, messages)) = self.runs.last_mut()
-            && *last == run_id
-        {
-            return messages.push(message);
-        }
-        match self.index.get(&run_id) {
-            Some(at) => self.runs[*at].1.push(message),
-            None => {
-                self.index.insert(run_id.clone(), self.runs.len());
-                self.runs.push((run_id, vec![message]));
-            }
-        }
-    }
 }
 
 impl Actor for RedisSubscriber {

@@ -6,6 +6,9 @@ use crate::order::{KnownIds, LogIndex};
 use crate::protocol::{DurableId, EventId, Place};
 use crate::sse::{FrameClass, Segment};
 
+/// Room for the id of a durable event.
+const DURABLE_ID_BYTES: usize = 62;
+
 impl LogIndex for RunLog {
     type Position = LogPosition;
 
@@ -37,10 +40,11 @@ impl LogIndex for RunLog {
     }
 
     fn after(&self, id: DurableId) -> Option<LogPosition> {
-        let text = id.to_string();
+        let mut text = Vec::with_capacity(DURABLE_ID_BYTES);
+        EventId::Durable(id).append_to(&mut text);
         let in_segment = |segment: &Segment| {
-            let index = (0..segment.frames().len())
-                .find(|index| segment.id_of(*index) == Some(text.as_str()))?;
+            let mut frames = 0..segment.frames().len();
+            let index = frames.find(|index| segment.id_bytes_of(*index) == text)?;
             Some(after_frame(segment, index))
         };
         let newest = self.segment_with(id.epoch, id.seq);

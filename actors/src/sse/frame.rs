@@ -9,12 +9,11 @@
 //! [event stream format]: https://html.spec.whatwg.org/multipage/server-sent-events.html#parsing-an-event-stream
 
 use std::fmt::{Display, Write as _};
-use std::io::Write as _;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::protocol::{BackendKind, EventKind, Gap, Payload, Problem, RunId, Timestamp};
+use crate::protocol::{BackendKind, EventId, EventKind, Gap, Payload, Problem, RunId, Timestamp};
 
 /// One event of a run, ready to be written.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +51,7 @@ pub struct FrameSpans {
 /// id: 1795464000123-7-1795464000123456
 ///
 /// ```
-pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, id: &impl Display) -> FrameSpans {
+pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, id: &EventId) -> FrameSpans {
     let kind = frame.kind.as_str().as_bytes();
     for part in [b"event: ", kind, b"\ndata: "] {
         out.extend_from_slice(part);
@@ -84,7 +83,7 @@ pub fn write_event(out: &mut Vec<u8>, frame: &EventFrame<'_>, id: &impl Display)
     let data = data_start..out.len();
     out.extend_from_slice(b"\nid: ");
     let id_start = out.len();
-    write!(out, "{id}").expect("writing to memory cannot fail");
+    id.append_to(out);
     let id = id_start..out.len();
     out.extend_from_slice(b"\n\n");
     FrameSpans { data, source, id }
@@ -200,7 +199,7 @@ mod tests {
                 backend: BackendKind::Redis,
                 payload: Payload::Json("{\"step\":3}"),
             },
-            &"1-2-3",
+            &"1-2-3".parse().expect("an id"),
         );
         assert_eq!(&out[spans.source], br#"a\"\n"#);
         assert_eq!(&out[spans.id], b"1-2-3");

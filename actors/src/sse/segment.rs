@@ -9,7 +9,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::{EventFrame, write_event};
-use crate::protocol::{DurableId, EventKind, LogLevel, Place, Timestamp};
+use crate::protocol::{DurableId, EventId, EventKind, LogLevel, Place, Timestamp};
 
 /// Most bytes of a segment, unless a single frame is larger.
 pub const SEGMENT_BYTES_MAX: usize = 8 * 1024;
@@ -191,7 +191,7 @@ impl Segment {
     /// Whether frame `index` is loose.
     pub fn is_loose(&self, index: usize) -> bool {
         let class = self.0.frames[index].class;
-        let is_plain = || self.id_of(index).is_some_and(|id| id.starts_with('~'));
+        let is_plain = || self.id_bytes_of(index).first() == Some(&b'~');
         class == FrameClass::CONTROL || class.is_event() && is_plain()
     }
 
@@ -255,12 +255,20 @@ impl Segment {
 
     /// Returns the id of frame `index`, if it has one.
     pub fn id_of(&self, index: usize) -> Option<&str> {
+        match self.id_bytes_of(index) {
+            [] => None,
+            id => std::str::from_utf8(id).ok(),
+        }
+    }
+
+    /// Returns the id of frame `index` as it stands there; empty if it has none.
+    pub fn id_bytes_of(&self, index: usize) -> &[u8] {
         let frame = &self.0.frames[index];
         if frame.id_len == 0 {
-            return None;
+            return &[];
         }
         let end = frame.end as usize - 2;
-        std::str::from_utf8(&self.0.bytes[end - usize::from(frame.id_len)..end]).ok()
+        &self.0.bytes[end - usize::from(frame.id_len)..end]
     }
 
     /// Returns the source of frame `index` as a JSON string without quotes;
@@ -352,7 +360,7 @@ impl SegmentBuilder {
     pub fn push_event(
         &mut self,
         frame: &EventFrame<'_>,
-        id: &impl std::fmt::Display,
+        id: &EventId,
         class: FrameClass,
         durable: Option<DurableId>,
         ts: Timestamp,

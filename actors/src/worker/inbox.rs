@@ -12,6 +12,9 @@ use crate::protocol::Problem;
 use crate::run_log::{HubIdentity, LogStart};
 use crate::sse::Segment;
 
+/// Most messages that a drained queue keeps room for.
+const ROOM_KEPT: usize = 1024;
+
 /// Names one attachment of a worker to a hub. A message of an attachment that
 /// is gone is dropped by its receiver.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -75,6 +78,8 @@ pub struct Inbox {
 #[derive(Debug, Default)]
 struct Queue {
     messages: VecDeque<WorkerMessage>,
+    /// Empty: takes the place of `messages` when they are taken.
+    spare: VecDeque<WorkerMessage>,
     bytes: usize,
     ticking: bool,
 }
@@ -151,6 +156,14 @@ impl Inbox {
         self.take().map_or(Poll::Pending, Poll::Ready)
     }
 
+    /// Takes back what was drained, for its room.
+    pub fn reuse(&self, mut drained: VecDeque<WorkerMessage>) {
+        drained.clear();
+        if drained.capacity() <= ROOM_KEPT {
+            self.lock().spare = drained;
+        }
+    }
+
     fn take(&self) -> Option<VecDeque<WorkerMessage>> {
         let mut queue = self.lock();
         if queue.messages.is_empty() {
@@ -158,7 +171,8 @@ impl Inbox {
         }
         queue.bytes = 0;
         queue.ticking = false;
-        Some(std::mem::take(&mut queue.messages))
+        let spare = std::mem::take(&mut queue.spare);
+        Some(std::mem::replace(&mut queue.messages, spare))
     }
 }
 

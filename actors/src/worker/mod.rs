@@ -35,7 +35,7 @@ pub(crate) struct Worker {
     pub(crate) counters: Arc<WorkerCounters>,
     inbox: Arc<Inbox>,
     by_run: RefCell<HashMap<(BackendKind, RunId), Rc<WorkerRun>>>,
-    by_attach: RefCell<HashMap<AttachId, Rc<WorkerRun>>>,
+    by_attach: RefCell<foldhash::HashMap<AttachId, Rc<WorkerRun>>>,
     wheel: RefCell<Wheel<(Rc<Seat>, Rc<WorkerRun>)>>,
     tick: Cell<u64>,
     /// Counts turns of the pump.
@@ -77,12 +77,12 @@ impl Worker {
     /// lives. Flushes come after all that waited was applied, so that segments
     /// that came together leave together.
     async fn pump(self: Rc<Self>) {
+        let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
         loop {
-            let messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
-            let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
+            let mut messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
             let mut drains = false;
             self.pass.set(self.pass.get() + 1);
-            for message in messages {
+            for message in messages.drain(..) {
                 match message {
                     WorkerMessage::Run(attach_id, message) => {
                         let run = self.by_attach.borrow().get(&attach_id).cloned();
@@ -98,7 +98,8 @@ impl Worker {
                     WorkerMessage::Drain => drains = true,
                 }
             }
-            for run in touched {
+            self.inbox.reuse(messages);
+            for run in touched.drain(..) {
                 run.pace();
             }
             if drains {

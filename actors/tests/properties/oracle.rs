@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use eventsource_stream::EventStream;
 use futures_util::{FutureExt as _, StreamExt as _, stream};
-use runcast_actors::protocol::{BackendKind, EventKind, Payload};
+use runcast_actors::protocol::{BackendKind, DurableId, EventKind, FramedEvent, Payload};
 use serde_json::value::RawValue;
 use sse_stream::SseByteStream;
 
@@ -148,4 +148,31 @@ pub(crate) fn check_payload_field(published: &[u8]) {
     let members = serde_json::from_slice(&object).expect("a JSON object");
     check_payload(published, &members);
     assert_eq!(members.len(), 1, "{members:?}");
+}
+
+/// What a message on a framed channel says, read word by word as it is
+/// documented.
+pub(crate) fn framed_event(message: &[u8]) -> Option<FramedEvent<'_>> {
+    let mut words = message.splitn(9, |byte| *byte == b' ');
+    let mut word = || std::str::from_utf8(words.next()?).ok();
+    let version = word()?;
+    let id = DurableId {
+        epoch: word()?.parse().ok()?,
+        seq: word()?.parse().ok()?,
+        us: word()?.parse().ok()?,
+    };
+    let lost = word()?.parse().ok()?;
+    let kind = word()?.parse().ok()?;
+    let flags = word()?;
+    let source_bytes: usize = word()?.parse().ok()?;
+    let (source, rest) = words.next()?.split_at_checked(source_bytes)?;
+    (version == "1" && ["0", "1", "2", "3"].contains(&flags)).then_some(FramedEvent {
+        id,
+        lost,
+        kind,
+        terminal: ["1", "3"].contains(&flags),
+        recorded: ["2", "3"].contains(&flags),
+        source: std::str::from_utf8(source).ok()?,
+        payload: rest.strip_prefix(b"\n")?,
+    })
 }

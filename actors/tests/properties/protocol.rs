@@ -124,16 +124,26 @@ proptest! {
     }
 
     #[test]
-    fn a_forged_frame_does_no_harm(
+    fn a_forged_frame_is_refused_by_the_rules(
         message in prop_oneof![
             vec(any::<u8>(), 0..200),
             "1 [0-9+-]{1,21} [0-9]{1,21} [0-9]{1,21} [0-9]{1,3} (output|status|log|x) [01] [0-9]{1,20} .{0,9}\n.*"
                 .prop_map(String::into_bytes),
+            // A few words of it are odd.
+            vec(prop_oneof![4 => "[+]?0{0,30}[0-9]", 1 => "[0-9]{18,22}", 1 => "[+-]{0,2}[0-9a ]{0,2}"], 5)
+                .prop_map(|word| {
+                    let [epoch, seq, us, lost, length] = &word[..] else { unreachable!() };
+                    format!("1 {epoch} {seq} {us} {lost} output 3 {length} abc\nx\ny").into_bytes()
+                }),
         ],
+        at in any::<prop::sample::Index>(), byte in any::<Option<u8>>(),
     ) {
-        if let Ok(event) = FramedEvent::parse(&message) {
-            prop_assert!(event.payload.len() < message.len());
+        let mut message = message;
+        if let (Some(byte), false) = (byte, message.is_empty()) {
+            let at = at.index(message.len());
+            message[at] = byte;
         }
+        prop_assert_eq!(FramedEvent::parse(&message).ok(), oracle::framed_event(&message));
     }
 
     #[test]
