@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::http::header::{self, ContentType};
-use actix_web::web::Data;
+use actix_web::web::{self, Data};
 use actix_web::{HttpRequest, HttpResponse};
 use bytes::Bytes;
 use runcast_actors::history::{HistoryEvent, HistoryFrom, HistoryPage, HistoryQuery};
@@ -36,6 +36,10 @@ pub(super) struct HistoryReads {
     free: Arc<Semaphore>,
     max: usize,
 }
+
+/// A page larger than this is made JSON on a thread of its own: a whole one
+/// takes milliseconds.
+const SMALL_BYTES: usize = 32 * 1024;
 
 impl HistoryReads {
     /// Admits `max` reads at once.
@@ -142,8 +146,14 @@ pub(super) async fn history(
         state.metrics.history_refused.inc();
         return Err(too_many_reads(state.history_reads.max));
     };
-    let page = HistoryJson::from(state.broker.history(&query).await?);
-    let json = serde_json::to_vec(&page).expect("our answers have only text keys");
+    let page = state.broker.history(&query).await?;
+    let json = match page.bytes() > SMALL_BYTES {
+        // The streams of this worker wait meanwhile.
+        true => web::block(move || page_json(page))
+            .await
+            .map_err(|_| shutting_down())?,
+        false => page_json(page),
+    };
     Ok(HttpResponse::Ok()
         .insert_header((header::CACHE_CONTROL, "no-store"))
         .insert_header(ContentType::json())
@@ -151,6 +161,17 @@ pub(super) async fn history(
             json: json.into(),
             _read: read,
         }))
+}
+
+/// The threads of the process are ending.
+fn shutting_down() -> Problem {
+    let detail = "this broker is shutting down; ask again to reach another";
+    Problem::new(503, "draining", "Shutting down", detail)
+}
+
+fn page_json(page: HistoryPage) -> Vec<u8> {
+    let page = HistoryJson::from(page);
+    serde_json::to_vec(&page).expect("our answers have only text keys")
 }
 
 fn too_many_reads(max: usize) -> ApiError {

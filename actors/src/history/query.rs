@@ -44,6 +44,13 @@ pub struct HistoryPage {
     pub gap: Option<String>,
 }
 
+impl HistoryPage {
+    /// Returns the bytes of its events' data.
+    pub fn bytes(&self) -> usize {
+        self.events.iter().map(|event| event.data.len()).sum()
+    }
+}
+
 /// What a stream would send as one frame.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HistoryEvent {
