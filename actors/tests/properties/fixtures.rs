@@ -6,7 +6,7 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use runcast_actors::protocol::{
-    BackendKind, EventKind, Gap, GapReason, Payload, Problem, RunId, Timestamp,
+    BackendKind, EventId, EventKind, Gap, GapReason, Payload, Problem, RunId, Timestamp,
 };
 use runcast_actors::sse::{
     EventFrame, cursor_frame, end_frame, gap_frame, goodbye_frame, heartbeat_frame, hello_frame,
@@ -178,7 +178,8 @@ impl Input {
             backend: *backend,
             payload: Payload::classify(&bytes),
         };
-        write_event(&mut out, &frame, id);
+        let id: EventId = id.parse().expect("an id");
+        write_event(&mut out, &frame, &id);
         out
     }
 }
