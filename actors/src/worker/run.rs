@@ -26,8 +26,9 @@ use crate::session::{CloseReason, LogPlace, Rejoin, RunReady, Seat, SeatState, S
 use crate::settings::RetrySettings;
 use crate::sse::{Segment, cursor_frame, gap_frame, heartbeat_frame, hello_frame, problem_frame};
 
-/// A delay shorter than this is none: a timer's step is a millisecond.
-const FLUSH_DELAY_MIN: Duration = Duration::from_millis(1);
+/// A wait shorter than this is none: a timer's step is a millisecond. It adds
+/// to the next one, so that few clients of a run of many events wait, too.
+const FLUSH_WAIT_MIN: Duration = Duration::from_millis(1);
 
 /// One run on one worker: a log of its newest segments, and the clients.
 ///
@@ -286,10 +287,10 @@ impl WorkerRun {
         let now = Instant::now();
         let wait = self.next_flush.get().saturating_duration_since(now);
         let unflushed = self.log.borrow().bytes_from(self.flushed_no.get());
-        if wait.is_zero() || unflushed > self.burst_bytes() {
+        if wait < FLUSH_WAIT_MIN || unflushed > self.burst_bytes() {
             self.flush();
-            let delay = self.flush_delay();
-            self.next_flush.set(now + delay);
+            let due = self.next_flush.get().clamp(now, now + FLUSH_WAIT_MIN);
+            self.next_flush.set(due + self.flush_delay());
             return;
         }
         self.flush_timer.set(true);
@@ -316,11 +317,7 @@ impl WorkerRun {
         // same machine.
         let clients = u32::try_from(self.stats.borrow().clients()).unwrap_or(u32::MAX);
         let delay = hub.flush_delay_per_client.saturating_mul(clients);
-        let delay = delay.min(hub.max_flush_delay);
-        if delay < FLUSH_DELAY_MIN {
-            return Duration::ZERO;
-        }
-        delay
+        delay.min(hub.max_flush_delay)
     }
 
     /// Has all that is in the log sent.
