@@ -100,7 +100,9 @@ fn the_broker_is_judged_by_what_was_measured_beside_it() {
     let ratio = cost(1) / cost(0);
     let verdict = &results["verdicts"][0];
     assert_eq!(verdict["figure"], "CPU per delivery", "{verdict}");
-    assert_eq!(verdict["to_bare_loop"].as_f64(), Some(ratio), "{verdict}");
+    let told = verdict["to_bare_loop"].as_f64().expect("a ratio");
+    // The last digit of a number in JSON is not sure.
+    assert!((told / ratio - 1.0).abs() < 1e-9, "{verdict}");
     assert_eq!(verdict["to_nchan"], Value::Null, "{verdict}");
     assert_eq!(verdict["is_met"], ratio <= 0.85, "{verdict}");
     // What was not measured is neither met nor missed.
