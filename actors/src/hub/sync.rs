@@ -270,6 +270,12 @@ impl RunHub {
         self.order.place().is_some() && !self.writer.has_plain
     }
 
+    /// Whether it has written nothing, and its clients still wait for their
+    /// `hello`: to none of them anything is missing.
+    fn is_unseen(&self) -> bool {
+        self.order.is_unplaced() && self.log.end_no() == 0
+    }
+
     /// Notes messages that the mailbox or a queue before it dropped.
     pub(super) fn refused(&mut self, refused: Refused, ctx: &mut Context<Self>) {
         let Some(gap) = refused.gap() else { return };
@@ -292,7 +298,8 @@ impl Handler<Disconnected> for RunHub {
     type Result = ();
 
     fn handle(&mut self, Disconnected { is_back }: Disconnected, ctx: &mut Self::Context) {
-        if !matches!(self.end, EndState::Ended { .. }) && !self.is_durable_only() {
+        let is_over = matches!(self.end, EndState::Ended { .. });
+        if !is_over && !self.is_durable_only() && !self.is_unseen() {
             self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         }
         // Who is watched gets the store's position, with all others; what

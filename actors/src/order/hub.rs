@@ -154,6 +154,11 @@ impl RunOrder {
         }
     }
 
+    /// Whether it is not known yet where the stream stands.
+    pub fn is_unplaced(&self) -> bool {
+        matches!(self.at, At::Unknown)
+    }
+
     /// Whether a read is under way or wanted.
     pub fn is_syncing(&self) -> bool {
         self.sync.is_some()
