@@ -29,10 +29,16 @@ DEV := $${CARGO_TARGET_DIR:-target}/debug
 TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 500ms \
 	--fewer 10 --many 500 --systems bare-loop,coalescing,runcast,durable
 
+# `make instructions UPDATE=1` takes what it counts as the new budgets;
+# `CASES="hub path"`, here and for `make micro`, only cases of such names.
+INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --workspace \
+	--features runcast-actors/bench --bench instructions
+
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench faults faults-off soak simulate fuzz
+.PHONY: help run test test-kubectl-1.20 test-deps lint fmt deny bench micro instructions faults \
+	faults-off soak simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -42,6 +48,8 @@ help:
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
 	@echo 'make bench   measure a release build, write docs/performance.md'
+	@echo 'make micro   time the parts of an event'"'"'s way, and count what they allocate'
+	@echo 'make instructions  count their instructions; fails past actors/benches/budgets.toml'
 	@echo 'make faults  FAULTS_TRIALS (600) of random faults, with SEED; write docs/reliability.md'
 	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
@@ -56,6 +64,7 @@ run:
 test: test-deps lint
 	$(CARGO) test $(LOCKED) --workspace
 	$(CARGO) build $(LOCKED) --workspace
+	$(INSTRUCTIONS)
 	$(TEST_BENCH)
 	$(TEST_FUZZ)
 
@@ -74,6 +83,7 @@ test-deps:
 lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
+	$(CARGO) clippy $(LOCKED) --workspace --features runcast-actors/bench --bench micro --bench instructions -- -D warnings
 	@# The fuzz crates have a lock file of their own, which our dependencies change.
 	@$(CARGO) metadata $(LOCKED) --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 
@@ -85,6 +95,14 @@ deny:
 
 bench:
 	scripts/bench
+
+# As a release is built.
+micro:
+	$(CARGO) bench $(LOCKED) --package runcast-actors --features bench --bench micro -- --sort location $(CASES)
+
+# Built with the dependencies of `make test`, and counted in ten seconds.
+instructions: test-deps
+	$(INSTRUCTIONS) -- $(CASES) $(if $(UPDATE),--update)
 
 faults: test-deps
 	RUNCAST_FAULTS_TRIALS=$(FAULTS_TRIALS) RUNCAST_FAULTS_SECONDS=$(FAULTS_SECONDS) \

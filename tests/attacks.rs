@@ -3,8 +3,10 @@
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use crate::support::http::{Request, slug};
+use crate::support::wait::SOON;
 use crate::support::{Broker, Redis};
 
 const EVENTS: &str = "/api/v1/runs/42/events";
@@ -55,6 +57,34 @@ async fn unfinished_bodies_filled_the_memory() {
         .wait_metric("runcast_http_body_bytes", &[], 0.0)
         .await;
     assert_eq!(large.send(broker.addr).await.status(), 413);
+}
+
+/// Whatever came on a stream's connection was read, for as long as it came.
+#[tokio::test]
+async fn a_stream_read_for_nothing_without_an_end() {
+    let broker = Broker::embedded().start_ready().await;
+    let mut client = TcpStream::connect(broker.addr).await.expect("it listens");
+    let request = b"GET /api/v1/runs/42/stream HTTP/1.1\r\nHost: x\r\n\r\n";
+    client.write_all(request).await.expect("connected");
+    let mut head = [0; 12];
+    client.read_exact(&mut head).await.expect("an answer");
+    // A little more is no harm.
+    client.write_all(&[b'x'; 10_000]).await.expect("connected");
+    broker.publish("42", json!("seen")).await;
+    let mut text = Vec::new();
+    while memchr::memmem::find(&text, b"\"seen\"").is_none() {
+        let n = client.read_buf(&mut text).await.expect("a stream");
+        assert!(n > 0, "closed after {:?}", String::from_utf8_lossy(&text));
+    }
+    let much = vec![b'x'; 64 * 1024 * 1024];
+    let refused = timeout(SOON, client.write_all(&much)).await;
+    refused
+        .expect("it is closed")
+        .expect_err("the whole was read");
+    let gone = [("reason", "client_gone")];
+    broker
+        .wait_metric("runcast_sessions_closed_total", &gone, 1.0)
+        .await;
 }
 
 /// A browser sends a post of plain text without a preflight.

@@ -304,6 +304,13 @@ async fn head_answers_as_get_without_a_body() {
         let response = Request::new("HEAD", path).send(broker.addr).await;
         assert_eq!((response.status(), response.body.len()), (200, 0), "{path}");
     }
+    // A stream has no length, and a head that tells one would be another's.
+    let path = "/api/v1/runs/42/stream";
+    let response = Request::new("HEAD", path).send(broker.addr).await;
+    assert_eq!((response.status(), response.body.len()), (200, 0), "{path}");
+    let header = |name| response.header(name);
+    assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
+    assert_eq!(header("content-length"), None);
 }
 
 #[tokio::test]

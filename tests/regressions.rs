@@ -5,6 +5,8 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
 
 use crate::support::kube_api::KubeApi;
 use crate::support::wait::SOON;
@@ -100,4 +102,36 @@ async fn strict_readiness_of_kubectl_was_a_guess() {
         strict().await == 200
     })
     .await;
+}
+
+/// A connection whose client had sent more than is read ahead never came to
+/// its stream, and kept a core busy for ever. Now it is closed: a client of a
+/// stream has nothing to say.
+#[tokio::test]
+async fn a_stream_asked_for_among_much_else_never_ended() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    // The first request keeps the others waiting, so that they pile up.
+    redis.freeze();
+    let mut socket = tokio::net::TcpStream::connect(broker.addr)
+        .await
+        .expect("a connection");
+    let asked = ["events", "stream"].map(|what| format!("GET /api/v1/runs/42/{what} HTTP/1.1"));
+    let more = "GET /health/live HTTP/1.1".to_owned();
+    let requests = asked.into_iter().chain(std::iter::repeat_n(more, 400_000));
+    let requests = requests.map(|line| format!("{line}\r\nHost: x\r\n\r\n"));
+    let requests = requests.collect::<String>();
+    let full = timeout(
+        Duration::from_secs(1),
+        socket.write_all(requests.as_bytes()),
+    );
+    full.await.expect_err("no broker reads that much ahead");
+    redis.thaw();
+    let ended = async {
+        let mut piece = [0; 4096];
+        while socket.read(&mut piece).await.is_ok_and(|n| n > 0) {}
+    };
+    timeout(SOON, ended).await.expect("the connection ends");
+    let of_redis = [("backend", "redis")];
+    broker.wait_metric("runcast_sessions", &of_redis, 0.0).await;
 }

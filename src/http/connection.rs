@@ -8,11 +8,12 @@
 //!
 //! How: the dispatcher of HTTP/1.1 takes any I/O object. The handler leaves the
 //! stream with the connection ([`ConnectionHandle`]); the flush that ends the
-//! head finds it there, takes the socket out, and from then on the dispatcher
-//! sees a client that has closed, and ends.
+//! head finds it there and takes the socket out. Then the dispatcher is dropped
+//! with all that it has read ahead.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -59,16 +60,15 @@ impl Connection {
         self.handle.clone()
     }
 
-    /// Takes the socket out if a stream waits for it; `true` if it did.
-    fn hand_over(&mut self) -> bool {
+    /// Takes the socket out if a stream waits for it.
+    fn hand_over(&mut self) {
         let Some((body, framing)) = self.handle.0.offered.take() else {
-            return false;
+            return;
         };
         if let Some(socket) = self.socket.take() {
             let writer = StreamWriter::new(socket, body, framing);
             self.handle.0.taken.replace(Some(Box::new(writer)));
         }
-        true
     }
 }
 
@@ -80,7 +80,7 @@ impl AsyncRead for Connection {
     ) -> Poll<io::Result<()>> {
         match &mut self.get_mut().socket {
             Some(socket) => Pin::new(socket).poll_read(cx, buffer),
-            // The end of the stream: the dispatcher has nothing left to do.
+            // The end: there is nothing left to read here.
             None => Poll::Ready(Ok(())),
         }
     }
@@ -102,10 +102,7 @@ impl AsyncWrite for Connection {
     /// was offered before its head was written.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.hand_over() {
-            // To read the end.
-            cx.waker().wake_by_ref();
-        }
+        this.hand_over();
         match &mut this.socket {
             Some(socket) => Pin::new(socket).poll_flush(cx),
             None => Poll::Ready(Ok(())),
@@ -171,11 +168,26 @@ where
     // Boxed, so that its memory goes when it ends, while the stream lasts.
     let requests = Box::pin(http.call((connection, peer)));
     async move {
-        let result = requests.await;
-        if let Some(stream) = handle.0.taken.take() {
-            drop(handle);
+        if let Some(stream) = until_taken(requests, handle).await? {
             stream.await;
         }
-        result
+        Ok(())
     }
+}
+
+/// Serves requests until there are no more, or a stream has taken the socket:
+/// then at once, since a dispatcher that has read ahead as much as it may looks
+/// for room again and again and never sees the end of what it reads.
+async fn until_taken<E>(
+    mut requests: Pin<Box<impl Future<Output = Result<(), E>>>>,
+    handle: ConnectionHandle,
+) -> Result<Option<Box<StreamWriter>>, E> {
+    poll_fn(|cx| {
+        let ended = requests.as_mut().poll(cx);
+        match handle.0.taken.take() {
+            Some(stream) => Poll::Ready(Ok(Some(stream))),
+            None => ended.map_ok(|()| None),
+        }
+    })
+    .await
 }

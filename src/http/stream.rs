@@ -1,5 +1,6 @@
 //! `GET /api/v1/runs/{run_id}/stream`, and with a backend named in the path.
 
+use actix_web::body;
 use actix_web::http::header::{self, HeaderName};
 use actix_web::http::{Method, Version};
 use actix_web::web::Data;
@@ -133,7 +134,8 @@ async fn open(
         // The head of the answer only: no session, no kubectl is started.
         return Ok(stream_head(HttpResponse::Ok(), backend)
             .insert_header((header::CONTENT_TYPE, "text/event-stream"))
-            .finish());
+            // Not `finish`, which tells a length: a stream has none.
+            .body(body::None::new()));
     }
     let accepts_stream = accepts_stream(request);
     let version = request.version();

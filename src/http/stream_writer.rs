@@ -4,20 +4,29 @@
 //! that a client has not been sent yet, as one chunk (RFC 9112, section 7.1).
 //! A client that has all keeps nothing here.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::future::Future;
 use std::io::{self, IoSlice, Write as _};
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use actix_web::body::MessageBody as _;
 use actix_web::rt::net::TcpStream;
 use actix_web::web::Bytes;
 use arrayvec::ArrayVec;
+use bytes::Buf as _;
 use runcast_actors::session::StreamBody;
+use runcast_actors::sse::Piece;
+use socket2::SockRef;
+use tokio::io::Interest;
+use tokio::task::coop::has_budget_remaining;
 
 /// Pieces written by one call; the kernel takes up to 1,024.
 const PIECES_MAX: usize = 16;
+
+/// Each with what stands before and after it, and the end of the body.
+const SLICES_MAX: usize = 3 * PIECES_MAX + 1;
 
 /// Bytes after which no further piece goes into one call. What finds no room is
 /// kept alive by the client that is stalled: this much, or one frame.
@@ -28,6 +37,10 @@ const HEAD_BYTES_MAX: usize = 18;
 
 /// Read at once of what a client says after its request, which is nothing.
 const READ_BYTES: usize = 256;
+
+/// Bytes that a client may say all the same. One that goes on has its
+/// connection closed: reading for nothing would cost whatever it likes.
+const READ_BYTES_MAX: u32 = 64 * 1024;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,15 +59,28 @@ pub(super) struct StreamWriter {
     framing: Framing,
     /// Nothing follows.
     has_ended: bool,
+    /// This task is woken when the client says something, or goes.
+    is_watching: bool,
+    /// What the client has said since its request.
+    read_bytes: u32,
     /// What the kernel had no room for.
     unsent: Option<Box<Unsent>>,
 }
 
-/// The rest of a write: references, but for the chunk's head.
+/// The rest of a write: references, but for the heads of chunks.
 #[derive(Debug)]
 struct Unsent {
-    pieces: ArrayVec<Bytes, { PIECES_MAX + 2 }>,
+    pieces: VecDeque<Bytes>,
 }
+
+/// What one write takes from the body.
+type Pieces = ArrayVec<Piece, PIECES_MAX>;
+
+/// The same as the kernel gets it.
+type Slices<'a> = ArrayVec<&'a [u8], SLICES_MAX>;
+
+/// What stands before a piece that is no chunk yet.
+struct Head(ArrayVec<u8, HEAD_BYTES_MAX>);
 
 impl StreamWriter {
     pub(super) fn new(socket: TcpStream, body: StreamBody, framing: Framing) -> Self {
@@ -63,27 +89,46 @@ impl StreamWriter {
             body,
             framing,
             has_ended: false,
+            is_watching: false,
+            read_bytes: 0,
             unsent: None,
         }
     }
 
-    /// Ready when the client is gone.
+    /// Ready when the client is gone, or says too much.
     ///
     /// What it sends is thrown away: it has no more to ask on this connection,
-    /// whose answer says `Connection: close`.
-    fn poll_gone(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut buffer = [0; READ_BYTES];
-        loop {
-            if ready!(self.socket.poll_read_ready(cx)).is_err() {
-                return Poll::Ready(());
-            }
-            match self.socket.try_read(&mut buffer) {
+    /// whose answer says `Connection: close`. Between two events of the kernel
+    /// this is one atomic load; to ask for the next one takes a lock.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
+        while self.read_bytes <= READ_BYTES_MAX {
+            let mut was_told = false;
+            let socket = &self.socket;
+            let read = socket.try_io(Interest::READABLE, || {
+                was_told = true;
+                SockRef::from(socket).recv(&mut buffer)
+            });
+            match read {
                 Ok(0) => return Poll::Ready(()),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Poll::Ready(()),
+                Ok(bytes) => self.read_bytes += bytes as u32,
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
+                    return Poll::Ready(());
+                }
+                // Nothing was told since we asked to be woken.
+                Err(_) if self.is_watching && !was_told => return Poll::Pending,
+                Err(_) => {
+                    let told = self.socket.poll_read_ready(cx);
+                    // Without budget it has not been noted who is to be woken.
+                    self.is_watching = told.is_pending() && has_budget_remaining();
+                    if ready!(told).is_err() {
+                        return Poll::Ready(());
+                    }
+                }
             }
         }
+        tracing::debug!("a client of a stream sends without an end");
+        Poll::Ready(())
     }
 
     /// Writes what there is; pending when the client has it all, or takes no
@@ -96,7 +141,7 @@ impl StreamWriter {
             }
             let (pieces, is_all) = self.next_pieces(cx);
             if !pieces.is_empty() || self.has_ended {
-                self.write(pieces)?;
+                self.write(&pieces)?;
             }
             if is_all && self.unsent.is_none() {
                 return Poll::Pending;
@@ -106,12 +151,12 @@ impl StreamWriter {
 
     /// Takes what the body has, up to what one write takes; `true` if that was
     /// all for now: the body wakes this task when there is more.
-    fn next_pieces(&mut self, cx: &mut Context<'_>) -> (ArrayVec<Bytes, PIECES_MAX>, bool) {
-        let (mut pieces, mut bytes) = (ArrayVec::new(), 0);
+    fn next_pieces(&mut self, cx: &mut Context<'_>) -> (Pieces, bool) {
+        let (mut pieces, mut bytes) = (Pieces::new(), 0);
         while !pieces.is_full() && bytes < WRITE_BYTES {
-            match Pin::new(&mut self.body).poll_next(cx) {
-                Poll::Ready(Some(Ok(piece))) => {
-                    bytes += piece.len();
+            match self.body.poll_piece(cx) {
+                Poll::Ready(Some(piece)) => {
+                    bytes += piece.bytes().len();
                     pieces.push(piece);
                 }
                 Poll::Ready(None) => {
@@ -124,62 +169,52 @@ impl StreamWriter {
         (pieces, false)
     }
 
-    /// Writes `pieces` as a chunk, and the end of the body after the last one.
+    /// Writes `pieces` as chunks, and the end of the body after the last one.
     /// What finds no room is kept.
-    fn write(&mut self, pieces: ArrayVec<Bytes, PIECES_MAX>) -> io::Result<()> {
-        let bytes: usize = pieces.iter().map(Bytes::len).sum();
-        let (head, tail) = self.frame(bytes);
-        let mut slices = ArrayVec::<IoSlice<'_>, { PIECES_MAX + 2 }>::new();
-        slices.push(IoSlice::new(&head));
-        slices.extend(pieces.iter().map(|piece| IoSlice::new(piece)));
-        slices.push(IoSlice::new(tail));
-        let mut written = match self.socket.try_write_vectored(&slices) {
+    fn write(&mut self, pieces: &Pieces) -> io::Result<()> {
+        let heads: ArrayVec<Head, PIECES_MAX> = pieces.iter().map(Head::of).collect();
+        let slices = self.slices(pieces, &heads);
+        let written = match try_write(&self.socket, &slices) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        drop(slices);
-        if written == head.len() + bytes + tail.len() {
-            return Ok(());
+        let all: usize = slices.iter().map(|slice| slice.len()).sum();
+        if written < all {
+            let unsent = Unsent::after(written, slices, pieces);
+            self.body.is_stalled();
+            self.unsent = Some(Box::new(unsent));
         }
-        let mut unsent = Box::new(Unsent {
-            pieces: ArrayVec::new(),
-        });
-        unsent.pieces.push(Bytes::copy_from_slice(&head));
-        unsent.pieces.extend(pieces);
-        unsent.pieces.push(Bytes::from_static(tail));
-        unsent.advance(&mut written);
-        self.body.is_stalled();
-        self.unsent = Some(unsent);
         Ok(())
     }
 
-    /// Returns what stands before and after `bytes` of the body.
-    fn frame(&self, bytes: usize) -> (ArrayVec<u8, HEAD_BYTES_MAX>, &'static [u8]) {
-        let mut head = ArrayVec::new();
-        if self.framing == Framing::UntilClose {
-            return (head, b"");
+    /// Returns what is to be written of `pieces`: one slice for each segment,
+    /// whose chunk is encoded once for all clients.
+    fn slices<'a>(&self, pieces: &'a Pieces, heads: &'a [Head]) -> Slices<'a> {
+        let mut slices = Slices::new();
+        for (piece, Head(head)) in pieces.iter().zip(heads) {
+            match (self.framing, piece) {
+                (Framing::UntilClose, piece) => slices.push(piece.bytes()),
+                (Framing::Chunked, Piece::Segment(segment)) => slices.push(segment.chunk()),
+                (Framing::Chunked, Piece::Part(bytes)) => {
+                    slices.extend([&head[..], bytes, b"\r\n"]);
+                }
+            }
         }
-        if bytes > 0 {
-            write!(head, "{bytes:x}\r\n").expect("the head of a chunk has room for any size");
+        if self.has_ended && self.framing == Framing::Chunked {
+            slices.push(b"0\r\n\r\n");
         }
-        let tail: &[u8] = match (bytes > 0, self.has_ended) {
-            (true, false) => b"\r\n",
-            (true, true) => b"\r\n0\r\n\r\n",
-            (false, _) => b"0\r\n\r\n",
-        };
-        (head, tail)
+        slices
     }
 
     /// Ready when nothing is left of earlier writes.
     fn poll_unsent(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(unsent) = &mut self.unsent {
             ready!(self.socket.poll_write_ready(cx))?;
-            let slices: ArrayVec<_, { PIECES_MAX + 2 }> = unsent.slices().collect();
-            match self.socket.try_write_vectored(&slices) {
-                Ok(mut written) => {
-                    drop(slices);
-                    if unsent.advance(&mut written) {
+            let written = try_write(&self.socket, &unsent.slices());
+            match written {
+                Ok(written) => {
+                    if unsent.advance(written) {
                         self.unsent = None;
                     }
                 }
@@ -191,25 +226,68 @@ impl StreamWriter {
     }
 }
 
+/// Writes `slices` by one system call.
+fn try_write(socket: &TcpStream, slices: &[&[u8]]) -> io::Result<usize> {
+    if let [slice] = slices {
+        // What mostly is to be written: the kernel has less to do for it.
+        return socket.try_write(slice);
+    }
+    let slices: ArrayVec<_, SLICES_MAX> = slices.iter().map(|slice| IoSlice::new(slice)).collect();
+    socket.try_write_vectored(&slices)
+}
+
+impl Head {
+    fn of(piece: &Piece) -> Self {
+        let mut head = ArrayVec::new();
+        if let Piece::Part(bytes) = piece {
+            write!(head, "{:x}\r\n", bytes.len())
+                .expect("the head of a chunk has room for any size");
+        }
+        Self(head)
+    }
+}
+
 impl Unsent {
-    fn slices(&self) -> impl Iterator<Item = IoSlice<'_>> {
-        self.pieces.iter().map(|piece| IoSlice::new(piece))
+    /// Keeps `slices` from byte `written` on. What is of `pieces` is kept by
+    /// reference.
+    fn after(written: usize, slices: Slices<'_>, pieces: &Pieces) -> Self {
+        let whole = |piece: &Piece| match piece {
+            Piece::Segment(segment) => segment.chunk().clone(),
+            Piece::Part(bytes) => bytes.clone(),
+        };
+        let owners: ArrayVec<Bytes, PIECES_MAX> = pieces.iter().map(whole).collect();
+        let kept = |slice: &[u8]| {
+            let lies_in = |owner: &&Bytes| {
+                let (owner, slice) = (owner.as_ptr_range(), slice.as_ptr_range());
+                owner.start <= slice.start && slice.end <= owner.end
+            };
+            match owners.iter().find(lies_in) {
+                Some(owner) => owner.slice_ref(slice),
+                None => Bytes::copy_from_slice(slice),
+            }
+        };
+        let mut unsent = Self {
+            pieces: slices.into_iter().map(kept).collect(),
+        };
+        unsent.advance(written);
+        unsent
+    }
+
+    fn slices(&self) -> ArrayVec<&[u8], SLICES_MAX> {
+        self.pieces.iter().map(|piece| &piece[..]).collect()
     }
 
     /// Forgets the first `written` bytes; `true` if nothing is left.
-    fn advance(&mut self, written: &mut usize) -> bool {
-        let gone = self.pieces.iter().take_while(|piece| {
-            let is_gone = piece.len() <= *written;
-            *written -= if is_gone { piece.len() } else { 0 };
-            is_gone
-        });
-        let gone = gone.count();
-        self.pieces.drain(..gone);
-        match self.pieces.first_mut() {
-            Some(first) => drop(first.split_to(*written)),
-            None => return true,
+    fn advance(&mut self, mut written: usize) -> bool {
+        while let Some(first) = self.pieces.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return false;
+            }
+            written -= first.len();
+            self.pieces.pop_front();
         }
-        false
+        true
     }
 }
 

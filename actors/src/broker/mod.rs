@@ -71,6 +71,12 @@ impl Broker {
         Self { shared }
     }
 
+    /// A broker of these actors, which somebody else has started.
+    #[cfg(feature = "bench")]
+    pub(crate) fn of(shared: Arc<BrokerShared>) -> Self {
+        Self { shared }
+    }
+
     /// The settings it was started with.
     pub fn settings(&self) -> &BrokerSettings {
         &self.shared.settings

@@ -75,6 +75,15 @@ pub struct BrokerShared {
 
 impl BrokerShared {
     pub(crate) fn new(settings: BrokerSettings) -> Arc<Self> {
+        Self::on_arbiters(settings, Arbiter::new().handle(), Arbiter::new().handle())
+    }
+
+    /// Makes it for actors on threads that there are already.
+    pub(crate) fn on_arbiters(
+        settings: BrokerSettings,
+        core: ArbiterHandle,
+        kubectl_arbiter: ArbiterHandle,
+    ) -> Arc<Self> {
         let kubectl_counters: Arc<KubectlCounters> = Arc::default();
         Arc::new(Self {
             metrics: Arc::default(),
@@ -84,8 +93,8 @@ impl BrokerShared {
             reads: Semaphore::new(settings.history.max_reads.max(1)),
             hub_reads: Semaphore::new(settings.history.max_reads.max(1)),
             checker: Mutex::default(),
-            core: Arbiter::new().handle(),
-            kubectl_arbiter: Arbiter::new().handle(),
+            core,
+            kubectl_arbiter,
             pod_looks: PodLooks::new(&settings.kubectl, Arc::clone(&kubectl_counters)),
             kubectl_counters,
             kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),

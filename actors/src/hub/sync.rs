@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use actix::prelude::*;
+use bytes::Bytes;
 use tracing::{debug, info, warn};
 
 use super::arrivals::Durable;
@@ -187,7 +188,11 @@ impl RunHub {
             return self.shared.metrics.held_overflows.inc();
         }
         held.bytes += bytes;
-        held.messages.push(message);
+        held.messages.push(match message {
+            // Not with all that it was read with.
+            Incoming::Framed(bytes) => Incoming::Framed(Bytes::copy_from_slice(&bytes)),
+            message => message,
+        });
     }
 
     fn replay(&mut self, ctx: &mut Context<Self>) {

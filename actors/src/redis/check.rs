@@ -41,7 +41,12 @@ pub(crate) async fn check(settings: &RedisSettings) -> Result<Duration, String> 
     let subscription = subscribe(settings, &queue)
         .await
         .map_err(|error| format!("cannot subscribe to {pattern}: {error}"))?;
-    let echo = echo(settings, subscription.connection, queue.turns());
+    let Subscription {
+        connection,
+        driver: _driver,
+        ..
+    } = subscription;
+    let echo = echo(settings, connection, queue.turns(Duration::ZERO));
     timeout(settings.command_timeout, echo)
         .await
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))

@@ -2,6 +2,9 @@
 //! connections for publishes and reads. No other part knows Redis, nor of
 //! which kind it is.
 
+#[cfg(feature = "bench")]
+#[doc(hidden)]
+pub mod bench;
 mod check;
 mod claims;
 mod cluster;
@@ -11,7 +14,9 @@ mod link;
 mod node;
 mod page;
 mod push_queue;
+mod push_tap;
 mod recorder;
+mod socket;
 mod store;
 mod subscriber;
 mod subscription;

@@ -14,7 +14,11 @@ use redis::{
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
+use super::push_queue::{Push, PushQueue};
+use super::push_tap::PushTap;
+use super::socket;
 use crate::settings::{RedisSettings, SentinelPlace};
 
 /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
@@ -148,10 +152,7 @@ pub(super) async fn connect(
     config: &AsyncConnectionConfig,
 ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
     let connecting = async {
-        let info = match target {
-            Target::Fixed(info) => long_lived(info.clone()),
-            Target::MasterOf(place) => master(place).await?,
-        };
+        let info = target.find().await?;
         let connection = Client::open(info.clone())?
             .get_multiplexed_async_connection_with_config(config)
             .await?;
@@ -160,6 +161,57 @@ pub(super) async fn connect(
     timeout(settings.connect_timeout, connecting)
         .await
         .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// A connection whose messages go to a queue.
+pub(super) struct Tapped {
+    pub(super) info: ConnectionInfo,
+    pub(super) connection: MultiplexedConnection,
+    /// Drives it; dropped, it ends.
+    pub(super) driver: AbortOnDropHandle<()>,
+}
+
+/// Connects to a target likewise; what is published to the connection goes to
+/// `queue`, and its end, too.
+///
+/// # Errors
+/// As above.
+pub(super) async fn connect_tapped(
+    target: &Target,
+    settings: &RedisSettings,
+    queue: Arc<PushQueue>,
+) -> RedisResult<Tapped> {
+    let messages = Arc::clone(&queue);
+    let config = config(settings).set_push_sender(move |push: PushInfo| {
+        if push.kind == PushKind::Disconnection {
+            queue.extend(std::iter::once(Push::Disconnected));
+        }
+        Ok::<(), Infallible>(())
+    });
+    let connecting = async {
+        let info = target.find().await?;
+        let tap = PushTap::new(socket::open(&info).await?, messages);
+        let redis = info.redis_settings();
+        let (connection, driver) =
+            MultiplexedConnection::new_with_config(redis, tap, config).await?;
+        Ok(Tapped {
+            connection,
+            driver: AbortOnDropHandle::new(tokio::spawn(driver)),
+            info,
+        })
+    };
+    timeout(settings.connect_timeout, connecting)
+        .await
+        .unwrap_or_else(|_| Err(no_answer()))
+}
+
+impl Target {
+    async fn find(&self) -> RedisResult<ConnectionInfo> {
+        match self {
+            Self::Fixed(info) => Ok(long_lived(info.clone())),
+            Self::MasterOf(place) => master(place).await,
+        }
+    }
 }
 
 /// Asks the Sentinels for the master, all at once, and makes sure of it by the

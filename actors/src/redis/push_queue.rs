@@ -1,19 +1,24 @@
 //! [`PushQueue`]: what Redis pushed and is not routed yet, bounded by us.
 //!
-//! redis-rs hands pushes over without a bound of its own, so the bound is
-//! here: past it messages are dropped, and the reader is told.
+//! Filled by the connection's task, which never waits; past the bound messages
+//! are dropped, and the reader is told.
 
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::Poll;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::Stream;
 use futures_util::task::AtomicWaker;
-use redis::{PushInfo, PushKind, Value};
+use tokio::time::{Instant, sleep};
 
 /// Most messages taken in one turn, so that the hubs have theirs.
 const TURN_MESSAGES_MAX: usize = 512;
+
+/// Turns that wait for nothing after a pause.
+const TURNS_AT_ONCE: u32 = 16;
 
 /// What the connection handed over.
 #[derive(Debug)]
@@ -47,6 +52,28 @@ struct Inner {
     closed: bool,
 }
 
+impl Inner {
+    fn push(&mut self, push: Push, messages_max: usize, bytes_max: usize) {
+        if self.closed {
+            return;
+        }
+        if let Push::Message { channel, payload } = &push {
+            let bytes = channel.len() + payload.len();
+            let is_full = self.pushes.len() >= messages_max
+                || (self.bytes > 0 && self.bytes + bytes > bytes_max);
+            if is_full {
+                // Told at the very place where they are missing.
+                return match self.pushes.back_mut() {
+                    Some(Push::Overflow(count)) => *count += 1,
+                    _ => self.pushes.push_back(Push::Overflow(1)),
+                };
+            }
+            self.bytes += bytes;
+        }
+        self.pushes.push_back(push);
+    }
+}
+
 impl PushQueue {
     pub(super) fn new(messages_max: usize, bytes_max: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -61,38 +88,16 @@ impl PushQueue {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes a push from the connection; never waits.
-    pub(super) fn push(&self, info: PushInfo) {
-        let push = match info.kind {
-            PushKind::PMessage => match message(info.data) {
-                Some(push) => push,
-                None => return,
-            },
-            PushKind::Disconnection => Push::Disconnected,
-            // Confirmations arrive as the answer to the command, too.
-            _ => return,
-        };
+    /// Takes what the connection has read; never waits.
+    pub(super) fn extend(&self, pushes: impl Iterator<Item = Push>) {
         let mut inner = self.lock();
-        if inner.closed {
-            return;
-        }
-        if let Push::Message { channel, payload } = &push {
-            let bytes = channel.len() + payload.len();
-            let is_full = inner.pushes.len() >= self.messages_max
-                || (inner.bytes > 0 && inner.bytes + bytes > self.bytes_max);
-            if is_full {
-                // Told at the very place where they are missing.
-                return match inner.pushes.back_mut() {
-                    Some(Push::Overflow(count)) => *count += 1,
-                    _ => inner.pushes.push_back(Push::Overflow(1)),
-                };
-            }
-            inner.bytes += bytes;
-        }
         let was_empty = inner.pushes.is_empty();
-        inner.pushes.push_back(push);
+        for push in pushes {
+            inner.push(push, self.messages_max, self.bytes_max);
+        }
+        let wakes = was_empty && !inner.pushes.is_empty();
         drop(inner);
-        if was_empty {
+        if wakes {
             self.waker.wake();
         }
     }
@@ -106,7 +111,7 @@ impl PushQueue {
         self.waker.wake();
     }
 
-    fn take_turn(&self) -> Option<Turn> {
+    pub(super) fn take_turn(&self) -> Option<Turn> {
         let mut inner = self.lock();
         if inner.pushes.is_empty() {
             return None;
@@ -127,20 +132,67 @@ impl PushQueue {
         })
     }
 
-    /// Returns what is pushed, in turns. One reader.
-    pub(super) fn turns(self: Arc<Self>) -> impl Stream<Item = Turn> {
-        futures_util::stream::poll_fn(move |cx: &mut Context<'_>| {
-            if let Some(turn) = self.take_turn() {
-                return Poll::Ready(Some(turn));
+    /// Ready when there is a turn to take, or there will be none any more.
+    async fn until_filled(&self) {
+        let is_due = || {
+            let inner = self.lock();
+            inner.closed || !inner.pushes.is_empty()
+        };
+        poll_fn(|cx| {
+            if is_due() {
+                return Poll::Ready(());
             }
             self.waker.register(cx.waker());
             // Once more: a push may have come before the waker was known.
-            match self.take_turn() {
-                Some(turn) => Poll::Ready(Some(turn)),
-                None if self.lock().closed => Poll::Ready(None),
-                None => Poll::Pending,
+            match is_due() {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
             }
         })
+        .await;
+    }
+
+    fn has_full_turn(&self) -> bool {
+        self.lock().pushes.len() >= TURN_MESSAGES_MAX
+    }
+
+    /// Returns what is pushed, in turns. One reader.
+    ///
+    /// A turn wakes this thread and each worker that has a client of its runs,
+    /// which costs more than its messages do. So turns that go on coming faster
+    /// than one an `interval` wait, and take along what comes meanwhile.
+    pub(super) fn turns(self: Arc<Self>, interval: Duration) -> impl Stream<Item = Turn> {
+        let pacer = Pacer {
+            interval,
+            due: Instant::now(),
+        };
+        futures_util::stream::unfold((self, pacer), async |(queue, mut pacer)| {
+            queue.until_filled().await;
+            if let Some(wait) = pacer.wait()
+                && !queue.has_full_turn()
+            {
+                sleep(wait).await;
+            }
+            let turn = queue.take_turn()?;
+            Some((turn, (queue, pacer)))
+        })
+    }
+}
+
+/// Lets turns pass at once until [`TURNS_AT_ONCE`] more have come than one an
+/// interval (a leaky bucket).
+struct Pacer {
+    interval: Duration,
+    /// When all turns so far would have come one an interval.
+    due: Instant,
+}
+
+impl Pacer {
+    /// Counts a turn; returns how long it waits.
+    fn wait(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        self.due = self.due.max(now) + self.interval;
+        (self.due > now + self.interval * TURNS_AT_ONCE).then_some(self.interval)
     }
 }
 
@@ -152,33 +204,18 @@ pub(super) struct Turn {
     pub(super) left: (u64, u64),
 }
 
-/// Reads `[pattern, channel, payload]`.
-fn message(mut data: Vec<Value>) -> Option<Push> {
-    let payload = bytes(data.pop()?)?;
-    let channel = bytes(data.pop()?)?;
-    Some(Push::Message { channel, payload })
-}
-
-fn bytes(value: Value) -> Option<Bytes> {
-    match value {
-        Value::BulkString(bytes) => Some(Bytes::from(bytes)),
-        Value::SimpleString(text) => Some(Bytes::from(text)),
-        _ => None,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use futures_util::{FutureExt as _, StreamExt as _};
 
     use super::*;
 
-    fn message(payload: &str) -> PushInfo {
-        let bulk = |text: &str| Value::BulkString(text.as_bytes().to_vec());
-        PushInfo {
-            kind: PushKind::PMessage,
-            data: vec![bulk("run:*"), bulk("run:1:status"), bulk(payload)],
-        }
+    fn push(queue: &PushQueue, payload: &str) {
+        let message = Push::Message {
+            channel: Bytes::from_static(b"run:1:status"),
+            payload: Bytes::copy_from_slice(payload.as_bytes()),
+        };
+        queue.extend(std::iter::once(message));
     }
 
     /// What the next turn brings: payloads, and `!n` where n were dropped.
@@ -195,15 +232,15 @@ mod tests {
     #[test]
     fn past_its_bound_messages_are_dropped_and_counted() {
         let queue = PushQueue::new(2, 1000);
-        let mut turns = Box::pin(Arc::clone(&queue).turns());
+        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
         for payload in ["a", "b", "c", "d"] {
-            queue.push(message(payload));
+            push(&queue, payload);
         }
         assert_eq!(
             turn(&mut turns),
             Some(vec!["a".into(), "b".into(), "!2".into()])
         );
-        queue.push(message("e"));
+        push(&queue, "e");
         assert_eq!(turn(&mut turns), Some(vec!["e".into()]));
         assert_eq!(turn(&mut turns), None, "nothing waits");
     }
@@ -211,28 +248,49 @@ mod tests {
     #[test]
     fn bytes_are_bounded_but_one_message_always_fits() {
         let queue = PushQueue::new(100, 50);
-        let mut turns = Box::pin(Arc::clone(&queue).turns());
+        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
         let large = "x".repeat(500);
-        queue.push(message(&large));
-        queue.push(message("b"));
+        push(&queue, &large);
+        push(&queue, "b");
         assert_eq!(turn(&mut turns), Some(vec![large, "!1".into()]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn turns_wait_only_when_they_go_on_coming_fast() {
+        let interval = Duration::from_millis(1);
+        let queue = PushQueue::new(10_000, 1_000_000);
+        let mut turns = Box::pin(Arc::clone(&queue).turns(interval));
+        for pause in [Duration::ZERO, Duration::from_secs(1)] {
+            tokio::time::advance(pause).await;
+            for n in 0..TURNS_AT_ONCE {
+                push(&queue, "a");
+                assert!(turn(&mut turns).is_some(), "turn {n} comes at once");
+            }
+            push(&queue, "b");
+            assert_eq!(turn(&mut turns), None, "the next one waits");
+            push(&queue, "c");
+            let waited = Instant::now();
+            let taken = turns.next().await.expect("it comes").pushes.len();
+            assert_eq!((taken, waited.elapsed()), (2, interval));
+        }
+        for _ in 0..TURN_MESSAGES_MAX {
+            push(&queue, "d");
+        }
+        assert!(turn(&mut turns).is_some(), "a full turn never waits");
     }
 
     #[test]
     fn the_end_of_a_connection_is_told_whatever_waits_and_a_closed_queue_ends() {
         let queue = PushQueue::new(1, 50);
-        let mut turns = Box::pin(Arc::clone(&queue).turns());
-        queue.push(message("a"));
-        queue.push(PushInfo {
-            kind: PushKind::Disconnection,
-            data: Vec::new(),
-        });
+        let mut turns = Box::pin(Arc::clone(&queue).turns(Duration::ZERO));
+        push(&queue, "a");
+        queue.extend(std::iter::once(Push::Disconnected));
         assert_eq!(
             turn(&mut turns),
             Some(vec!["a".into(), "disconnected".into()])
         );
         queue.close();
-        queue.push(message("late"));
+        push(&queue, "late");
         assert!(turns.next().now_or_never().expect("ready").is_none());
     }
 }

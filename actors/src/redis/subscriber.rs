@@ -8,6 +8,7 @@ use actix::fut::wrap_future;
 use actix::prelude::*;
 use bytes::Bytes;
 use redis::aio::MultiplexedConnection;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
 use super::node::backoff;
@@ -22,6 +23,9 @@ use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
 
 /// How long an outage lasts before it is told while it lasts.
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
+
+/// Least time between two turns that go on and on: the least a timer waits.
+const TURN_INTERVAL: Duration = Duration::from_millis(1);
 
 /// What follows the channel prefix in the name of a probe's channel.
 pub(super) const PROBE_PREFIX: &str = "_probe:";
@@ -57,6 +61,7 @@ pub struct RedisSubscriber {
     store: RedisStore,
     finder: Finder,
     connection: Option<MultiplexedConnection>,
+    driver: Option<AbortOnDropHandle<()>>,
     subscribed_at: Instant,
     /// Where it is, or was last.
     address: Option<String>,
@@ -99,6 +104,7 @@ impl RedisSubscriber {
             store,
             finder,
             connection: None,
+            driver: None,
             subscribed_at: Instant::now(),
             address: None,
             watch: Watch::None,
@@ -151,18 +157,21 @@ impl RedisSubscriber {
     ) {
         let Subscription {
             connection,
+            driver,
             address,
             nodes,
             watch,
         } = subscription;
         self.finder.learn(&nodes);
         self.connection = Some(connection);
+        self.driver = Some(driver);
         self.subscribed_at = Instant::now();
         self.watch = watch;
         self.is_watching = false;
         self.probe.sent_at = None;
         self.probe.misses = 0;
-        ctx.add_stream(Arc::clone(&queue).turns());
+        let interval = TURN_INTERVAL.min(self.shared.settings.hub.max_flush_delay);
+        ctx.add_stream(Arc::clone(&queue).turns(interval));
         self.queue = Some(queue);
         if self.address.replace(address.clone()) != Some(address.clone()) {
             // Its old master may live on and take what is lost with it.
@@ -216,6 +225,7 @@ impl RedisSubscriber {
         if self.connection.take().is_none() {
             return;
         }
+        self.driver = None;
         if let Some(queue) = self.queue.take() {
             queue.close();
         }
@@ -317,7 +327,7 @@ impl RedisSubscriber {
 
     // ---- routing -----------------------------------------------------------
 
-    fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
+    pub(super) fn route(&mut self, turn: Turn, ctx: &mut Context<Self>) {
         let received_at = Instant::now();
         // What arrives proves the link as well as an echo does.
         self.probe.misses = 0;
@@ -390,12 +400,13 @@ impl RedisSubscriber {
                     (&mut self.feed, too_large, RunId::parse(run_id))
                 {
                     let source_start = channel.len() - source.len();
+                    // Kept for long: not with all that it was read with.
                     return feed.plain(PlainMessage {
                         run_id,
                         kind,
                         source_start,
-                        channel,
-                        payload,
+                        channel: Bytes::copy_from_slice(&channel),
+                        payload: Bytes::copy_from_slice(&payload),
                     });
                 }
                 let message = match too_large {

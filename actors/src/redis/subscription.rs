@@ -1,16 +1,16 @@
 //! [`Subscription`]: where the one subscription is made, and whether that is
 //! still the right place.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 
 use redis::aio::MultiplexedConnection;
 use redis::{RedisResult, Value};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Slots;
 use super::connection::at;
-use super::node::{Target, config, connect, master};
+use super::node::{Tapped, Target, connect_tapped, master};
 use super::push_queue::PushQueue;
 use crate::settings::{RedisPlace, RedisSettings, SentinelPlace};
 
@@ -92,6 +92,8 @@ impl Finder {
 /// A subscription that Redis has confirmed.
 pub(super) struct Subscription {
     pub(super) connection: MultiplexedConnection,
+    /// Drives the connection; dropped, it ends.
+    pub(super) driver: AbortOnDropHandle<()>,
     /// The server's address, without credentials.
     pub(super) address: String,
     /// The nodes of its Cluster.
@@ -125,12 +127,11 @@ impl Candidate {
         settings: &RedisSettings,
         queue: Arc<PushQueue>,
     ) -> Result<Subscription, String> {
-        // A closure, not a channel: it costs half as much a message.
-        let config = config(settings).set_push_sender(move |info| {
-            queue.push(info);
-            Ok::<(), Infallible>(())
-        });
-        let (info, mut connection) = connect(&self.target, settings, &config)
+        let Tapped {
+            info,
+            mut connection,
+            driver,
+        } = connect_tapped(&self.target, settings, queue)
             .await
             .map_err(|error| error.to_string())?;
         let address = info.addr().to_string();
@@ -147,6 +148,7 @@ impl Candidate {
             .unwrap_or_else(|_| Err("no answer in time".to_owned()))?;
         Ok(Subscription {
             connection,
+            driver,
             address,
             nodes,
             watch,

@@ -13,7 +13,7 @@ use super::seat::{Seat, SeatState};
 use super::{BodyDropped, CloseReason, PagesSent, Rejoin, SseSession};
 use crate::protocol::Problem;
 use crate::settings::RetrySettings;
-use crate::sse::{problem_frame, retry_block};
+use crate::sse::{Piece, problem_frame, retry_block};
 use crate::stream_filter::FrameFilter;
 use crate::worker::{LogChunk, PageChunk, WorkerRun, tell};
 
@@ -31,11 +31,11 @@ struct Live {
 }
 
 impl Live {
-    /// Returns the next bytes of pages or the log.
-    fn next_chunk(&self, seat: &Seat) -> Option<Bytes> {
+    /// Returns the next frames of pages or the log.
+    fn next_piece(&self, seat: &Seat) -> Option<Piece> {
         if seat.state.get() == SeatState::Paging {
             match self.run.next_page_chunk(seat) {
-                PageChunk::Bytes(chunk) => return Some(chunk),
+                PageChunk::Piece(piece) => return Some(piece),
                 PageChunk::Sent => tell(&self.session, PagesSent),
                 PageChunk::None => {}
             }
@@ -44,7 +44,7 @@ impl Live {
             }
         }
         match self.run.next_chunk(seat)? {
-            LogChunk::Bytes(chunk) => Some(chunk),
+            LogChunk::Piece(piece) => Some(piece),
             LogChunk::Behind(way) => {
                 seat.state.set(SeatState::Paging);
                 tell(&self.session, Rejoin(way));
@@ -70,6 +70,30 @@ impl StreamBody {
         seat.send(Bytes::from(problem_frame(problem)));
         seat.say_goodbye(reason, retry);
         Self { seat, live: None }
+    }
+
+    /// Returns the next frames to send; `None` at the end of the stream.
+    pub fn poll_piece(&mut self, cx: &mut Context<'_>) -> Poll<Option<Piece>> {
+        self.seat.parked.set(false);
+        if let Some(frame) = self.seat.next_control() {
+            if let Some(live) = &self.live {
+                live.run.counters().sent_control(frame.len());
+            }
+            return Poll::Ready(Some(Piece::Part(frame)));
+        }
+        match (self.seat.state.get(), &self.live) {
+            (SeatState::Closing(_), _) | (_, None) => return Poll::Ready(None),
+            (SeatState::Waiting, Some(_)) => {}
+            (SeatState::Paging | SeatState::Live, Some(live)) => {
+                if let Some(piece) = live.next_piece(&self.seat) {
+                    return Poll::Ready(Some(piece));
+                }
+                let is_live = self.seat.state.get() == SeatState::Live;
+                self.seat.parked.set(is_live);
+            }
+        }
+        self.seat.park(cx);
+        Poll::Pending
     }
 
     /// What it gave last has found no room: until it is asked again, news of
@@ -98,27 +122,8 @@ impl MessageBody for StreamBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Bytes, Infallible>>> {
-        let this = self.get_mut();
-        this.seat.parked.set(false);
-        if let Some(frame) = this.seat.next_control() {
-            if let Some(live) = &this.live {
-                live.run.counters().sent_control(frame.len());
-            }
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        match (this.seat.state.get(), &this.live) {
-            (SeatState::Closing(_), _) | (_, None) => return Poll::Ready(None),
-            (SeatState::Waiting, Some(_)) => {}
-            (SeatState::Paging | SeatState::Live, Some(live)) => {
-                if let Some(chunk) = live.next_chunk(&this.seat) {
-                    return Poll::Ready(Some(Ok(chunk)));
-                }
-                let is_live = this.seat.state.get() == SeatState::Live;
-                this.seat.parked.set(is_live);
-            }
-        }
-        this.seat.park(cx);
-        Poll::Pending
+        let piece = self.get_mut().poll_piece(cx);
+        piece.map(|piece| Some(Ok(piece?.bytes().clone())))
     }
 }
 

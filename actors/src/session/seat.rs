@@ -289,10 +289,7 @@ impl Seat {
     /// leave the client where it was, but for one that begins a branch: what
     /// it counts is not missed again.
     pub(crate) fn note_sent(&self, segment: &Segment, frame: usize) {
-        if (0..=frame)
-            .rev()
-            .all(|frame| segment.id_of(frame).is_none())
-        {
+        if (0..=frame).rev().all(|frame| !segment.has_id(frame)) {
             if let Some(base) = segment.branch().and_then(|branch| branch.base) {
                 self.stands_at(JoinFrom::Seen(base));
             }

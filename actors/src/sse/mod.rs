@@ -9,4 +9,6 @@ pub use frame::{
     EventFrame, FrameSpans, cursor_frame, end_frame, gap_data, gap_frame, goodbye_frame,
     heartbeat_frame, hello_frame, problem_frame, retry_block, write_event,
 };
-pub use segment::{Branch, FrameClass, FrameMeta, SEGMENT_BYTES_MAX, Segment, SegmentBuilder};
+pub use segment::{
+    Branch, FrameClass, FrameMeta, Piece, SEGMENT_BYTES_MAX, Segment, SegmentBuilder,
+};

@@ -1,6 +1,7 @@
 //! [`Segment`]: encoded frames that travel, are kept and are sent together.
 
 use std::cell::Cell;
+use std::io::Write as _;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,6 +17,10 @@ pub const SEGMENT_BYTES_MAX: usize = 8 * 1024;
 /// What a segment costs beside its bytes; counted, so that many small
 /// segments cannot outgrow a ring's bound.
 const SEGMENT_OVERHEAD_BYTES: usize = 256;
+
+/// Room for what a chunk has around its bytes: a size below 4 GiB in
+/// hexadecimal, and two line ends.
+const CHUNK_OVERHEAD_BYTES: usize = 12;
 
 /// Largest scratch buffer a thread keeps between batches.
 const SCRATCH_BYTES_KEPT: usize = 64 * 1024;
@@ -97,6 +102,8 @@ pub struct Segment(Arc<SegmentInner>);
 
 #[derive(Debug)]
 struct SegmentInner {
+    /// `bytes` as a chunk of HTTP/1.1, which most clients are sent as it is.
+    chunk: Bytes,
     bytes: Bytes,
     frames: Box<[FrameMeta]>,
     no: u64,
@@ -128,6 +135,11 @@ impl Segment {
     /// The frames' bytes.
     pub fn bytes(&self) -> &Bytes {
         &self.0.bytes
+    }
+
+    /// The same bytes as a chunk (RFC 9112, section 7.1).
+    pub fn chunk(&self) -> &Bytes {
+        &self.0.chunk
     }
 
     /// The frames, in order.
@@ -223,12 +235,22 @@ impl Segment {
 
     /// Returns the frames of `range` without copying them.
     pub fn slice(&self, range: Range<usize>) -> Bytes {
-        if range.start == 0 && range.end == self.0.frames.len() {
-            return self.0.bytes.clone();
-        }
         self.0
             .bytes
             .slice(self.offset_of(range.start)..self.offset_of(range.end))
+    }
+
+    /// Returns the frames of `range` as what a client is sent next.
+    pub fn piece(&self, range: Range<usize>) -> Piece {
+        match range == (0..self.0.frames.len()) {
+            true => Piece::Segment(self.clone()),
+            false => Piece::Part(self.slice(range)),
+        }
+    }
+
+    /// Whether frame `index` has an id.
+    pub fn has_id(&self, index: usize) -> bool {
+        self.0.frames[index].id_len > 0
     }
 
     /// Returns the id of frame `index`, if it has one.
@@ -255,6 +277,25 @@ impl Segment {
             .iter()
             .filter(|frame| frame.class.is_event());
         self.0.events_before + events.count() as u64
+    }
+}
+
+/// Frames that a client is sent next.
+#[derive(Debug, Clone)]
+pub enum Piece {
+    /// A whole segment.
+    Segment(Segment),
+    /// Part of one, or frames outside the log.
+    Part(Bytes),
+}
+
+impl Piece {
+    /// The frames' bytes.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Segment(segment) => segment.bytes(),
+            Self::Part(bytes) => bytes,
+        }
     }
 }
 
@@ -416,10 +457,8 @@ impl SegmentBuilder {
             return;
         };
         let cut = last.end;
-        let tail = self.bytes.split_off(cut as usize);
         let gaps = self.frames.split_off(kept);
-        self.seal(received_at);
-        self.bytes = tail;
+        self.seal_through(cut as usize, received_at);
         for gap in gaps {
             self.classes.0 |= gap.class.0;
             self.frames.push(FrameMeta {
@@ -430,14 +469,22 @@ impl SegmentBuilder {
     }
 
     fn seal(&mut self, received_at: Instant) {
+        self.seal_through(self.bytes.len(), received_at);
+    }
+
+    /// Makes a segment of the frames noted, whose bytes end at `end`; those of
+    /// the next one follow.
+    fn seal_through(&mut self, end: usize, received_at: Instant) {
         self.open_gaps = 0;
         if self.frames.is_empty() {
             return;
         }
+        // A copy: the scratch buffer keeps its capacity for the next batch,
+        // and a kept segment holds no spare room.
+        let (chunk, bytes) = chunked(&self.bytes[..end]);
         self.done.push(Segment(Arc::new(SegmentInner {
-            // An exact copy: the scratch buffer keeps its capacity for the
-            // next batch, and a kept segment holds no spare room.
-            bytes: Bytes::copy_from_slice(&self.bytes),
+            chunk,
+            bytes,
             frames: self.frames.as_slice().into(),
             no: self.next_no,
             events_before: self.events_before,
@@ -457,6 +504,18 @@ impl SegmentBuilder {
         self.loose_before += u64::from(std::mem::take(&mut self.loose));
         self.classes = FrameClass::CONTROL;
         self.frames.clear();
-        self.bytes.clear();
+        self.bytes.drain(..end);
     }
+}
+
+/// Returns a copy of `bytes` as a chunk, and what lies in it.
+fn chunked(bytes: &[u8]) -> (Bytes, Bytes) {
+    let mut chunk = Vec::with_capacity(bytes.len() + CHUNK_OVERHEAD_BYTES);
+    write!(chunk, "{:x}\r\n", bytes.len()).expect("writing to memory cannot fail");
+    let start = chunk.len();
+    chunk.extend_from_slice(bytes);
+    chunk.extend_from_slice(b"\r\n");
+    let chunk = Bytes::from(chunk);
+    let bytes = chunk.slice(start..start + bytes.len());
+    (chunk, bytes)
 }

@@ -164,7 +164,7 @@ impl Worker {
         self.tick.get()
     }
 
-    fn inbox(&self) -> &Arc<Inbox> {
+    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
         &self.inbox
     }
 

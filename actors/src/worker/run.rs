@@ -111,7 +111,7 @@ impl WorkerRun {
         self.backend
     }
 
-    pub(super) fn attach_id(&self) -> AttachId {
+    pub(crate) fn attach_id(&self) -> AttachId {
         self.attach_id.get()
     }
 
@@ -278,7 +278,7 @@ impl WorkerRun {
     /// Flushes now, or when the pause after the last flush is over.
     ///
     /// The first event after a pause leaves at once; then the next flush waits
-    /// a while that grows with the clients here, and takes all that came.
+    /// a while that grows with the run's clients, and takes all that came.
     pub(super) fn pace(self: &Rc<Self>) {
         if self.flush_timer.get() {
             return;
@@ -312,8 +312,11 @@ impl WorkerRun {
             return Duration::ZERO;
         };
         let hub = &worker.shared.settings.hub;
-        let clients = self.members.borrow().len() as u32;
-        let delay = (hub.flush_delay_per_client * clients).min(hub.max_flush_delay);
+        // Those of other workers, too: what a flush costs them is paid by the
+        // same machine.
+        let clients = u32::try_from(self.stats.borrow().clients()).unwrap_or(u32::MAX);
+        let delay = hub.flush_delay_per_client.saturating_mul(clients);
+        let delay = delay.min(hub.max_flush_delay);
         if delay < FLUSH_DELAY_MIN {
             return Duration::ZERO;
         }

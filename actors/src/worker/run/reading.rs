@@ -8,20 +8,20 @@ use crate::order::LogIndex as _;
 use crate::protocol::{BackendKind, Gap, GapReason};
 use crate::run_log::{LogPosition, RunLog};
 use crate::session::{CloseReason, NextPage, Seat, SeatState, Way};
-use crate::sse::{FrameClass, Segment, gap_frame};
+use crate::sse::{FrameClass, Piece, Segment, gap_frame};
 
 /// What a body finds in the log.
 pub(crate) enum LogChunk {
-    /// The next bytes.
-    Bytes(Bytes),
+    /// The next frames.
+    Piece(Piece),
     /// Its place is not kept any more, and it can come back this way.
     Behind(Way),
 }
 
 /// What a body finds in its pages.
 pub(crate) enum PageChunk {
-    /// The next bytes.
-    Bytes(Bytes),
+    /// The next frames.
+    Piece(Piece),
     /// All were sent: its session is to be told.
     Sent,
     /// All were sent, or there were none. It may have its place in the log.
@@ -29,7 +29,7 @@ pub(crate) enum PageChunk {
 }
 
 impl WorkerRun {
-    /// Returns the next bytes for `seat` and moves it on; `None` when it has
+    /// Returns the next frames for `seat` and moves it on; `None` when it has
     /// all there is.
     pub(crate) fn next_chunk(&self, seat: &Seat) -> Option<LogChunk> {
         self.note_polled(seat);
@@ -42,21 +42,21 @@ impl WorkerRun {
             let Some(segment) = log.segment(position.segment_no) else {
                 return Some(self.fallen_behind(seat, &log));
             };
-            if let Some(chunk) = self.passing_frames(seat, segment, position) {
-                return Some(LogChunk::Bytes(chunk));
+            if let Some(piece) = self.passing_frames(seat, segment, position) {
+                return Some(LogChunk::Piece(piece));
             }
         }
     }
 
-    /// Returns the next bytes of the pages that `seat` was given.
+    /// Returns the next frames of the pages that `seat` was given.
     pub(crate) fn next_page_chunk(&self, seat: &Seat) -> PageChunk {
         self.note_polled(seat);
         loop {
             match seat.next_page() {
                 NextPage::Segment(segment) => {
-                    let chunk = self.passing_frames(seat, &segment, seat.position.get());
-                    if let Some(chunk) = chunk {
-                        return PageChunk::Bytes(chunk);
+                    let piece = self.passing_frames(seat, &segment, seat.position.get());
+                    if let Some(piece) = piece {
+                        return PageChunk::Piece(piece);
                     }
                 }
                 NextPage::Log(position) => {
@@ -82,9 +82,11 @@ impl WorkerRun {
         seat: &Seat,
         segment: &Segment,
         position: LogPosition,
-    ) -> Option<Bytes> {
+    ) -> Option<Piece> {
         if seat.filter.borrow().is_resuming() {
-            return self.resumed_frames(seat, segment, position);
+            return self
+                .resumed_frames(seat, segment, position)
+                .map(Piece::Part);
         }
         let filter = seat.filter.borrow();
         let count = segment.frames().len();
@@ -127,10 +129,11 @@ impl WorkerRun {
         if segment.classes().meets(FrameClass::END) {
             seat.state.set(SeatState::Closing(CloseReason::End));
         }
-        let chunk = segment.slice(first..last);
+        let piece = segment.piece(first..last);
+        let bytes = piece.bytes().len();
         self.counters
-            .delivered(passed, chunk.len(), || segment.received_at().elapsed());
-        Some(chunk)
+            .delivered(passed, bytes, || segment.received_at().elapsed());
+        Some(piece)
     }
 
     /// Returns what of the rest of `segment` a client has not seen that resumes
@@ -225,6 +228,6 @@ impl WorkerRun {
             dropped = gap.missed,
             "client fell off the ring"
         );
-        LogChunk::Bytes(Bytes::from(gap_frame(&gap)))
+        LogChunk::Piece(Piece::Part(Bytes::from(gap_frame(&gap))))
     }
 }
