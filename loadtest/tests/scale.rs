@@ -118,7 +118,7 @@ fn each_curve_grows_in_one_thing_alone() {
 fn every_disturbance_disturbs() {
     let (measures, document) = scale("head-of-line", "--duration 500ms");
     let measures = measures.as_array().expect("measures");
-    assert_eq!(measures.len(), 1 + 4 * 2, "{document}");
+    assert_eq!(measures.len(), 1 + 4 * 3, "{document}");
     for measure in measures {
         assert!(number(measure, "/report/latency_ms/p99") > 0.0, "{measure}");
         if measure["disturbance"].is_null() {

@@ -65,6 +65,9 @@ pub(crate) struct Scale {
     /// Only these disturbances; all by default
     #[arg(long, value_delimiter = ',', value_enum)]
     disturbances: Vec<Disturbance>,
+    /// Another setting for every broker, like hub.max_flush_delay=0s
+    #[arg(long, value_name = "KEY=VALUE", value_parser = parse_setting)]
+    set: Vec<(String, String)>,
     /// The kubectl whose flood disturbs
     #[arg(long, default_value = "kubectl")]
     kubectl: String,
@@ -143,10 +146,22 @@ impl Scale {
     /// Starts a broker with its default settings, but for `extra` environment
     /// variables.
     fn start_broker(&self, redis: &Redis, extra: &[(&str, &str)]) -> Result<Server> {
-        let broker = Server::broker(&self.broker, redis, extra)?;
+        let set = self
+            .set
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()));
+        let settings: Vec<(&str, &str)> = extra.iter().copied().chain(set).collect();
+        let broker = Server::broker(&self.broker, redis, &settings)?;
         broker.wait_ready()?;
         Ok(broker)
     }
+}
+
+/// Reads `section.key=value` as the environment variable of that setting.
+fn parse_setting(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("not KEY=VALUE")?;
+    let name = key.to_uppercase().replace('.', "__");
+    Ok((format!("RUNCAST__{name}"), value.to_owned()))
 }
 
 /// Makes sure that nothing went wrong with a load.
@@ -171,6 +186,14 @@ fn shown(value: Option<f64>, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_setting_is_given_by_its_environment_variable() {
+        let setting = parse_setting("hub.max_flush_delay=0s").expect("a setting");
+        let expected = ("RUNCAST__HUB__MAX_FLUSH_DELAY".to_owned(), "0s".to_owned());
+        assert_eq!(setting, expected);
+        assert!(parse_setting("hub.max_flush_delay").is_err());
+    }
 
     #[test]
     fn the_median_is_the_value_in_the_middle() {

@@ -4,7 +4,9 @@
 //! Load test, Redis, kubectl and brokers share the machine's cores, so that a
 //! disturbance delays whoever needs one, through no broker's fault. Hence each
 //! is also measured *elsewhere*: the same, at the same time, on another broker
-//! and Redis. What is worse *here* than elsewhere is the broker's own doing.
+//! and Redis; and *beside*: on another broker of the same Redis, which has one
+//! thread, and whose messages of all runs every broker hears. What is worse
+//! *here* than beside is the serving broker's own doing.
 
 mod disturbance;
 mod history;
@@ -38,8 +40,22 @@ pub(super) struct HeadOfLine(Vec<Measure>);
 enum Place {
     /// On another broker and Redis of this machine.
     Elsewhere,
+    /// On another broker of the same Redis.
+    Beside,
     /// On the broker that serves the quiet runs.
     Here,
+}
+
+impl Place {
+    const ALL: [Self; 3] = [Self::Elsewhere, Self::Beside, Self::Here];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Elsewhere => "elsewhere",
+            Self::Beside => "beside",
+            Self::Here => "**here**",
+        }
+    }
 }
 
 /// The quiet runs, once.
@@ -72,7 +88,7 @@ impl HeadOfLine {
         for _ in 0..scale.rounds {
             measures.push(bench.measure(None)?);
             for disturbance in disturbances {
-                for place in [Place::Elsewhere, Place::Here] {
+                for place in Place::ALL {
                     measures.push(bench.measure(Some((*disturbance, place)))?);
                 }
             }
@@ -83,18 +99,21 @@ impl HeadOfLine {
 
 impl Bench<'_> {
     fn measure(&self, disturbance: Option<(Disturbance, Place)>) -> Result<Measure> {
-        let here = self.start()?;
-        let elsewhere = self.start()?;
+        let (redis, other_redis) = (Redis::start()?, Redis::start()?);
+        let here = self.start(&redis)?;
+        let beside = self.start(&redis)?;
+        let elsewhere = self.start(&other_redis)?;
         let running = disturbance.map(|(disturbance, place)| {
             let (redis, broker) = match place {
-                Place::Here => &here,
-                Place::Elsewhere => &elsewhere,
+                Place::Elsewhere => (&other_redis, &elsewhere),
+                Place::Beside => (&redis, &beside),
+                Place::Here => (&redis, &here),
             };
             Running::start(disturbance, broker, redis)
                 .with_context(|| format!("cannot disturb by {}", disturbance.title()))
         });
         let running = running.transpose()?;
-        let report = self.probe(&here.0, &here.1)?;
+        let report = self.probe(&redis, &here)?;
         let done = running.map(Running::stop).transpose()?;
         eprintln!(
             "{disturbance:?}: p99 {} ms; {done:?}",
@@ -107,15 +126,13 @@ impl Bench<'_> {
         })
     }
 
-    fn start(&self) -> Result<(Redis, Server)> {
-        let redis = Redis::start()?;
+    fn start(&self, redis: &Redis) -> Result<Server> {
         let config = format!("--kubeconfig={}", self.kube_api.config().display());
         let settings = [
             ("RUNCAST__KUBECTL__COMMAND", self.scale.kubectl.as_str()),
             ("RUNCAST__KUBECTL__EXTRA_ARGS", config.as_str()),
         ];
-        let broker = self.scale.start_broker(&redis, &settings)?;
-        Ok((redis, broker))
+        self.scale.start_broker(redis, &settings)
     }
 
     /// Puts the quiet load on the broker.
@@ -176,19 +193,19 @@ impl HeadOfLine {
             self.median(disturbance, |measure| figure(&measure.report))
         };
         let calm = self.median(None, |measure| p99(&measure.report));
-        let elsewhere = disturbance.and_then(|(disturbance, _)| {
-            let elsewhere = Some((disturbance, Place::Elsewhere));
-            self.median(elsewhere, |measure| p99(&measure.report))
-        });
+        let at = |place| {
+            let sort = disturbance.map(|(disturbance, _)| (disturbance, place))?;
+            self.median(Some(sort), |measure| p99(&measure.report))
+        };
         let to = |other: Option<f64>| of(p99).zip(other).map(|(p99, other)| p99 / other);
-        let is_here = disturbance.is_some_and(|(_, place)| place == Place::Here);
         let figures = [
             name.to_owned(),
             shown(of(p50), 2),
             shown(of(p99), 2),
             self.range(disturbance),
             shown(to(calm), 2),
-            shown(is_here.then(|| to(elsewhere)).flatten(), 2),
+            shown(to(at(Place::Elsewhere)), 2),
+            shown(to(at(Place::Beside)), 2),
             shown(of(|report| Some(report.server.as_ref()?.cpu_percent)), 0),
             shown(of(|report| Some(report.tool.cpu_percent)), 0),
             shown(of(|report| Some(report.others_cpu_percent)), 0),
@@ -220,7 +237,8 @@ impl fmt::Display for HeadOfLine {
             "p99 ms",
             "least–greatest",
             "to calm",
-            "here to elsewhere",
+            "to elsewhere",
+            "to beside",
             "quiet runs' broker CPU %",
             "load test CPU %",
             "all others CPU %",
@@ -234,10 +252,10 @@ impl fmt::Display for HeadOfLine {
         )?;
         writeln!(f, "{}", self.row("nothing", None))?;
         for disturbance in Disturbance::value_variants() {
-            for (place, name) in [(Place::Elsewhere, "elsewhere"), (Place::Here, "**here**")] {
+            for place in Place::ALL {
                 let sort = Some((*disturbance, place));
                 if self.0.iter().any(|measure| measure.disturbance == sort) {
-                    let name = format!("{}, {name}", disturbance.title());
+                    let name = format!("{}, {}", disturbance.title(), place.name());
                     writeln!(f, "{}", self.row(&name, sort))?;
                 }
             }
