@@ -119,6 +119,8 @@ impl Clients {
         let duration = scale.hold + EVENT_INTERVAL * EVENTS as u32 + SLACK;
         let started = Instant::now();
         let mut processes = Vec::new();
+        // All from one address: each broker has a port of its own, so that the
+        // same ports of ours will do for each.
         for (index, broker) in brokers.iter().enumerate() {
             let path = dir.path().join(format!("{index}.json"));
             let process = Command::new(std::env::current_exe()?)
@@ -126,7 +128,6 @@ impl Clients {
                 .args(["--subscribers", &scale.streams_each.to_string()])
                 .args(["--runs", "1", "--run-prefix", RUN_PREFIX, "--rate", "0"])
                 .args(["--duration", &format!("{}ms", duration.as_millis())])
-                .args(["--first-address", &format!("127.0.{}.1", index + 1)])
                 .arg("--json")
                 .arg(&path)
                 .stdout(Stdio::null())
