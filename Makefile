@@ -37,7 +37,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench micro instructions \
+.PHONY: help run test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench scale micro instructions \
 	faults faults-off soak simulate fuzz
 
 help:
@@ -49,6 +49,7 @@ help:
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
 	@echo 'make bench   measure a release build, write docs/performance.md'
+	@echo 'make scale   measure how its costs grow and who disturbs whom, write docs/scale.md'
 	@echo 'make micro   time the parts of an event'"'"'s way, and count what they allocate'
 	@echo 'make instructions  count their instructions; fails past actors/benches/budgets.toml'
 	@echo 'make faults  FAULTS_TRIALS (600) of random faults, with SEED; write docs/reliability.md'
@@ -103,6 +104,9 @@ deny:
 
 bench:
 	scripts/bench
+
+scale: test-deps
+	scripts/scale
 
 # As a release is built.
 micro:

@@ -22,6 +22,8 @@ mod publish_cost;
 mod publisher;
 mod report;
 mod resync;
+mod scale;
+mod section;
 mod sequence;
 mod servers;
 mod sse;
@@ -70,6 +72,8 @@ enum Command {
     PublishCost(publish_cost::PublishCost),
     /// Measures what runs with a history take, in Redis and in the broker
     Memory(memory::Memory),
+    /// Measures how the broker's costs grow, and whom a run can disturb
+    Scale(Box<scale::Scale>),
     /// Measures how long many hubs take to have what they missed
     Resync(resync::Resync),
 }
@@ -115,6 +119,7 @@ fn main() -> Result<()> {
         }
         Command::BareLoop(bare_loop) => bare_loop.serve(),
         Command::Bench(bench) => bench.run(),
+        Command::Scale(scale) => scale.run(),
         Command::PublishCost(plan) => {
             println!("{}", plan.run()?);
             Ok(())

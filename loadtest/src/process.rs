@@ -144,6 +144,30 @@ pub(crate) fn machine_cpu_time() -> Result<Duration> {
     Ok(Duration::from_secs_f64(busy as f64 / per_second as f64))
 }
 
+/// Returns the memory that the kernel keeps for itself: its objects, sockets
+/// among them, and what waits in the buffers of TCP.
+pub(crate) fn kernel_bytes() -> Result<u64> {
+    let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
+    let sockstat = fs::read_to_string("/proc/net/sockstat").context("cannot read sockstat")?;
+    let slab = slab_bytes(&meminfo).context("no Slab in meminfo")?;
+    let buffered = tcp_pages(&sockstat).context("no TCP mem in sockstat")?;
+    Ok(slab + buffered * rustix::param::page_size() as u64)
+}
+
+/// Reads `Slab:   1234 kB`.
+fn slab_bytes(meminfo: &str) -> Option<u64> {
+    let line = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("Slab:"))?;
+    Some(first_number(line)? * 1024)
+}
+
+/// Reads `TCP: inuse 8 orphan 0 tw 1 alloc 9 mem 3`.
+fn tcp_pages(sockstat: &str) -> Option<u64> {
+    let line = sockstat.lines().find(|line| line.starts_with("TCP:"))?;
+    first_number(line.split_once(" mem ")?.1)
+}
+
 fn first_number(text: &str) -> Option<u64> {
     text.split_whitespace().next()?.parse().ok()
 }
@@ -169,5 +193,15 @@ mod tests {
         assert_eq!(parent_of("17 (a) b) 3 (c) S 4 17 17 0"), Some(4));
         assert_eq!(parent_of("17 (nginx) S 1 17 17 0"), Some(1));
         assert_eq!(parent_of("17 nginx"), None);
+    }
+
+    #[test]
+    fn the_kernels_memory_is_its_objects_and_what_waits_in_tcp() {
+        let meminfo = "MemTotal:  9 kB\nSlab:   1200 kB\nSReclaimable: 3 kB\n";
+        assert_eq!(slab_bytes(meminfo), Some(1200 * 1024));
+        let sockstat =
+            "sockets: used 5\nTCP: inuse 8 orphan 0 tw 1 alloc 9 mem 3\nUDP: inuse 0 mem 7\n";
+        assert_eq!(tcp_pages(sockstat), Some(3));
+        assert_eq!(tcp_pages("UDP: inuse 0 mem 7"), None);
     }
 }

@@ -1,25 +1,12 @@
-//! The figures as Markdown, and their place in a document.
+//! The figures as Markdown.
 
 use std::fmt::Write as _;
-use std::fs;
-
-use anyhow::{Context as _, Result};
 
 use super::cell::{Cell, Figure};
 use super::part::Part;
 use super::system::System;
-use super::{Ours, Results, first_line_of, target};
-
-const BEGIN: &str = "<!-- figures: begin, written by `make bench` -->";
-const END: &str = "<!-- figures: end -->";
-
-/// Replaces what stands between the two markers of `document`.
-pub(super) fn replace(document: &str, figures: &str) -> Result<String> {
-    let lacks = || format!("the document lacks the markers {BEGIN} and {END}");
-    let (before, rest) = document.split_once(BEGIN).with_context(lacks)?;
-    let (_, after) = rest.split_once(END).with_context(lacks)?;
-    Ok(format!("{before}{BEGIN}\n{figures}{END}{after}"))
-}
+use super::{Ours, Results, target};
+use crate::section;
 
 /// Returns the machine and every figure as Markdown.
 pub(super) fn figures(results: &Results, note: Option<&str>) -> String {
@@ -138,52 +125,21 @@ fn durable(ours: &Ours, text: &mut String) {
 
 /// Describes where and with what this was measured.
 fn machine(results: &Results, note: Option<&str>) -> String {
-    let cpu = proc_value("/proc/cpuinfo", "model name").unwrap_or_else(|| "unknown CPU".to_owned());
-    let memory = proc_value("/proc/meminfo", "MemTotal")
-        .and_then(|text| text.split(' ').next()?.parse::<f64>().ok())
-        .map_or_else(|| "?".to_owned(), |kib| format!("{:.0}", kib / 1e6 * 1.024));
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let version = |program, args: &[&str]| first_line_of(program, args).unwrap_or_default();
-    let redis = version("redis-server", &["--version"]);
-    let redis = redis.split(" sha").next().unwrap_or_default();
-    let nchan = version(
+    let nchan = section::first_line_of(
         "dpkg-query",
         &["-W", "-f", "${Version}", "libnginx-mod-nchan"],
     );
     format!(
-        "Measured {date} at commit {commit} by `make bench` in {minutes:.0} minutes on {cores} cores \
-         of {cpu}, {memory} GB, Linux {kernel}; {rustc}; {redis}; nchan {nchan}; Python with the \
-         packages of `loadtest/peers/requirements.txt`. The load test, Redis and the server share \
-         the cores. Each load was put on all servers in turn; a figure is the median of its \
-         rounds. All that was neither server nor load test took at most \
-         {others_cpu_percent:.0} % of a core, Redis included.{note}",
+        "Measured {today} at commit {commit} by `make bench` in {minutes:.0} minutes on {machine}; \
+         nchan {nchan}; Python with the packages of `loadtest/peers/requirements.txt`. The load \
+         test, Redis and the server share the cores. Each load was put on all servers in turn; a \
+         figure is the median of its rounds. All that was neither server nor load test took at \
+         most {others_cpu_percent:.0} % of a core, Redis included.{note}",
+        today = section::today(),
+        commit = section::commit(),
         minutes = results.seconds / 60.0,
+        machine = section::machine(),
         others_cpu_percent = results.others_cpu_percent(),
-        date = jiff::Zoned::now().strftime("%Y-%m-%d"),
-        commit = version("git", &["describe", "--always", "--dirty"]),
-        kernel = kernel.trim(),
-        rustc = version("rustc", &["--version"]),
         note = note.map(|note| format!(" {note}")).unwrap_or_default(),
     )
-}
-
-fn proc_value(path: &str, key: &str) -> Option<String> {
-    let text = fs::read_to_string(path).ok()?;
-    let line = text.lines().find(|line| line.starts_with(key))?;
-    Some(line.split_once(':')?.1.trim().to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_stands_between_the_markers_is_replaced() {
-        let document = format!("# Title\n{BEGIN}\nold\n{END}\nprose\n");
-        let replaced = replace(&document, "new\n").expect("has markers");
-        assert_eq!(replaced, format!("# Title\n{BEGIN}\nnew\n{END}\nprose\n"));
-        assert_eq!(replace(&replaced, "new\n").expect("has markers"), replaced);
-        assert!(replace("# Title\n", "new\n").is_err());
-    }
 }

@@ -11,9 +11,9 @@ mod plots;
 mod system;
 mod target;
 
+use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum as _;
@@ -28,6 +28,7 @@ use crate::memory::{Bytes, Memory};
 use crate::publish_cost::{Costs, PublishCost};
 use crate::report::LoadReport;
 use crate::resync::{Resync, Resynced};
+use crate::section;
 use crate::servers::{Redis, Server};
 
 /// Times the broker is started for its start-up time.
@@ -129,7 +130,10 @@ impl Bench {
         if let Some(path) = &self.document {
             let text = fs::read_to_string(path)
                 .with_context(|| format!("cannot read {}", path.display()))?;
-            fs::write(path, document::replace(&text, &figures)?)?;
+            fs::write(
+                path,
+                section::replace(&text, "figures", "make bench", &figures)?,
+            )?;
         }
         if let Some(dir) = &self.plot {
             plots::write(&results, dir)?;
@@ -339,11 +343,4 @@ impl Results {
             .map(|round| round.others_cpu_percent)
             .fold(0.0, f64::max)
     }
-}
-
-/// Returns the first line a program prints.
-fn first_line_of(program: &str, args: &[&str]) -> io::Result<String> {
-    let output = std::process::Command::new(program).args(args).output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().next().unwrap_or_default().to_owned())
 }

@@ -13,7 +13,7 @@ pub(crate) use self::plan::{LoadPlan, Rate};
 use self::sample::{Measured, Opened, Window, store_work};
 use crate::bars::{bar, wait};
 use crate::clock::monotonic_ns;
-use crate::process::{Process, Processes};
+use crate::process::{Process, Processes, kernel_bytes};
 use crate::publisher::Publishers;
 use crate::report::{
     Churn, Connects, Deliveries, LatencyMs, LoadReport, Point, Rest, Returns, Stalled,
@@ -22,6 +22,9 @@ use crate::subscribers::{Progress, Subscribers, Target};
 
 /// Longest time to wait until a server's memory no longer changes.
 const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often it is looked what happens at rest.
+const SECOND: Duration = Duration::from_secs(1);
 
 /// How often counts are looked at.
 const TICK: Duration = Duration::from_millis(50);
@@ -77,6 +80,7 @@ pub(crate) fn run(plan: &LoadPlan) -> Result<LoadReport> {
             connected: opened.streams as usize,
             per_second: per_second(opened.streams, opening),
             latency_ms: LatencyMs::of(&totals.connect_latency),
+            kernel_bytes_each: opened.kernel_bytes_each(),
         },
         rest,
         deliveries: Deliveries::of(totals, per_second(window.delivered(), window.length())),
@@ -102,6 +106,7 @@ fn open(
     server: Option<&Processes>,
 ) -> Result<(Subscribers, Duration, Opened)> {
     let cpu = || server.map_or(Ok(Duration::ZERO), Processes::cpu_time);
+    let kernel_before = kernel_bytes()?;
     let rss_before = server.map_or(Ok(0), Processes::rss_bytes)?;
     let cpu_before = cpu()?;
     let started = Instant::now();
@@ -113,6 +118,8 @@ fn open(
         cpu: cpu()?.saturating_sub(cpu_before),
         rss_before,
         rss_after: server.map_or(Ok(0), |server| settled(|| server.rss_bytes()))?,
+        kernel_before,
+        kernel_after: kernel_bytes()?,
     };
     Ok((subscribers, opening, opened))
 }
@@ -159,13 +166,20 @@ fn rest(plan: &LoadPlan, measured: &Measured<'_>) -> Result<Option<Rest>> {
     if plan.hold.is_zero() {
         return Ok(None);
     }
-    let before = measured.begin()?;
-    wait("holding", plan.hold);
-    let window = Window::between(before, measured.end()?);
-    Ok(Some(Rest {
-        seconds: window.length().as_secs_f64(),
-        server_cpu_percent: window.server_percent(),
-    }))
+    let bar = bar("holding", plan.hold.as_millis() as u64);
+    let started = Instant::now();
+    let first = measured.look()?;
+    let (mut before, mut by_second) = (first.clone(), Vec::new());
+    while let Some(left) = plan.hold.checked_sub(started.elapsed()) {
+        bar.set_position(started.elapsed().as_millis() as u64);
+        std::thread::sleep(left.min(SECOND));
+        let after = measured.look()?;
+        by_second.push(Window::between(before, after.clone()).rest_second());
+        before = after;
+    }
+    bar.finish_and_clear();
+    let all = Window::between(first, before).rest_second();
+    Ok(Some(Rest { all, by_second }))
 }
 
 /// Measures the window, after the warm-up if something is published.

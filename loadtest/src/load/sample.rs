@@ -8,14 +8,15 @@ use anyhow::Result;
 
 use crate::http;
 use crate::process::{Process, Processes, machine_cpu_time};
-use crate::report::{ServerCost, StoreWork, ToolCost};
+use crate::report::{RestSecond, ServerCost, StoreWork, ToolCost};
 use crate::subscribers::{Progress, Subscribers};
 
 /// CPU times and counts at one instant.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Sample {
     at: Instant,
     delivered: u64,
+    heartbeats: u64,
     server: Option<Duration>,
     tool: Duration,
     machine: Duration,
@@ -51,19 +52,26 @@ impl Measured<'_> {
         self.broker.map_or(Ok(None), store_work)
     }
 
+    /// Looks without asking the broker.
+    pub(super) fn look(&self) -> Result<Sample> {
+        self.sample(None)
+    }
+
     fn sample(&self, store: Option<StoreWork>) -> Result<Sample> {
         let tool = Process::current();
         Ok(Sample {
             at: Instant::now(),
             delivered: self.progress.delivered.load(Relaxed),
+            heartbeats: self.progress.heartbeats.load(Relaxed),
             server: self.server.map(Processes::cpu_time).transpose()?,
             tool: tool.cpu_time()?,
             machine: machine_cpu_time()?,
             threads: self
                 .subscribers
                 .thread_ids()
-                .map(|thread| tool.thread_cpu_time(thread))
-                .collect::<Result<_>>()?,
+                // One that has failed says why when it is joined.
+                .map(|thread| tool.thread_cpu_time(thread).unwrap_or_default())
+                .collect(),
             store,
         })
     }
@@ -97,6 +105,15 @@ impl Window {
     /// CPU of the server, if it is measured; 100 is one core.
     pub(super) fn server_percent(&self) -> Option<f64> {
         Some(percent(self.server()?, self.length()))
+    }
+
+    /// What the server used and sent while nothing was published.
+    pub(super) fn rest_second(&self) -> RestSecond {
+        RestSecond {
+            seconds: self.length().as_secs_f64(),
+            heartbeats: self.after.heartbeats - self.before.heartbeats,
+            server_cpu_percent: self.server_percent(),
+        }
     }
 
     /// What the server has used in the window; its memory and the cost of
@@ -155,6 +172,16 @@ pub(super) struct Opened {
     pub(super) cpu: Duration,
     pub(super) rss_before: u64,
     pub(super) rss_after: u64,
+    pub(super) kernel_before: u64,
+    pub(super) kernel_after: u64,
+}
+
+impl Opened {
+    /// By how much the kernel's memory grew for each stream.
+    pub(super) fn kernel_bytes_each(&self) -> f64 {
+        let grown = self.kernel_after.saturating_sub(self.kernel_before);
+        grown as f64 / self.streams.max(1) as f64
+    }
 }
 
 /// Returns what a broker has asked its store for so far; `None` of a server

@@ -119,6 +119,9 @@ pub(crate) struct Connects {
     pub(crate) per_second: f64,
     /// From `connect` to the response head.
     pub(crate) latency_ms: LatencyMs,
+    /// By how much the kernel's memory grew for each: for both ends, if the
+    /// server is on this machine.
+    pub(crate) kernel_bytes_each: f64,
 }
 
 /// What came, warm-up included but for `per_second`.
@@ -170,10 +173,38 @@ impl Deliveries {
 }
 
 /// All streams open, nothing sent.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(crate) struct Rest {
+    /// All of it.
+    #[serde(flatten)]
+    pub(crate) all: RestSecond,
+    /// The same second by second.
+    pub(crate) by_second: Vec<RestSecond>,
+}
+
+impl Rest {
+    /// Returns the most heartbeats of a second.
+    pub(crate) fn heartbeats_max(&self) -> u64 {
+        let seconds = self.by_second.iter();
+        seconds.map(|second| second.heartbeats).max().unwrap_or(0)
+    }
+
+    /// Returns the most CPU of a second; 100 is one core.
+    pub(crate) fn cpu_percent_max(&self) -> Option<f64> {
+        let seconds = self.by_second.iter();
+        seconds
+            .filter_map(|second| second.server_cpu_percent)
+            .reduce(f64::max)
+    }
+}
+
+/// Some time of rest.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct RestSecond {
     /// For how long.
     pub(crate) seconds: f64,
+    /// Heartbeats read in it by those that read.
+    pub(crate) heartbeats: u64,
     /// CPU of the server, if it is measured; 100 is one core.
     pub(crate) server_cpu_percent: Option<f64>,
 }

@@ -73,10 +73,17 @@ impl LoadReport {
             }
         }
         if let Some(rest) = &self.rest
-            && let Some(percent) = rest.server_cpu_percent
+            && let Some(percent) = rest.all.server_cpu_percent
         {
-            let rest = format!("server CPU {percent:.2} % for {:.1} s", rest.seconds);
-            rows.add("at rest", rest);
+            let text = format!("server CPU {percent:.2} % for {:.1} s", rest.all.seconds);
+            rows.add("at rest", text);
+            let text = format!(
+                "{}, at most {} a second, then {:.2} % CPU",
+                rest.all.heartbeats,
+                rest.heartbeats_max(),
+                rest.cpu_percent_max().unwrap_or_default()
+            );
+            rows.add("heartbeats", text);
         }
     }
 

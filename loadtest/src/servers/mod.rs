@@ -6,7 +6,7 @@ mod python;
 use std::io::{BufRead as _, BufReader};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -29,18 +29,23 @@ const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A child process that does not outlive this value.
 #[derive(Debug)]
-struct Guard {
+pub(crate) struct Guard {
     child: Child,
     /// Whether it has children of its own, which it must end itself.
     is_master: bool,
 }
 
 impl Guard {
-    fn new(child: Child) -> Self {
+    pub(crate) fn new(child: Child) -> Self {
         Self {
             child,
             is_master: false,
         }
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn wait(&mut self) -> Result<ExitStatus> {
+        Ok(self.child.wait()?)
     }
 
     /// Asks the process to end and waits until it has, for a while.

@@ -102,6 +102,8 @@ pub(crate) struct Progress {
     pub(crate) drop_at_ns: AtomicU64,
     /// Messages sent to each run.
     pub(crate) sent: Vec<AtomicU64>,
+    /// Heartbeats read by those that read.
+    pub(crate) heartbeats: AtomicU64,
     /// Set when nobody shall come or go any more.
     pub(crate) settle: AtomicBool,
     /// Set to let the stalled read.
@@ -125,6 +127,7 @@ impl Progress {
             measure_until_ns: AtomicU64::new(u64::MAX),
             drop_at_ns: AtomicU64::new(u64::MAX),
             sent: (0..runs).map(|_| AtomicU64::new(0)).collect(),
+            heartbeats: AtomicU64::new(0),
             settle: AtomicBool::new(false),
             wake_stalled: AtomicBool::new(false),
             stop: AtomicBool::new(false),

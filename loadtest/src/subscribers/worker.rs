@@ -49,6 +49,8 @@ pub(super) struct Worker<'a> {
     pub(super) delivered: u64,
     pub(super) awaited: u64,
     pub(super) stalled_delivered: u64,
+    /// Heartbeats that the common count knows of.
+    pub(super) heartbeats_told: u64,
     pub(super) buffer: Box<[u8]>,
 }
 
@@ -79,6 +81,7 @@ impl<'a> Worker<'a> {
             delivered: 0,
             awaited: 0,
             stalled_delivered: 0,
+            heartbeats_told: 0,
             buffer: vec![0; READ_BUFFER_BYTES].into_boxed_slice(),
         })
     }
@@ -119,6 +122,12 @@ impl<'a> Worker<'a> {
             if *counted > 0 {
                 common.fetch_add(std::mem::take(counted), Relaxed);
             }
+        }
+        let heartbeats = self.seen.reading.heartbeats;
+        if heartbeats > self.heartbeats_told {
+            let more = heartbeats - self.heartbeats_told;
+            self.progress.heartbeats.fetch_add(more, Relaxed);
+            self.heartbeats_told = heartbeats;
         }
     }
 
