@@ -11,6 +11,7 @@ import {
   type SourceEvent,
 } from '@runcast/client'
 import ansiRegex from 'ansi-regex'
+import { stringifyExact } from './exact-json'
 
 export const LEVELS: readonly LogLevel[] = ['trace', 'debug', 'info', 'warn', 'error', 'fatal']
 
@@ -80,7 +81,7 @@ export function eventRow(event: RunEvent, seq: number): EventRow {
     if (kind === 'status') row.message = data
   } else {
     row.form = 'json'
-    row.text = JSON.stringify(data)
+    row.text = stringifyExact(data)
     row.message = kind === 'status' ? statusText(data) : kind === 'log' ? messageOf(data) : null
   }
   return row

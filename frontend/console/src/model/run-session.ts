@@ -1,6 +1,7 @@
 /** One run being followed: its stream, and what came of it. */
 import { openStream, type BackendChoice, type RunStream, type StreamState } from '@runcast/client'
-import { BASE_URL, parseExact } from './broker'
+import { BASE_URL } from './broker'
+import { parseExact } from './exact-json'
 import { RunLog } from './run-log'
 
 /** Height of a row of one line; the style sheet has the same. */

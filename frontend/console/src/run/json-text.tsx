@@ -1,7 +1,7 @@
 /** JSON on one line, coloured; and as a tree that folds. */
 import type { ReactNode } from 'react'
 import { JsonView, type Props } from 'react-json-view-lite'
-import { parseForTree } from '../model/broker'
+import { parseExact } from '../model/exact-json'
 import { marked } from './ansi-text'
 
 const TOKEN = /("(?:[^"\\]|\\.)*")(:)?|(-?\d[\d.eE+-]*)|(true|false|null)/g
@@ -59,7 +59,7 @@ function unfolded(level: number, value: unknown): boolean {
 }
 
 export function JsonTree({ text }: { text: string }) {
-  const value = parseForTree(text)
+  const value = parseExact(text)
   if (typeof value !== 'object' || value === null) return <JsonLine text={text} needle="" />
   return (
     <JsonView

@@ -9,7 +9,7 @@ import {
   type MarkRow,
 } from '../model/rows'
 import { clock, count, elapsed, statusTone } from '../model/words'
-import { parseExact } from '../model/broker'
+import { parseExact, stringifyExact } from '../model/exact-json'
 import { AnsiText, marked } from './ansi-text'
 import { JsonLine, JsonTree } from './json-text'
 
@@ -185,7 +185,7 @@ function rest(text: string, without: 'log' | 'status'): string | null {
     if (typeof fields.msg === 'string') delete fields.msg
     else delete fields.message
   }
-  return Object.keys(fields).length === 0 ? null : JSON.stringify(fields)
+  return Object.keys(fields).length === 0 ? null : stringifyExact(fields)
 }
 
 function Text({
