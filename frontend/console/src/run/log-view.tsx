@@ -158,6 +158,7 @@ export function LogView(props: LogViewProps) {
         scrollRef={scroller}
         data={visible}
         itemSize={ROW_HEIGHT}
+        bufferSize={5 * ROW_HEIGHT}
         startMargin={PADDING_PX}
         shift={log.shifted}
         onResize={toEnd}

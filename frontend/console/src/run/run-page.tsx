@@ -158,7 +158,7 @@ export function RunPage({ run, backend, event, onSaid }: RunPageProps) {
         onFollow={() => (following ? setFollowing(false) : follow())}
         actions={[
           ['Copy what is shown', copyShown],
-          ['Copy the chosen event (JSON)', copyCurrent],
+          ['Copy the chosen event', copyCurrent],
           ['Download as text', () => download(`${run}.log`, log.visible, textLine)],
           ['Download as NDJSON', () => download(`${run}.ndjson`, log.visible, jsonLine)],
         ]}
