@@ -3,7 +3,16 @@ import reactHooks from 'eslint-plugin-react-hooks'
 import tseslint from 'typescript-eslint'
 
 export default tseslint.config(
-  { ignores: ['**/dist/', '**/.next/', '**/out/', '**/next-env.d.ts', '**/test-results/'] },
+  {
+    ignores: [
+      '**/.test-*/',
+      '**/dist/',
+      '**/.next/',
+      '**/out/',
+      '**/next-env.d.ts',
+      '**/test-results/',
+    ],
+  },
   js.configs.recommended,
   tseslint.configs.strictTypeChecked,
   tseslint.configs.stylisticTypeChecked,

@@ -168,6 +168,7 @@ export class AgentStream implements RunStream {
       this.#choice ??= await this.#chooseBackend(attempt.signal)
     } catch (error) {
       const reason: unknown = attempt.signal.aborted ? attempt.signal.reason : error
+      attempt.abort()
       return { kind: 'lost', error: asRuncastError(reason), retryAfter: 0 }
     }
     this.#preferred ??= this.#choice
