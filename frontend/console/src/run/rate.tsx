@@ -3,7 +3,7 @@ import type { RunLog } from '../model/run-log'
 import { count } from '../model/words'
 import { useNow } from '../ui/use-now'
 
-const WIDTH = 118
+const WIDTH = 96
 const HEIGHT = 22
 
 export function Rate({ log }: { log: RunLog }) {
