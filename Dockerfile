@@ -1,5 +1,19 @@
 # syntax=docker/dockerfile:1
 
+# ---- console ---------------------------------------------------------------
+FROM node:22-bookworm-slim AS console
+WORKDIR /build/frontend
+
+# The page and the client package it is made with, without what only tests need.
+COPY frontend/package.json frontend/package-lock.json frontend/tsconfig.base.json ./
+COPY frontend/packages/client/package.json packages/client/
+COPY frontend/console/package.json console/
+RUN npm ci --no-audit --no-fund --include-workspace-root \
+    --workspace @runcast/client --workspace runcast-console
+COPY frontend/packages/client packages/client
+COPY frontend/console console
+RUN npm run build
+
 # ---- build -----------------------------------------------------------------
 FROM rust:1.95-bookworm AS build
 WORKDIR /build
@@ -17,7 +31,9 @@ RUN mkdir -p src actors/src loadtest/src tests \
 # Then our code. `touch`: cargo compares times, and the empty crates are newer
 # than files copied from a checkout.
 COPY actors/src actors/src
+COPY build.rs ./
 COPY src src
+COPY --from=console /build/frontend/console/dist frontend/console/dist
 RUN touch src/main.rs actors/src/lib.rs \
     && cargo build --release --locked --package runcast
 

@@ -37,11 +37,12 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench scale micro instructions \
+.PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench scale micro instructions \
 	faults faults-off soak simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
+	@echo 'make console build the console, which the next build of Runcast takes in (needs Node)'
 	@echo 'make test    install what the tests need, then run everything (what CI runs)'
 	@echo 'make test-frontend  lint, types, unit tests, size, a real browser'
 	@echo 'make test-kubectl-1.20  run the tests of the kubectl backend with kubectl 1.20'
@@ -61,9 +62,13 @@ help:
 # The dev profile, with optimised dependencies: it is built in a fraction of the
 # time of a release (fat LTO) and shares its artefacts with `make test`.
 run:
+	scripts/build-console --if-possible
 	$(CARGO) run $(LOCKED) --package runcast -- dev
 
-test: test-deps lint
+console:
+	scripts/build-console
+
+test: test-deps console lint
 	$(CARGO) test $(LOCKED) --workspace
 	$(CARGO) build $(LOCKED) --workspace
 	$(INSTRUCTIONS)
@@ -73,7 +78,7 @@ test: test-deps lint
 
 # The browser tests start the broker that is built first. `npm ci` and our own
 # Node, where the system's is too old, are test-deps' work.
-test-frontend: test-deps
+test-frontend: test-deps console
 	$(CARGO) build $(LOCKED) --package runcast
 	scripts/test-frontend
 

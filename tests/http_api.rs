@@ -297,6 +297,49 @@ async fn a_page_that_follows_a_run_stands_at_the_root() {
     assert!(response.text().contains("<html"));
 }
 
+/// Where the console is built in: each file that the page names, under its type,
+/// for ever, and only once. Else the small page names none.
+#[tokio::test]
+async fn what_the_page_loads_is_there_and_stays() {
+    let broker = Broker::embedded().start_ready().await;
+    let page = broker.get("/").await.text();
+    let named = page
+        .split("\"./")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next());
+    let named: Vec<&str> = named.collect();
+    let built = std::path::Path::new("frontend/console/dist/index.html").exists();
+    assert_eq!(built, !named.is_empty(), "{named:?}");
+    for name in named {
+        let path = format!("/{name}");
+        let response = broker.get(&path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        let kind = response.header("content-type").unwrap_or_default();
+        let wanted = match name.rsplit('.').next() {
+            Some("js") => "text/javascript; charset=utf-8",
+            Some("css") => "text/css; charset=utf-8",
+            _ => "image/svg+xml",
+        };
+        assert_eq!(kind, wanted, "{path}");
+        let caching = response.header("cache-control").unwrap_or_default();
+        assert_eq!(caching.contains("immutable"), name.starts_with("assets/"));
+        let tag = response.header("etag").expect("a tag");
+        let again = Request::get(&path).header("If-None-Match", &tag);
+        let again = again.send(broker.addr).await;
+        assert_eq!((again.status(), again.body.len()), (304, 0), "{path}");
+        if name.ends_with(".js") {
+            let packed = Request::get(&path).header("Accept-Encoding", "br, gzip");
+            let packed = packed.send(broker.addr).await;
+            assert_eq!(packed.header("content-encoding").as_deref(), Some("gzip"));
+            assert_eq!(packed.header("content-type").as_deref(), Some(wanted));
+            assert!(packed.body.len() * 2 < response.body.len());
+        }
+    }
+    let response = broker.get("/assets/..%2findex.html").await;
+    assert_eq!(response.status(), 404);
+    assert_eq!(broker.get("/assets/none.js").await.status(), 404);
+}
+
 #[tokio::test]
 async fn head_answers_as_get_without_a_body() {
     let broker = Broker::embedded().start_ready().await;

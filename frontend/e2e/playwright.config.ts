@@ -9,6 +9,11 @@ export default defineConfig({
   timeout: 60_000,
   expect: { timeout: 20_000 },
   forbidOnly: true,
+  projects: [
+    { name: 'all', testIgnore: '**/*flood*' },
+    // What measures frames has the machine for itself.
+    { name: 'floods', testMatch: '**/*flood*', workers: 1, dependencies: ['all'] },
+  ],
   reporter: [['list']],
   use: {
     browserName: 'chromium',

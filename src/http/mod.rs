@@ -9,6 +9,7 @@ mod body_form;
 mod broker_metrics;
 mod config;
 mod connection;
+mod console;
 mod cors;
 mod health;
 mod history;
@@ -168,5 +169,6 @@ fn configure(app: &mut ServiceConfig) {
     for route in routes() {
         app.service(route.into_resource());
     }
+    console::configure(app);
     app.default_service(web::to(problem::unknown_route));
 }

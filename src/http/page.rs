@@ -1,15 +1,17 @@
-//! `GET /`: one small page that follows a run, until the console takes its
-//! place.
+//! `GET /`: the console, or where it was not built, one small page that follows a
+//! run.
 
 use std::sync::LazyLock;
 
-use actix_web::HttpResponse;
 use actix_web::http::header;
+use actix_web::{HttpRequest, HttpResponse};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
-/// The whole page: no other file, no other origin.
+use super::console;
+
+/// The whole small page: no other file, no other origin.
 const PAGE: &str = include_str!("../page/index.html");
 
 /// The page's own script and style are admitted by their hash and nothing
@@ -21,14 +23,18 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-/// Answers with the page.
+/// Answers with the console, or else with the small page.
 #[utoipa::path(
     get,
     path = "/",
     tag = "about",
-    responses((status = 200, description = "A page that follows a run", content_type = "text/html", body = String))
+    responses((status = 200, description = "The console: the runs, and one run as it happens", content_type = "text/html", body = String))
 )]
-pub(super) async fn page() -> HttpResponse {
+pub(super) async fn page(request: HttpRequest) -> HttpResponse {
+    console::page(&request).unwrap_or_else(small_page)
+}
+
+fn small_page() -> HttpResponse {
     HttpResponse::Ok()
         .insert_header((header::CONTENT_TYPE, "text/html; charset=utf-8"))
         .insert_header((header::CONTENT_SECURITY_POLICY, POLICY.as_str()))
