@@ -179,3 +179,43 @@ test('it says why it is quiet, and comes back by itself', async ({ page, redis, 
   await expect(badge(page)).toHaveText('Redis Streaming')
   await expect(page.getByRole('alert')).toHaveCount(0)
 })
+
+test.describe('a broker that remembers little', () => {
+  test.use({ settings: { 'hub.ring_bytes': '64KiB' } })
+
+  test('what a page that stood still has missed is told where it is missing', async ({
+    page,
+    redis,
+    broker,
+  }) => {
+    await open(page, broker, '?run=42')
+    await expect(badge(page)).toHaveText('Redis Streaming')
+    const sent = 20_000
+    const batch = redis.client.multi()
+    for (let n = 1; n <= sent; n += 1) {
+      batch.publish('run:42:output:stdout', `line ${n} ${'word '.repeat(100)}`)
+    }
+    // As a page does that is busy with something else.
+    const standsStill = page.evaluate(() => {
+      const until = performance.now() + 3_000
+      while (performance.now() < until);
+    })
+    await batch.execAsPipeline()
+    await standsStill
+    await expect(rows(page).last()).toContainText(`line ${sent} `)
+    await page.getByLabel('Search in the events').fill('missing here: this page read too slowly')
+    await expect(page.locator('.found')).toHaveText(/^\d/)
+    const gaps = Number(await page.locator('.found').textContent())
+    let told = 0
+    for (let at = 1; at <= gaps; at += 1) {
+      await page.keyboard.press('Enter')
+      await expect(page.locator('.found')).toHaveText(`${at} / ${gaps}`)
+      const text = await page.locator('.mark-row[data-state=current]').textContent()
+      told += Number(text?.match(/^[\d,]+/)?.[0].replaceAll(',', ''))
+    }
+    const facts = await page.locator('.run-facts').textContent()
+    const shown = Number(facts?.match(/^[\d,]+/)?.[0].replaceAll(',', ''))
+    expect(told).toBeGreaterThan(0)
+    expect(shown + told).toBe(sent)
+  })
+})

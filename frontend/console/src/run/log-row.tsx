@@ -216,12 +216,23 @@ function Text({
   )
 }
 
+interface MarkProps {
+  row: MarkRow
+  state: EventProps['state']
+}
+
 /** A gap, a change of backend, a problem, the end: across the whole width. */
-export const MarkLine = memo(function MarkLine({ row }: { row: MarkRow }) {
+export const MarkLine = memo(function MarkLine({ row, state }: MarkProps) {
   const { event } = row
   const tone = event.type === 'end' ? statusTone(event.status, true) : undefined
   return (
-    <div className="row mark-row" data-mark={event.type} data-tone={tone} data-seq={row.seq}>
+    <div
+      className="row mark-row"
+      data-mark={event.type}
+      data-tone={tone}
+      data-seq={row.seq}
+      data-state={state}
+    >
       <span className="mark-text">{markText(event)}</span>
     </div>
   )

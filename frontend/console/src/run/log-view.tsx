@@ -124,9 +124,11 @@ export function LogView(props: LogViewProps) {
     if (current !== null && first !== undefined && current < first) onCurrent(null)
   }, [version, visible, current, onCurrent])
 
+  const stateOf = (seq: number) =>
+    seq === current ? 'current' : isMatch?.(seq) ? 'match' : undefined
   const lines = (row: Row) =>
     row.type === 'mark' ? (
-      <MarkLine key={row.seq} row={row} />
+      <MarkLine key={row.seq} row={row} state={stateOf(row.seq)} />
     ) : (
       <EventLine
         key={row.seq}
@@ -134,7 +136,7 @@ export function LogView(props: LogViewProps) {
         writes={row.writes}
         look={look}
         open={unfolded.has(row.seq)}
-        state={row.seq === current ? 'current' : isMatch?.(row.seq) ? 'match' : undefined}
+        state={stateOf(row.seq)}
         href={hrefOf(row)}
         onLink={onLink}
         onToggle={onToggle}
