@@ -15,7 +15,7 @@
 //! | to the worker's log | `WorkerRun`, [`worker`] | `hub.ring_bytes` | the oldest go; who stood there reads the store, plain events are told by `gap slow_client` | `gaps_total` |
 //! | flushed | `WorkerRun`, [`worker`] | `hub.max_flush_delay`, half the log | flushed at once | `delivery_lag_seconds` |
 //! | read by each client | [`session::StreamBody`] | a place in the log, or one page | not asked until the socket has room | `deliveries_total` |
-//! | written | `StreamWriter` of the program, the socket | 32 KiB a write, or one piece; `limits.write_timeout` | the connection is closed | `sessions_closed_total` |
+//! | written | `StreamWriter` of the program, the socket | 64 KiB a write, or one piece; `limits.write_timeout` | the connection is closed | `sessions_closed_total` |
 //!
 //! Where the live order has a hole, or a client's place is no longer in the
 //! log, durable events are read from the [`store`]:

@@ -140,8 +140,8 @@ pub struct HubSettings {
     /// ones; 0 writes each at once.
     #[serde(with = "humantime_serde")]
     pub max_flush_delay: Duration,
-    /// What one more local client adds to the pause between two flushes of a
-    /// run on a worker.
+    /// What one more client of a run adds to the pause between two of its
+    /// flushes.
     #[serde(with = "humantime_serde")]
     pub flush_delay_per_client: Duration,
     /// Messages a hub's mailbox holds; what a refused batch held is read from
