@@ -72,32 +72,25 @@ fn who_comes_back_to_nchan_misses_nothing() {
     assert_eq!(returns["served"], 250, "{results}");
 }
 
+/// The server's CPU for a delivery in the only round of a cell.
+fn cost(results: &Value, cell: usize) -> f64 {
+    let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
+    let cost = results.pointer(&at).and_then(Value::as_f64);
+    cost.expect("a cost")
+}
+
 #[test]
 fn the_coalescing_loop_writes_what_came_together_at_once() {
     let results = bench("flat-out", "bare-loop,coalescing", "400ms", &[]);
     assert_all_came(&results, 2);
-    let cost = |cell: usize| {
-        let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
-        results
-            .pointer(&at)
-            .and_then(Value::as_f64)
-            .expect("a cost")
-    };
     // A tenth, but for a busy machine.
-    assert!(cost(1) < cost(0) / 2.0, "{results}");
+    assert!(cost(&results, 1) < cost(&results, 0) / 2.0, "{results}");
 }
 
 #[test]
 fn the_broker_is_judged_by_what_was_measured_beside_it() {
     let results = bench("fan-out", "bare-loop,runcast", "400ms", &[]);
-    let cost = |cell: usize| {
-        let at = format!("/cells/{cell}/rounds/0/server/cpu_us_per_delivery");
-        results
-            .pointer(&at)
-            .and_then(Value::as_f64)
-            .expect("a cost")
-    };
-    let ratio = cost(1) / cost(0);
+    let ratio = cost(&results, 1) / cost(&results, 0);
     let verdict = &results["verdicts"][0];
     assert_eq!(verdict["figure"], "CPU per delivery", "{verdict}");
     let told = verdict["to_bare_loop"].as_f64().expect("a ratio");
