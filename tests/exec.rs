@@ -339,8 +339,7 @@ while signal.sigwait(keys) == signal.SIGINT:
 exit(4)";
     let mut cli = Cli::with(&redis)
         .arguments(&["exec", "--run", "42", "--", "python3", "-c", count])
-        .in_terminal()
-        .start();
+        .start_in_terminal();
     let shows = async |cli: &Cli, text: &str| {
         let shown = || String::from_utf8_lossy(&cli.stdout()).contains(text);
         eventually(text, SOON, async || shown()).await;

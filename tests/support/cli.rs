@@ -1,14 +1,17 @@
 //! [`Cli`]: the built `runcast` as a command, with its stdin and its outputs
 //! in the test's hands.
 
-use std::ffi::{OsStr, OsString};
-use std::io::{Read, Write as _};
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::os::fd::OwnedFd;
 use std::os::unix::process::ExitStatusExt as _;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 
 use super::redis::Redis;
 use super::wait::{SOON, eventually};
@@ -49,16 +52,6 @@ impl CliSettings {
         })
     }
 
-    /// Gives it a terminal, whose keys are its stdin.
-    pub(crate) fn in_terminal(self) -> Self {
-        self.below("script", |words| {
-            let quoted: Vec<_> = words.iter().map(|word| quote(word)).collect();
-            ["-qec", &quoted.join(" "), "/dev/null"]
-                .map(OsString::from)
-                .into()
-        })
-    }
-
     /// Has it started by `program`, with the arguments made of its words.
     fn below(self, program: &str, arguments: impl Fn(Vec<OsString>) -> Vec<OsString>) -> Self {
         let words = [self.0.get_program()].into_iter().chain(self.0.get_args());
@@ -92,6 +85,23 @@ impl CliSettings {
         Cli::of(child)
     }
 
+    /// Starts it in a terminal of its own: keys come from its stdin, and what
+    /// it writes to either output stands in stdout, beside the echo of the keys.
+    pub(crate) fn start_in_terminal(self) -> Cli {
+        let (ours, its) = terminal().expect("the system has a terminal left");
+        let mut settings = self.below("setsid", |words| {
+            [OsString::from("--ctty")]
+                .into_iter()
+                .chain(words)
+                .collect()
+        });
+        let end = || its.try_clone().expect("a descriptor is left");
+        settings.0.stdin(end()).stdout(end()).stderr(end());
+        let child = settings.0.spawn().expect("it starts");
+        let keys = ours.try_clone().expect("a descriptor is left");
+        Cli::new(child, Some(keys)).capturing(Some(ours), None)
+    }
+
     fn spawn(mut self) -> Child {
         let command = self.0.stdin(Stdio::piped()).stdout(Stdio::piped());
         command.stderr(Stdio::piped()).spawn().expect("it starts")
@@ -102,9 +112,13 @@ impl CliSettings {
     }
 }
 
-/// Returns `word` as a shell takes it for one word.
-fn quote(word: &OsStr) -> String {
-    format!("'{}'", word.to_string_lossy().replace('\'', "'\\''"))
+/// Returns both ends of a new terminal: ours, and that of who runs in it.
+fn terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags)?;
+    unlockpt(&ours)?;
+    let its = ioctl_tiocgptpeer(&ours, flags)?;
+    Ok((ours, its))
 }
 
 /// What a command has written in all, and how it ended.
@@ -129,7 +143,7 @@ impl Output {
 /// A running command; killed when dropped.
 pub(crate) struct Cli {
     child: Child,
-    stdin: Option<ChildStdin>,
+    stdin: Option<File>,
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
     readers: Vec<JoinHandle<()>>,
@@ -152,19 +166,29 @@ impl Cli {
     }
 
     fn of(mut child: Child) -> Self {
-        let mut cli = Self {
-            stdin: child.stdin.take(),
+        let stdin = child.stdin.take().map(OwnedFd::from);
+        let stdout = child.stdout.take().map(OwnedFd::from);
+        let stderr = child.stderr.take().map(OwnedFd::from);
+        Self::new(child, stdin).capturing(stdout, stderr)
+    }
+
+    fn new(child: Child, stdin: Option<OwnedFd>) -> Self {
+        Self {
+            stdin: stdin.map(File::from),
             stdout: Arc::default(),
             stderr: Arc::default(),
             readers: Vec::new(),
             child,
-        };
-        if let Some(pipe) = cli.child.stdout.take() {
-            cli.readers.push(capture(pipe, &cli.stdout));
         }
-        let stderr = cli.child.stderr.take().expect("piped");
-        cli.readers.push(capture(stderr, &cli.stderr));
-        cli
+    }
+
+    fn capturing(mut self, stdout: Option<OwnedFd>, stderr: Option<OwnedFd>) -> Self {
+        let outputs = [(stdout, &self.stdout), (stderr, &self.stderr)];
+        let outputs = outputs.into_iter();
+        self.readers = outputs
+            .filter_map(|(pipe, into)| Some(capture(pipe?.into(), into)))
+            .collect();
+        self
     }
 
     /// Writes to its stdin. As little as fits in a pipe, or it must read.
@@ -248,7 +272,7 @@ impl Drop for Cli {
 }
 
 /// Reads `pipe` to its end, so that the command never waits for the test.
-fn capture(mut pipe: impl Read + Send + 'static, into: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
+fn capture(mut pipe: File, into: &Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
     let into = Arc::clone(into);
     std::thread::spawn(move || {
         let mut buffer = vec![0; 64 * 1024];
