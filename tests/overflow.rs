@@ -41,7 +41,9 @@ async fn flood_over(
 /// Starts a broker, publishes the flood to it and reads all that comes.
 async fn flood(settings: impl Fn(BrokerSettings) -> BrokerSettings) -> (Broker, Seen) {
     let redis = Redis::start().await;
-    let broker = settings(Broker::redis(&redis)).start_ready().await;
+    // Room for all of it: who falls off the ring is told of a hole of his own.
+    let roomy = Broker::redis(&redis).set("hub.ring_bytes", "64MiB");
+    let broker = settings(roomy).start_ready().await;
     let mut client = broker.follow("42/stream").await;
     let mut publisher = redis.publisher().await;
     let payloads: Vec<Vec<u8>> = (0..FLOOD).map(|n| n.to_string().into()).collect();
@@ -106,7 +108,8 @@ async fn check_queue(settings: impl Fn(BrokerSettings) -> BrokerSettings) {
 
 #[tokio::test]
 async fn a_queue_full_of_messages_is_told_by_gaps() {
-    check_queue(|settings| settings.set("redis.queue_messages", 200)).await;
+    let tiny = |settings: BrokerSettings| settings.set("redis.queue_messages", 200);
+    check_queue(tiny).await;
 }
 
 #[tokio::test]
@@ -122,11 +125,7 @@ async fn a_queue_full_of_bytes_is_told_by_gaps() {
 /// A batch that a hub's mailbox refuses is counted and told with its count.
 #[tokio::test]
 async fn a_full_mailbox_of_a_hub_loses_nothing_in_silence() {
-    let tiny = |settings: BrokerSettings| {
-        settings
-            .set("hub.mailbox", 1)
-            .set("hub.ring_bytes", "64MiB")
-    };
+    let tiny = |settings: BrokerSettings| settings.set("hub.mailbox", 1);
     let (broker, seen) = flood_over("runcast_mailbox_refusals_total", tiny).await;
     let refused = [("result", "refused")];
     let refused = broker.metric("runcast_events_in_total", &refused).await;
@@ -140,7 +139,6 @@ async fn a_full_inbox_of_a_worker_is_caught_up_without_loss() {
         settings
             .set("limits.max_event_bytes", "1KiB")
             .set("hub.inbox_bytes", "1KiB")
-            .set("hub.ring_bytes", "64MiB")
             .set("server.workers", 1)
     };
     let (_broker, seen) = flood_over("runcast_inbox_refusals_total", tiny).await;
