@@ -8,6 +8,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
+use crate::support::kept::publish_numbers;
 use crate::support::kube_api::KubeApi;
 use crate::support::wait::SOON;
 use crate::support::{Broker, Redis, eventually};
@@ -134,4 +135,41 @@ async fn a_stream_asked_for_among_much_else_never_ended() {
     timeout(SOON, ended).await.expect("the connection ends");
     let of_redis = [("backend", "redis")];
     broker.wait_metric("runcast_sessions", &of_redis, 0.0).await;
+}
+
+/// A hub that was made while Redis was away told its first clients of a hole,
+/// though nothing they were sent came before it.
+#[tokio::test]
+async fn a_hub_made_in_an_outage_told_a_needless_gap() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("hub.retain_unwatched", false)
+        .set("redis.probe_interval", "100ms")
+        .start_ready()
+        .await;
+    let mut has_met_outage = false;
+    // On a busy machine a client may be told so before the outage is over.
+    for round in 0..20 {
+        if has_met_outage {
+            break;
+        }
+        let run_id = format!("run-{round}");
+        let ids = publish_numbers(&broker, &run_id, 1..4).await;
+        redis.freeze();
+        let mut client = broker.resume(&format!("{run_id}/stream"), &ids[0]).await;
+        broker.wait_metric("runcast_redis_up", &[], 0.0).await;
+        redis.thaw();
+        assert_eq!(client.frame().await.event, "", "the retry block");
+        let first = client.frame().await;
+        has_met_outage = first.event == "hello";
+        if has_met_outage {
+            assert_eq!(first.json()["resume"], "replay", "{first:?}");
+            assert_eq!(client.event().await.id(), ids[0], "the cursor");
+            for id in &ids[1..] {
+                assert_eq!(client.run_event().await.id(), id);
+            }
+        }
+        broker.wait_ready().await;
+    }
+    assert!(has_met_outage);
 }
