@@ -11,6 +11,7 @@ mod wheel;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
+use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -22,6 +23,13 @@ use crate::broker::BrokerShared;
 use crate::metrics::WorkerCounters;
 use crate::protocol::{BackendKind, Problem, RunId, Timestamp};
 use crate::session::{CloseReason, Seat};
+
+/// Most heartbeats written in a row, about half a millisecond's work, as long
+/// as a tick has time for the parts.
+const BEATS_AT_ONCE: usize = 64;
+
+/// Most parts that the beats of one tick are spread over.
+const PARTS_MAX: usize = 50;
 
 thread_local! {
     /// The workers of this thread, one for each broker of the process (more
@@ -180,12 +188,33 @@ impl Worker {
         self.wheel.borrow_mut().remove(key);
     }
 
-    fn beat(&self) {
+    /// Has the clients of the next tick beat. The many that came within one
+    /// tick do so in parts, spread over it: events wait for one part at most,
+    /// not for thousands of writes.
+    fn beat(self: &Rc<Self>) {
         let tick = self.tick.get() + 1;
         self.tick.set(tick);
+        let parts = self.wheel.borrow().parts(tick, BEATS_AT_ONCE, PARTS_MAX);
+        let pause = self.shared.settings.tick() / parts.len() as u32;
+        let mut parts = parts.peekable();
+        if let Some(first) = parts.next() {
+            self.beat_part(tick, first);
+        }
+        if parts.peek().is_some() {
+            let worker = Rc::clone(self);
+            actix_rt::spawn(async move {
+                for part in parts {
+                    actix_rt::time::sleep(pause).await;
+                    worker.beat_part(tick, part);
+                }
+            });
+        }
+    }
+
+    fn beat_part(&self, tick: u64, part: Range<usize>) {
         let now = Timestamp::now();
-        self.wheel.borrow().turn(tick, |(seat, run)| {
-            seat.beat(&run.heartbeat(tick, now));
+        self.wheel.borrow().turn(tick, part, |(seat, run)| {
+            seat.beat(&run.heartbeat(now));
             self.counters.heartbeats.add_local(1);
         });
     }

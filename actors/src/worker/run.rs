@@ -58,7 +58,7 @@ pub(crate) struct WorkerRun {
     waiting: RefCell<Vec<(Rc<Seat>, Addr<SseSession>)>>,
     standing_notice: RefCell<Option<Bytes>>,
     last_event_ts: Cell<Option<Timestamp>>,
-    heartbeat: RefCell<(u64, Bytes)>,
+    heartbeat: RefCell<(Option<Timestamp>, Bytes)>,
 }
 
 /// One client, as its run knows it.
@@ -100,7 +100,7 @@ impl WorkerRun {
             waiting: RefCell::default(),
             standing_notice: RefCell::default(),
             last_event_ts: Cell::new(None),
-            heartbeat: RefCell::new((0, Bytes::new())),
+            heartbeat: RefCell::default(),
         }))
     }
 
@@ -497,15 +497,16 @@ impl WorkerRun {
         }
     }
 
-    /// Returns the run's heartbeat of `tick`, encoded once.
-    pub(super) fn heartbeat(&self, tick: u64, now: Timestamp) -> Bytes {
+    /// Returns the run's heartbeat of `now`, encoded once for all clients that
+    /// beat together.
+    pub(super) fn heartbeat(&self, now: Timestamp) -> Bytes {
         let mut cached = self.heartbeat.borrow_mut();
-        if cached.0 != tick {
+        if cached.0 != Some(now) {
             let since = self.last_event_ts.get().map(|last| {
                 let micros = now.as_micros().saturating_sub(last.as_micros());
                 u64::try_from(micros / 1000).unwrap_or(0)
             });
-            *cached = (tick, heartbeat_frame(now, since));
+            *cached = (Some(now), heartbeat_frame(now, since));
         }
         cached.1.clone()
     }

@@ -1,5 +1,7 @@
 //! [`Wheel`]: who beats at which tick. No timer per client.
 
+use std::ops::Range;
+
 use slab::Slab;
 
 /// A ring of slots, one for each tick of the heartbeat interval; a client
@@ -50,9 +52,26 @@ impl<C> Wheel<C> {
         (tick % self.slots.len() as u64) as usize
     }
 
-    /// Calls `beat` for every client of `tick`'s slot.
-    pub(crate) fn turn(&self, tick: u64, mut beat: impl FnMut(&C)) {
-        for (_, entry) in &self.slots[self.slot(tick)] {
+    /// Returns the places of `tick`'s slot in at most `parts_max` ranges, in
+    /// the order that clients came: one range unless the slot has more than
+    /// `part_clients` of them.
+    pub(crate) fn parts(
+        &self,
+        tick: u64,
+        part_clients: usize,
+        parts_max: usize,
+    ) -> impl ExactSizeIterator<Item = Range<usize>> + use<C> {
+        let slot = &self.slots[self.slot(tick)];
+        let parts = slot.len().div_ceil(part_clients).clamp(1, parts_max);
+        let end = slot.iter().next_back().map_or(0, |(place, _)| place + 1);
+        let places = end.div_ceil(parts);
+        (0..parts).map(move |part| part * places..(part + 1) * places)
+    }
+
+    /// Calls `beat` for every client of `part` of `tick`'s slot.
+    pub(crate) fn turn(&self, tick: u64, part: Range<usize>, mut beat: impl FnMut(&C)) {
+        let slot = &self.slots[self.slot(tick)];
+        for entry in part.filter_map(|place| slot.get(place)) {
             if entry.first_beat <= tick {
                 beat(&entry.client);
             }
@@ -64,18 +83,23 @@ impl<C> Wheel<C> {
 mod tests {
     use super::Wheel;
 
+    /// Turns the wheel of `tick` and returns who beats, part by part.
+    fn turn<C: Copy>(wheel: &Wheel<C>, tick: u64, parts_max: usize) -> Vec<Vec<C>> {
+        let parts = wheel.parts(tick, 2, parts_max).map(|part| {
+            let mut beating = Vec::new();
+            wheel.turn(tick, part, |client| beating.push(*client));
+            beating
+        });
+        parts.collect()
+    }
+
     /// The beats of a client that came after `tick`, on a wheel of `ticks`.
     fn beats(ticks: u64, tick: u64) -> Vec<u64> {
         let mut wheel = Wheel::<&str>::new(ticks);
-        for before in 0..tick {
-            wheel.turn(before, |_| {});
-        }
         wheel.add(tick, "client");
-        let mut beats = Vec::new();
-        for now in tick + 1..tick + 4 * ticks {
-            wheel.turn(now, |_| beats.push(now - tick));
-        }
-        beats
+        let nows = tick + 1..tick + 4 * ticks;
+        let beating = nows.filter(|now| turn(&wheel, *now, 1) == [["client"]]);
+        beating.map(|now| now - tick).collect()
     }
 
     #[test]
@@ -92,10 +116,25 @@ mod tests {
         let (gone, stays) = (wheel.add(0, "gone"), wheel.add(0, "stays"));
         wheel.remove(gone);
         wheel.remove(gone);
-        let mut beaten = Vec::new();
-        wheel.turn(2, |client| beaten.push(*client));
-        assert_eq!(beaten, ["stays"]);
+        assert_eq!(turn(&wheel, 2, 1), [["stays"]]);
         wheel.remove(stays);
-        wheel.turn(3, |_| panic!("nobody is left"));
+        assert_eq!(turn(&wheel, 3, 1), [[""; 0]]);
+    }
+
+    #[test]
+    fn the_many_of_one_tick_beat_in_parts() {
+        let mut wheel = Wheel::new(1);
+        let keys: Vec<_> = (0..20).map(|client| wheel.add(0, client)).collect();
+        for parts_max in [1, 3, 5, 100] {
+            let parts = turn(&wheel, 2, parts_max);
+            assert_eq!(parts.len(), parts_max.min(10));
+            assert!(parts.concat().into_iter().eq(0..20), "{parts:?}");
+            let most = parts.iter().map(Vec::len).max();
+            assert_eq!(most, Some(20_usize.div_ceil(parts.len())));
+        }
+        for key in &keys[1..] {
+            wheel.remove(*key);
+        }
+        assert_eq!(turn(&wheel, 2, 100), [[0]], "few need no parts");
     }
 }
