@@ -108,7 +108,7 @@ impl Default for HistorySettings {
             max_bytes_per_run: ByteSize::mib(16),
             embedded_total_bytes: ByteSize::mib(512),
             ttl: Duration::from_secs(24 * 3600),
-            page_bytes: ByteSize::kib(256),
+            page_bytes: ByteSize::kib(64),
             max_reads: 64,
             total_page_bytes: ByteSize::mib(256),
             record_plain: false,
