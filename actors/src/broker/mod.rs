@@ -2,19 +2,17 @@
 
 mod addresses;
 mod past_runs;
+mod run_list;
 mod run_view;
 mod settings;
 mod shared;
 mod types;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::future::join_all;
-use past_runs::{PastRun, RunKey};
 use run_view::Quiet;
 use tokio::time::timeout;
 
@@ -26,7 +24,7 @@ pub use types::*;
 
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
-use crate::hub::{Describe, HasSeenEnd, HubEntry};
+use crate::hub::{Describe, HasSeenEnd};
 use crate::metrics::Family;
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
@@ -50,28 +48,6 @@ const DETAIL_PATIENCE: Duration = Duration::from_secs(1);
 
 /// How often [`Broker::drain`] looks whether all streams are closed.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
-
-/// A run of a page of runs: its hub, what is left of an earlier one, or both.
-#[derive(Default)]
-struct Known {
-    hub: Option<HubEntry>,
-    past: Option<PastRun>,
-}
-
-impl Known {
-    async fn describe(self) -> Option<RunSummary> {
-        // A hub that ends meanwhile does not answer.
-        let hub = match self.hub {
-            Some(entry) => entry.hub.send(Describe).await.ok(),
-            None => None,
-        };
-        match (hub, self.past) {
-            (Some(hub), Some(past)) => Some(past.under(hub)),
-            (Some(hub), None) => Some(hub.summary),
-            (None, past) => past.map(PastRun::into_summary),
-        }
-    }
-}
 
 /// A running broker. Cheap to clone.
 #[derive(Clone)]
@@ -319,46 +295,6 @@ impl Broker {
     }
 
     // ---- what is known -----------------------------------------------------
-
-    /// Returns up to `limit` runs that this broker knows, by run id, after
-    /// `after`; and whether there are more. Those without a hub are told as it
-    /// left them.
-    pub async fn runs(&self, after: Option<&RunId>, limit: usize) -> (Vec<RunSummary>, bool) {
-        // The page and one more.
-        let mut page: BTreeMap<RunKey, Known> = BTreeMap::new();
-        for (key, hub) in self.hubs_after(after, limit + 1) {
-            page.entry(key).or_default().hub = Some(hub);
-        }
-        for (key, past) in self.shared.past_runs.page(after, limit + 1) {
-            page.entry(key).or_default().past = Some(past);
-        }
-        let more = page.len() > limit;
-        let asked = page.into_values().take(limit).map(Known::describe);
-        let described = join_all(asked).await;
-        (described.into_iter().flatten().collect(), more)
-    }
-
-    /// Returns the first `count` hubs after `after`, by run id; of many hubs,
-    /// most are never copied.
-    fn hubs_after(&self, after: Option<&RunId>, count: usize) -> BTreeMap<RunKey, HubEntry> {
-        let mut page: BTreeMap<RunKey, HubEntry> = BTreeMap::new();
-        for backend in BackendKind::ALL {
-            self.shared.registry.each(backend, |run_id, entry| {
-                let is_full = page.len() >= count;
-                let is_beyond = |(last, _): (&RunKey, _)| *run_id > last.run_id;
-                if after.is_some_and(|after| run_id <= after)
-                    || is_full && page.last_key_value().is_some_and(is_beyond)
-                {
-                    return;
-                }
-                page.insert(RunKey::new(run_id.clone(), backend), entry.clone());
-                if is_full {
-                    page.pop_last();
-                }
-            });
-        }
-        page
-    }
 
     /// Returns what is known of a run, here and in its store; of one never seen
     /// that nothing is.
