@@ -130,6 +130,9 @@ pub struct HubSettings {
     /// Most hubs at once; past it the oldest idle hub goes, and if none is
     /// idle new runs are refused as overload.
     pub max_hubs: usize,
+    /// Most runs that are listed after their hub has ended; the one whose hub
+    /// ended first goes first.
+    pub max_past_runs: usize,
     /// How long a hub outlives its last client and event.
     #[serde(with = "humantime_serde")]
     pub idle_ttl: Duration,
@@ -161,6 +164,7 @@ impl Default for HubSettings {
             ring_bytes: ByteSize::mib(1),
             total_ring_bytes: ByteSize::mib(512),
             max_hubs: 100_000,
+            max_past_runs: 10_000,
             idle_ttl: Duration::from_secs(60),
             retain_unwatched: true,
             max_flush_delay: Duration::from_millis(50),
