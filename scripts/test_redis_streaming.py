@@ -10,8 +10,8 @@ after the last event, and the end. Needs a broker, its Redis, and
     scripts/test_redis_streaming.py
     scripts/test_redis_streaming.py --api http://runcast:8000 --redis redis://redis:6379
 
-Exit code 0 if all holds, 1 if something does not, 2 if broker or Redis cannot
-be reached. Leaves one run behind, named check-<time>, which Redis lets go of
+Exit code 0 if all holds, 1 if something does not, 2 if it cannot begin: broker
+or Redis cannot be reached, or the two packages are missing. Leaves one run behind, named check-<time>, which Redis lets go of
 after its usual time.
 """
 
@@ -24,8 +24,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import httpx
-import redis
+try:
+    import httpx
+    import redis
+except ModuleNotFoundError as error:
+    print(f"cannot begin: {error}: pip install redis httpx", file=sys.stderr)
+    sys.exit(2)
 
 # What is published plainly: Redis keeps nothing of it.
 PLAIN = {"plain": True}
@@ -69,6 +73,11 @@ class Report:
         except (Failed, httpx.HTTPError, redis.RedisError) as error:
             self.failures += 1
             print(f"FAIL  {name}: {error or type(error).__name__}")
+            return
+        except (LookupError, ValueError) as error:
+            # A field is missing, or something is no JSON.
+            self.failures += 1
+            print(f"FAIL  {name}: what came is of another shape: {error!r}")
             return
         self.passed += 1
         took = time.monotonic() - begun

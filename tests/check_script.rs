@@ -1,7 +1,7 @@
 //! `scripts/test_redis_streaming.py`: says of a working broker that it works,
 //! and of a broken one what is broken.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use crate::clients::python;
@@ -14,12 +14,16 @@ async fn check(api: String, redis: &Redis, arguments: &[&str]) -> Output {
     require(&python);
     let mut command = Command::new(python);
     command
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_redis_streaming.py"))
+        .arg(script())
         .args(["--api", &api, "--redis", &redis.url()])
         .args(arguments);
     tokio::task::spawn_blocking(move || command.output().expect("the script runs"))
         .await
         .expect("no panic")
+}
+
+fn script() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/test_redis_streaming.py")
 }
 
 /// Returns what the script printed, on both.
@@ -69,4 +73,18 @@ async fn without_a_broker_it_does_not_begin() {
     let text = printed(&output);
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("cannot begin"), "{text}");
+}
+
+#[test]
+fn without_its_packages_it_says_what_to_install() {
+    let python = python();
+    require(&python);
+    // -S: Python as it is without any package.
+    let output = Command::new(python).arg("-S").arg(script()).output();
+    let output = output.expect("the script runs");
+    assert_eq!(output.status.code(), Some(2));
+    assert_eq!(
+        printed(&output),
+        "cannot begin: No module named 'httpx': pip install redis httpx\n"
+    );
 }

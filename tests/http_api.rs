@@ -215,6 +215,45 @@ async fn all_runs_are_listed_page_by_page() {
     assert_eq!(seen, names);
 }
 
+/// Nobody ever watched them, and they are in memory no more.
+#[tokio::test]
+async fn runs_that_went_quiet_stay_on_the_list_as_they_were() {
+    let redis = Redis::start().await;
+    for settings in [Broker::embedded(), Broker::redis(&redis)] {
+        let broker = settings.set("hub.idle_ttl", "1s").start_ready().await;
+        let mut last_ids = Vec::new();
+        for run in ["1", "2", "3"] {
+            broker.publish_status(run, json!("running")).await;
+            last_ids.push(broker.publish(run, json!(1)).await);
+        }
+        broker.wait_metric("runcast_hubs", &[], 0.0).await;
+        assert_eq!(broker.metric("runcast_past_runs", &[]).await, 3.0);
+        let page = broker.json("/api/v1/runs?limit=2").await;
+        assert_eq!(page["next"], "2");
+        let rest = broker.json("/api/v1/runs?after=2").await;
+        assert_eq!(rest["next"], Value::Null);
+        let runs: Vec<&Value> = [&page, &rest]
+            .into_iter()
+            .flat_map(|page| page["runs"].as_array().expect("a list"))
+            .collect();
+        assert_eq!(runs.len(), 3, "{runs:?}");
+        for ((run, name), last_id) in runs.into_iter().zip(["1", "2", "3"]).zip(&last_ids) {
+            let told = [&run["run_id"], &run["status"], &run["last_id"]];
+            assert_eq!(told, [name, "running", last_id]);
+            assert_eq!((&run["clients"], &run["ended"]), (&json!(0), &json!(false)));
+            assert!(run["last_event_ts"].is_string());
+        }
+        // With a hub again, it is listed once.
+        let _client = broker.follow("2/stream").await;
+        let runs = broker.json("/api/v1/runs").await["runs"].clone();
+        assert_eq!(runs.as_array().map(Vec::len), Some(3), "{runs}");
+        assert_eq!(
+            (&runs[1]["clients"], &runs[1]["status"]),
+            (&json!(1), &json!("running"))
+        );
+    }
+}
+
 #[tokio::test]
 async fn posts_work_on_redis_too() {
     let redis = Redis::start().await;

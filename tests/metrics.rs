@@ -82,6 +82,7 @@ async fn what_operators_need_is_there() {
         "runcast_sessions_opened_total",
         "runcast_sessions_closed_total",
         "runcast_hubs",
+        "runcast_past_runs",
         "runcast_events_in_total",
         "runcast_deliveries_total",
         "runcast_delivered_bytes_total",

@@ -108,7 +108,7 @@ impl Default for HistorySettings {
             max_bytes_per_run: ByteSize::mib(16),
             embedded_total_bytes: ByteSize::mib(512),
             ttl: Duration::from_secs(24 * 3600),
-            page_bytes: ByteSize::kib(256),
+            page_bytes: ByteSize::kib(64),
             max_reads: 64,
             total_page_bytes: ByteSize::mib(256),
             record_plain: false,
@@ -130,6 +130,9 @@ pub struct HubSettings {
     /// Most hubs at once; past it the oldest idle hub goes, and if none is
     /// idle new runs are refused as overload.
     pub max_hubs: usize,
+    /// Most runs that are listed after their hub has ended; the one whose hub
+    /// ended first goes first.
+    pub max_past_runs: usize,
     /// How long a hub outlives its last client and event.
     #[serde(with = "humantime_serde")]
     pub idle_ttl: Duration,
@@ -161,6 +164,7 @@ impl Default for HubSettings {
             ring_bytes: ByteSize::mib(1),
             total_ring_bytes: ByteSize::mib(512),
             max_hubs: 100_000,
+            max_past_runs: 10_000,
             idle_ttl: Duration::from_secs(60),
             retain_unwatched: true,
             max_flush_delay: Duration::from_millis(50),

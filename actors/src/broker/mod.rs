@@ -1,29 +1,30 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
 mod addresses;
+mod past_runs;
+mod run_list;
 mod run_view;
 mod settings;
 mod shared;
 mod types;
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use run_view::Quiet;
 use tokio::time::timeout;
 
 pub(crate) use addresses::AddressPlace;
+pub(crate) use past_runs::PastRuns;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
-use crate::hub::{Describe, HasSeenEnd, HubEntry};
+use crate::hub::{Describe, HasSeenEnd};
 use crate::metrics::Family;
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
@@ -294,37 +295,6 @@ impl Broker {
     }
 
     // ---- what is known -----------------------------------------------------
-
-    /// Returns up to `limit` runs that this broker knows, by run id, after
-    /// `after`; and whether there are more.
-    pub async fn runs(&self, after: Option<&RunId>, limit: usize) -> (Vec<RunSummary>, bool) {
-        // The page and one more: of many runs, most are never copied.
-        let mut page: BTreeMap<(RunId, usize), HubEntry> = BTreeMap::new();
-        for (order, backend) in BackendKind::ALL.into_iter().enumerate() {
-            self.shared.registry.each(backend, |run_id, entry| {
-                let is_full = page.len() > limit;
-                let is_beyond = |((last, _), _): (&(RunId, usize), _)| run_id > last;
-                if after.is_some_and(|after| run_id <= after)
-                    || is_full && page.last_key_value().is_some_and(is_beyond)
-                {
-                    return;
-                }
-                page.insert((run_id.clone(), order), entry.clone());
-                if is_full {
-                    page.pop_last();
-                }
-            });
-        }
-        let more = page.len() > limit;
-        let asked = page
-            .values()
-            .take(limit)
-            .map(|entry| entry.hub.send(Describe));
-        let described = join_all(asked).await;
-        // A hub that ended meanwhile is no longer known.
-        let runs = described.into_iter().flatten().map(|run| run.summary);
-        (runs.collect(), more)
-    }
 
     /// Returns what is known of a run, here and in its store; of one never seen
     /// that nothing is.

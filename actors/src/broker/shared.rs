@@ -12,7 +12,7 @@ use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
 use super::addresses::StreamsPerAddress;
-use super::{BrokerSettings, DependencyHealth};
+use super::{BrokerSettings, DependencyHealth, PastRuns};
 use crate::hub::{
     Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
     RunHub,
@@ -45,6 +45,8 @@ pub struct BrokerShared {
     pub metrics: Arc<Metrics>,
     /// Which hubs there are.
     pub registry: Registry,
+    /// What is left of those that were.
+    pub(crate) past_runs: PastRuns,
     /// State of the link to Redis.
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
@@ -88,6 +90,7 @@ impl BrokerShared {
         Arc::new(Self {
             metrics: Arc::default(),
             registry: Registry::new(settings.hub.max_hubs),
+            past_runs: PastRuns::new(settings.hub.max_past_runs, settings.history.ttl),
             redis: Arc::default(),
             store: OnceLock::new(),
             reads: Semaphore::new(settings.history.max_reads.max(1)),

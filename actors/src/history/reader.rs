@@ -10,13 +10,17 @@ use crate::store::{Page, PageFrom, PageQuery, RunStore, StoreError};
 
 /// Most reads of the store for one page: a filter that nothing passes ends
 /// there, and the page says where to go on.
-const READS_MAX: usize = 16;
+const READS_MAX: usize = 256;
+
+/// Most events read for one page; a filter ends there, too.
+const SCANNED_EVENTS_MAX: usize = 16_000;
 
 /// Events of one read if a filter may hide some.
 const SCAN_EVENTS: usize = 1000;
 
-/// A page is full, and a read ends, once it holds as many bytes; one event
-/// always fits.
+/// A page is full once it holds as many bytes; one event always fits. It takes
+/// several reads, of `history.page_bytes` each: what is published waits while
+/// Redis makes one.
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reads pages of runs' histories.
@@ -152,9 +156,10 @@ impl History<'_> {
         });
         let mut collector = Collector::new(self.rules(query));
         let mut last = beside;
-        let mut reads = 1;
+        let (mut reads, mut scanned) = (1, 0);
         let more = 'page: loop {
             let count = page.events.len();
+            scanned += count;
             for (index, event) in page.events.iter().enumerate() {
                 // What lies between cursor and first event was told already.
                 let follows = reads > 1 || index > 0;
@@ -167,12 +172,12 @@ impl History<'_> {
             let Some(seen) = last.filter(|_| page.more && count > 0) else {
                 break false;
             };
-            if reads == READS_MAX {
+            if reads == READS_MAX || scanned >= SCANNED_EVENTS_MAX {
                 break true;
             }
             reads += 1;
             page = self
-                .read_on(query, PageFrom::After(seen.seq), &collector)
+                .read(query, PageFrom::After(seen.seq), collector.room())
                 .await?;
             if matches!(Standing::after(seen, &page), Standing::Foreign(_)) {
                 // The run began anew meanwhile: the next page tells.
@@ -241,8 +246,9 @@ impl History<'_> {
         });
         let mut collector = Collector::new(self.rules(query));
         let mut oldest = None;
-        let mut reads = 1;
+        let (mut reads, mut scanned) = (1, 0);
         let more = 'page: loop {
+            scanned += page.events.len();
             for (index, event) in page.events.iter().enumerate().rev() {
                 let before = index.checked_sub(1).map(|index| page.events[index].id);
                 collector.push_back(event, before, oldest);
@@ -254,12 +260,12 @@ impl History<'_> {
             let Some(seen) = oldest.filter(|_| page.more && !page.events.is_empty()) else {
                 break false;
             };
-            if reads == READS_MAX {
+            if reads == READS_MAX || scanned >= SCANNED_EVENTS_MAX {
                 break true;
             }
             reads += 1;
             page = self
-                .read_on(query, PageFrom::Before(seen.seq), &collector)
+                .read(query, PageFrom::Before(seen.seq), collector.room())
                 .await?;
             if matches!(
                 Standing::before(seen, seen.seq, &page),
@@ -281,36 +287,26 @@ impl History<'_> {
     // ---- reading -----------------------------------------------------------
 
     async fn first_read(&self, query: &HistoryQuery, from: PageFrom) -> Result<Page, StoreError> {
-        let filter = &query.filter;
-        let events_max = match filter.kinds.is_empty() && filter.sources.is_empty() {
-            true => query.limit,
-            false => query.limit.max(SCAN_EVENTS),
-        };
-        self.read(query, from, events_max).await
+        self.read(query, from, query.limit).await
     }
 
-    /// Reads on after a read that left room: something was hidden, and more
-    /// may be.
-    async fn read_on(
-        &self,
-        query: &HistoryQuery,
-        from: PageFrom,
-        collector: &Collector<'_>,
-    ) -> Result<Page, StoreError> {
-        self.read(query, from, collector.room().max(SCAN_EVENTS))
-            .await
-    }
-
+    /// Reads as much as may be needed to find `wanted` events, and as one read
+    /// may bring.
     async fn read(
         &self,
         query: &HistoryQuery,
         from: PageFrom,
-        events_max: usize,
+        wanted: usize,
     ) -> Result<Page, StoreError> {
+        let filter = &query.filter;
+        let events_max = match filter.kinds.is_empty() && filter.sources.is_empty() {
+            true => wanted,
+            false => wanted.max(SCAN_EVENTS),
+        };
         let page = PageQuery {
             from,
             events_max,
-            bytes_max: PAGE_BYTES_MAX,
+            bytes_max: self.settings.history.page_bytes.as_u64() as usize,
         };
         self.store.read(&query.run_id, page).await
     }

@@ -330,6 +330,13 @@ impl Handler<Retire> for RunHub {
         // entry goes under it: nothing can be on its way to a hub that ends.
         let idle_ttl = self.shared.settings.idle_ttl(self.backend);
         let evict = retire.evicted_bytes.is_some();
+        if evict || self.is_idle() {
+            // Before it is out of the registry: a list of runs has it in either.
+            let metrics = &self.shared.metrics;
+            self.shared
+                .past_runs
+                .note(&self.describe(), &metrics.past_runs);
+        }
         let gone = evict
             || self.is_idle()
                 && self.shared.registry.remove_idle(
@@ -358,11 +365,25 @@ impl Handler<Describe> for RunHub {
     type Result = MessageResult<Describe>;
 
     fn handle(&mut self, _: Describe, _: &mut Self::Context) -> Self::Result {
+        MessageResult(self.describe())
+    }
+}
+
+impl Handler<HasSeenEnd> for RunHub {
+    type Result = bool;
+
+    fn handle(&mut self, HasSeenEnd(cursor): HasSeenEnd, _: &mut Self::Context) -> bool {
+        matches!(&self.end, EndState::Ended { id, .. } if *id == cursor.to_string())
+    }
+}
+
+impl RunHub {
+    fn describe(&self) -> RunDetail {
         let ended = matches!(
             self.end,
             EndState::Ended { .. } | EndState::Ending { timer: None, .. }
         );
-        MessageResult(RunDetail {
+        RunDetail {
             summary: RunSummary {
                 run_id: self.run_id.clone(),
                 backend: self.backend,
@@ -378,19 +399,9 @@ impl Handler<Describe> for RunHub {
             plain_events: self.writer.plain_counts,
             gaps: self.writer.gaps.clone(),
             quiet_because: self.quiet_because(),
-        })
+        }
     }
-}
 
-impl Handler<HasSeenEnd> for RunHub {
-    type Result = bool;
-
-    fn handle(&mut self, HasSeenEnd(cursor): HasSeenEnd, _: &mut Self::Context) -> bool {
-        matches!(&self.end, EndState::Ended { id, .. } if *id == cursor.to_string())
-    }
-}
-
-impl RunHub {
     /// Says in plain words why nothing comes, or that something does.
     fn quiet_because(&self) -> String {
         if let EndState::Ended { status, .. } = &self.end {

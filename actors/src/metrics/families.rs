@@ -60,6 +60,11 @@ impl Metrics {
             "Run hubs now.",
             by_backend(|backend| self.hubs.of(backend).get()),
         );
+        out.gauge(
+            "runcast_past_runs",
+            "Runs still listed whose hub has ended.",
+            [(vec![], self.past_runs.get())],
+        );
         out.counter(
             "runcast_events_in_total",
             "Messages that arrived for runs, by kind and what became of them.",

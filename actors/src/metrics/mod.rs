@@ -247,6 +247,8 @@ pub struct Metrics {
     pub hubs_retired: Counter,
     /// Idle hubs ended to make room.
     pub hubs_evicted: Counter,
+    /// Runs listed whose hub is gone.
+    pub past_runs: Gauge,
     /// Messages for runs by kind and result.
     pub events_in:
         PerMember<PerMember<Counter, { EventResult::ALL.len() }>, { EventKind::ALL.len() }>,

@@ -35,7 +35,7 @@ export function App() {
             <ThemeButton />
           </span>
         </div>
-        <RunsList current={run} />
+        <RunsList current={{ run, backend }} />
       </aside>
       {run === null ? (
         <main className="welcome">

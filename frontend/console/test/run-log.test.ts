@@ -105,10 +105,32 @@ test('progress lines of a source take each other’s place', () => {
   expect(run.total).toBe(8)
 })
 
-test('lines of a pod that end with a carriage return stay lines', () => {
+test('lines that end with CRLF stay lines, whoever sends them', () => {
   const run = log()
-  run.add([event('a\r', { backend: 'kubectl' }), event('b\r', { backend: 'kubectl' })])
-  expect(texts(run)).toEqual(['a', 'b'])
+  const lines = ['line 1\r', 'line 2\r', 'tests: 50% of 4\r', 'lint: 80% of 9\r', '\r', 'last\r']
+  run.add(lines.map((line) => event(line)))
+  expect(texts(run)).toEqual(['line 1', 'line 2', 'tests: 50% of 4', 'lint: 80% of 9', '', 'last'])
+  run.add([event('an LF only'), event('a CRLF\r')])
+  expect(texts(run).slice(-2)).toEqual(['an LF only', 'a CRLF'])
+})
+
+test('a bar whose lines end with a carriage return takes its own place only', () => {
+  const run = log()
+  run.add([
+    event('fetch\r'),
+    event('[=>    ]  12% 1.2 MB\r'),
+    event('[===>  ]  64% 7.9 MB\r'),
+    event('[=====>] 100% 9.9 MB\r'),
+    event('unpack\r'),
+  ])
+  expect(texts(run)).toEqual(['fetch', '[=====>] 100% 9.9 MB', 'unpack'])
+  expect((run.rows[1] as EventRow).writes).toBe(3)
+})
+
+test('lines of a pod are never written over', () => {
+  const run = log()
+  run.add(['\r10%', '\r20%', '30%\r', '40%\r'].map((line) => event(line, { backend: 'kubectl' })))
+  expect(texts(run)).toEqual(['10%', '20%', '30%', '40%'])
 })
 
 test('statuses that change are noted, repeated ones not', () => {

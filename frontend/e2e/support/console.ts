@@ -20,7 +20,8 @@ export const log = (page: Page) => page.getByRole('log')
 export const distance = (page: Page) =>
   log(page).evaluate((e) => e.scrollHeight - e.scrollTop - e.clientHeight)
 
-async function builtIn(broker: Broker): Promise<void> {
+/** Says how to build the console if the broker has none. */
+export async function builtIn(broker: Broker): Promise<void> {
   const page = await (await fetch(broker.url)).text()
   if (page.includes('./assets/')) return
   throw new Error('the console is not built in: make console, then build the broker')

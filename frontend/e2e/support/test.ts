@@ -1,5 +1,5 @@
 /** Playwright's `test` with a Redis, a broker and a site of each test's own. */
-import { test as base, type Page } from '@playwright/test'
+import { expect, test as base, type Locator, type Page } from '@playwright/test'
 import { Broker } from './broker.js'
 import { SITE_DIRECTORY } from './build-site.js'
 import { KubeApi } from './kube-api.js'
@@ -44,16 +44,39 @@ export const test = base.extend<Fixtures>({
   },
 })
 
-export { expect } from '@playwright/test'
+export { expect }
 
 /** What a test page may be told in its address. */
 export type PageOptions = Record<string, string | number | boolean>
 
-/** Opens the page that follows a run with the hook. */
-export async function openRun(page: Page, site: Site, broker: Broker, options: PageOptions = {}) {
+/** Returns the address of the page that follows run 42 with the hook. */
+export function addressOf(site: Site, broker: Broker, options: PageOptions = {}): string {
   const query = new URLSearchParams({ run: '42', base: broker.url })
   for (const [key, value] of Object.entries(options)) query.set(key, String(value))
-  await page.goto(`${site.url}/?${query.toString()}`)
+  return `${site.url}/?${query.toString()}`
+}
+
+/** Opens that page, and returns its badge. */
+export async function openRun(
+  page: Page,
+  site: Site,
+  broker: Broker,
+  options?: PageOptions,
+): Promise<Locator> {
+  await page.goto(addressOf(site, broker, options))
+  return page.getByRole('status')
+}
+
+/** Opens that page, waits until it follows Redis, and returns its badge. */
+export async function followRun(
+  page: Page,
+  site: Site,
+  broker: Broker,
+  options?: PageOptions,
+): Promise<Locator> {
+  const badge = await openRun(page, site, broker, options)
+  await expect(badge).toHaveText('Redis Streaming')
+  return badge
 }
 
 /** Returns field `n` of every event that the page's hook gave, in order. */

@@ -57,7 +57,7 @@ for (const colorScheme of ['light', 'dark'] as const) {
       expect(wide).toBeLessThanOrEqual(width)
       if (width < 800) {
         await page.getByRole('button', { name: 'All runs' }).click()
-        await expect(page.getByRole('link', { name: '42' })).toContainText('failed')
+        await expect(page.locator('.run-item', { hasText: '42' })).toContainText('failed')
       }
       if (process.env.RUNCAST_SCREENSHOTS) {
         const name = `${process.env.RUNCAST_SCREENSHOTS}/console-${colorScheme}-${width}.png`

@@ -1,4 +1,5 @@
 /** The console, as the broker serves it: each thing one does with it. */
+import type { Locator } from '@playwright/test'
 import { badge, distance, log, open, rows } from '../support/console.js'
 import { expect, test } from '../support/test.js'
 
@@ -17,7 +18,7 @@ test('a run is found, opened, watched to its end and left', async ({ page, redis
   const red = page.locator('.ansi-red-fg')
   await expect(red).toHaveText('red')
   await expect(rows(page).filter({ hasText: 'late' })).toContainText('warnlate {"ms": 4}')
-  const listed = page.getByRole('link', { name: '42' })
+  const listed = page.locator('.run-item', { hasText: '42' })
   await expect(listed).toContainText('running')
   await redis.append('42', 'status', { status: 'completed' })
   await expect(badge(page)).toHaveText('Ended: completed')
@@ -108,6 +109,12 @@ test('a link leads to its event', async ({ page, context, redis, broker }) => {
   await expect(page.getByText('Link copied')).toBeVisible()
   const link = await page.evaluate(() => navigator.clipboard.readText())
   expect(new URL(link).searchParams.get('event')).toBeTruthy()
+  // Also where no times are shown to click on.
+  await page.getByLabel('Times').selectOption('none')
+  await page.evaluate(() => navigator.clipboard.writeText(''))
+  await page.getByLabel('Copy and save').click()
+  await page.getByRole('button', { name: 'Copy a link to the chosen event' }).click()
+  await expect.poll(() => page.evaluate(() => navigator.clipboard.readText())).toBe(link)
   const other = await context.newPage()
   await other.goto(link)
   await expect(other.locator('[data-state=current]')).toContainText('{"n": 7}')
@@ -163,6 +170,19 @@ test('the backend is chosen on the page', async ({ page, kube, redis, broker }) 
   await page.getByLabel('Backend').selectOption('kubectl')
   await expect(page).toHaveURL(/run=42&backend=kubectl/)
   await expect(badge(page)).toHaveText('Kubectl Streaming')
+  await expect(rows(page)).toContainText('from the pod')
+
+  // The list has the run once for each backend, and leads to either.
+  const [ofKubectl, ofRedis] = ['kubectl', 'redis'].map((name) =>
+    page.locator('.run-item', { hasText: name }),
+  ) as [Locator, Locator]
+  await expect(ofKubectl).toHaveAttribute('aria-current', 'page')
+  await expect(ofRedis).not.toHaveAttribute('aria-current')
+  await ofRedis.click()
+  await expect(page).toHaveURL(/run=42$/)
+  await expect(rows(page)).toContainText('from redis')
+  await expect(ofRedis).toHaveAttribute('aria-current', 'page')
+  await ofKubectl.click()
   await expect(rows(page)).toContainText('from the pod')
 })
 

@@ -1,12 +1,10 @@
 /** A run as it happens, and what the badge says of it. */
-import { expect, numbers, openRun, test, upTo } from '../support/test.js'
+import { expect, followRun, numbers, openRun, test, upTo } from '../support/test.js'
 
 test('a run is shown as it happens, to its end', async ({ page, site, redis, broker }) => {
   const said: string[] = []
   page.on('console', (message) => said.push(message.text()))
-  await openRun(page, site, broker)
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker)
   // Plain and durable ones, as agents publish them.
   await redis.publish('run:42:output:stdout', { n: 1 })
   await expect.poll(() => numbers(page)).toEqual([1])
@@ -24,9 +22,7 @@ test('a run is shown as it happens, to its end', async ({ page, site, redis, bro
 })
 
 test('the badge says how the connection is', async ({ page, site, broker }) => {
-  await openRun(page, site, broker, { backend: 'redis' })
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker, { backend: 'redis' })
   await page.getByRole('button', { name: 'Pause' }).click()
   await expect(badge).toHaveText('Paused')
   await broker.untilStreams(0)
@@ -54,8 +50,7 @@ test('the badge says how the connection is', async ({ page, site, broker }) => {
 test('a run of kubectl is shown to its end', async ({ page, site, kube, broker }) => {
   kube.addPod('42')
   kube.log('42', '{"n":1}')
-  await openRun(page, site, broker, { backend: 'kubectl' })
-  const badge = page.getByRole('status')
+  const badge = await openRun(page, site, broker, { backend: 'kubectl' })
   await expect(badge).toHaveText('Kubectl Streaming')
   await expect.poll(() => numbers(page)).toEqual([1])
   kube.log('42', '{"n":2}')
@@ -65,9 +60,7 @@ test('a run of kubectl is shown to its end', async ({ page, site, kube, broker }
 })
 
 test('without a network it waits, and goes on at once', async ({ page, site, redis, broker }) => {
-  await openRun(page, site, broker)
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker)
   await redis.append('42', 'output', { n: 1 })
   await expect.poll(() => numbers(page)).toEqual([1])
   await page.context().setOffline(true)
@@ -80,8 +73,7 @@ test('without a network it waits, and goes on at once', async ({ page, site, red
 })
 
 test('clear lets go of what was shown', async ({ page, site, redis, broker }) => {
-  await openRun(page, site, broker)
-  await expect(page.getByRole('status')).toHaveText('Redis Streaming')
+  await followRun(page, site, broker)
   await redis.appendNumbers('42', 1, 5)
   await expect.poll(() => numbers(page)).toEqual(upTo(5))
   await page.getByRole('button', { name: 'Clear' }).click()

@@ -1,8 +1,8 @@
-/** Many tabs on one run, hidden tabs, and other places where the package runs. */
+/** Many tabs on one run, and other places where the package runs. */
 import type { Page } from '@playwright/test'
 import { AgentStream, RuncastClient } from '@runcast/client'
 import { eventually } from '../support/processes.js'
-import { expect, numbers, openRun, test, upTo } from '../support/test.js'
+import { expect, followRun, numbers, openRun, test, upTo } from '../support/test.js'
 
 test('eight tabs on one run share one connection', async ({ context, site, redis, broker }) => {
   await redis.client.ping()
@@ -62,8 +62,7 @@ test('tabs of other runs, or that do not want to share, have their own', async (
 }) => {
   const open = async (options: Record<string, string | boolean>) => {
     const tab = await context.newPage()
-    await openRun(tab, site, broker, { backend: 'redis', ...options })
-    await expect(tab.getByRole('status')).toHaveText('Redis Streaming')
+    await followRun(tab, site, broker, { backend: 'redis', ...options })
   }
   await open({})
   await open({})
@@ -101,25 +100,6 @@ test('a tab that reads slowly delays no other, and misses nothing', async ({
   })
   expect(taken).toEqual(upTo(3_000))
   await broker.untilStreams(1)
-})
-
-test('a hidden tab keeps its connection', async ({ page, context, site, redis, broker }) => {
-  await openRun(page, site, broker)
-  await expect(page.getByRole('status')).toHaveText('Redis Streaming')
-  const asked: string[] = []
-  page.on('request', (request) => asked.push(request.url()))
-  // What a page is told, and frames that do not come, when another tab is in front.
-  const session = await context.newCDPSession(page)
-  await page.evaluate(() => {
-    Object.defineProperty(document, 'visibilityState', { value: 'hidden' })
-    Object.defineProperty(document, 'hidden', { value: true })
-    window.requestAnimationFrame = () => 0
-    document.dispatchEvent(new Event('visibilitychange'))
-  })
-  await session.send('Emulation.setCPUThrottlingRate', { rate: 4 })
-  await redis.appendNumbers('42', 1, 500)
-  await expect.poll(() => numbers(page)).toEqual(upTo(500))
-  expect(asked).toEqual([])
 })
 
 test('in a worker', async ({ page, site, redis, broker }) => {

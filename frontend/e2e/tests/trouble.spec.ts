@@ -1,5 +1,5 @@
 /** Brokers and Redis that die, and the other backend. */
-import { expect, numbers, openRun, test, upTo } from '../support/test.js'
+import { expect, followRun, numbers, openRun, test, upTo } from '../support/test.js'
 
 test('a broker dies and comes back: nothing lost, nothing twice', async ({
   page,
@@ -7,9 +7,7 @@ test('a broker dies and comes back: nothing lost, nothing twice', async ({
   redis,
   broker,
 }) => {
-  await openRun(page, site, broker)
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker)
   await redis.appendNumbers('42', 1, 100)
   await expect.poll(() => numbers(page)).toEqual(upTo(100))
   let last = 100
@@ -29,8 +27,7 @@ test('a broker dies and comes back: nothing lost, nothing twice', async ({
 })
 
 test('a broker dies while events come thick and fast', async ({ page, site, redis, broker }) => {
-  await openRun(page, site, broker)
-  await expect(page.getByRole('status')).toHaveText('Redis Streaming')
+  await followRun(page, site, broker)
   let over = false
   const publishing = (async () => {
     let n = 0
@@ -59,9 +56,7 @@ test('Redis dies: the stream stays, what is missing is told', async ({
   redis,
   broker,
 }) => {
-  await openRun(page, site, broker)
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker)
   await redis.publish('run:42:output:stdout', { n: 1 })
   await expect.poll(() => numbers(page)).toEqual([1])
   await redis.kill()
@@ -85,9 +80,7 @@ test('after ten attempts with redis it turns to kubectl', async ({
 }) => {
   test.setTimeout(120_000)
   await page.clock.install()
-  await openRun(page, site, broker, { backend: 'redis', fallback: true })
-  const badge = page.getByRole('status')
-  await expect(badge).toHaveText('Redis Streaming')
+  const badge = await followRun(page, site, broker, { backend: 'redis', fallback: true })
   await redis.appendNumbers('42', 1, 3)
   await expect.poll(() => numbers(page)).toEqual(upTo(3))
   kube.addPod('42')
@@ -115,8 +108,7 @@ test('a run id that is none is refused, in the words of the broker', async ({
   site,
   broker,
 }) => {
-  await openRun(page, site, broker, { run: 'a b' })
-  const badge = page.getByRole('status')
+  const badge = await openRun(page, site, broker, { run: 'a b' })
   await expect(badge).toHaveText('Disconnected')
   await expect(badge).toHaveAttribute('title', /answered 400: .*run id/)
 })

@@ -3,6 +3,7 @@
  * its statuses and its rate. Bounded; tells its listeners once per frame.
  */
 import type { EventKind, RunEvent, StreamEvent } from '@runcast/client'
+import { isOpen, writesOver } from './progress'
 import { RateMeter } from './rate-meter'
 import { eventRow, type EventRow, type Row } from './rows'
 
@@ -159,7 +160,7 @@ export class RunLog {
   #writesOver(row: EventRow): boolean {
     const before = this.#open.get(row.source)
     const near = before !== undefined && this.#nextSeq - before.seq <= PROGRESS_NEAR
-    const over = near && (before.text.endsWith('\r') || row.text.startsWith('\r'))
+    const over = near && writesOver(before, row)
     if (over) {
       this.#characters += row.text.length - before.text.length
       const { seq, writes } = before
@@ -217,14 +218,6 @@ export class RunLog {
     this.version += 1
     for (const listener of [...this.#listeners]) listener()
   }
-}
-
-/**
- * Whether the next line is to be written over this one. A pod's log line may end
- * with a carriage return merely because its program ends all lines so.
- */
-function isOpen({ form, text, backend }: EventRow): boolean {
-  return form === 'text' && backend !== 'kubectl' && (text.endsWith('\r') || text.startsWith('\r'))
 }
 
 function passes(row: Row, { kinds, level, source }: RowFilter): boolean {

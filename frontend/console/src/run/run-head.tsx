@@ -1,8 +1,7 @@
 /** Above a run's events: what it is called, how it is, where it comes from. */
-import type { BackendChoice, BrokerConfig, StreamState } from '@runcast/client'
+import type { BackendChoice, StreamState } from '@runcast/client'
 import { StreamBadge } from '@runcast/client/react'
-import { useEffect, useState } from 'react'
-import { runcast } from '../model/broker'
+import { useConfig } from '../model/broker'
 import type { RunSession } from '../model/run-session'
 import { events, span, statusTone } from '../model/words'
 import { BackIcon, PauseIcon, PlayIcon } from '../ui/icons'
@@ -67,17 +66,6 @@ export function RunHead(props: RunHeadProps) {
       </span>
     </header>
   )
-}
-
-function useConfig(): BrokerConfig | null {
-  const [config, setConfig] = useState<BrokerConfig | null>(null)
-  useEffect(() => {
-    const stop = new AbortController()
-    // Without an answer every backend is offered; the stream says what is wrong.
-    runcast.config({ signal: stop.signal }).then(setConfig, () => undefined)
-    return () => stop.abort()
-  }, [])
-  return config
 }
 
 interface BackendSelectProps {

@@ -1,10 +1,10 @@
 /** One run as it happens. */
-import type { BackendChoice } from '@runcast/client'
+import type { BackendChoice, Connection } from '@runcast/client'
 import { useCallback, useEffect, useMemo, useRef, useState, useSyncExternalStore } from 'react'
 import { go, writeAddress, type Address } from '../model/address'
 import { ALL, type RowFilter } from '../model/run-log'
 import { RunSession } from '../model/run-session'
-import type { EventRow } from '../model/rows'
+import type { EventRow, Row } from '../model/rows'
 import { Search } from '../model/search'
 import { count, events } from '../model/words'
 import { TailIcon } from '../ui/icons'
@@ -90,7 +90,11 @@ export function RunPage({ run, backend, event, onSaid }: RunPageProps) {
     if (event !== null) go(addressOf(null))
   }
   useShortcuts({
-    '/': () => searchInput.current?.select(),
+    '/': () => {
+      // Firefox does not focus what it selects in.
+      searchInput.current?.focus()
+      searchInput.current?.select()
+    },
     n: () => step(1),
     N: () => step(-1),
     f: () => (following ? setFollowing(false) : follow()),
@@ -103,13 +107,17 @@ export function RunPage({ run, backend, event, onSaid }: RunPageProps) {
     const words = `${count(log.visible.length)} lines copied`
     void copy(text).then((done) => onSaid(done ? words : 'The browser does not allow copying'))
   }
-  const copyCurrent = () => {
+  const chosen = (action: (row: Row) => void) => () => {
     const row = current === null ? undefined : log.visible[log.indexOf(current)]
-    if (row?.seq !== current || !row) {
-      onSaid('Click an event first')
-      return
-    }
+    if (row?.seq !== current || !row) onSaid('Click an event first')
+    else action(row)
+  }
+  const copyRow = (row: Row) => {
     void copy(jsonLine(row)).then((done) => onSaid(done ? 'Event copied' : 'Not allowed here'))
+  }
+  const linkRow = (row: Row) => {
+    if (row.type === 'event') link(row)
+    else onSaid('What stands between events has no link')
   }
   return (
     <main className="run">
@@ -158,7 +166,8 @@ export function RunPage({ run, backend, event, onSaid }: RunPageProps) {
         onFollow={() => (following ? setFollowing(false) : follow())}
         actions={[
           ['Copy what is shown', copyShown],
-          ['Copy the chosen event', copyCurrent],
+          ['Copy the chosen event', chosen(copyRow)],
+          ['Copy a link to the chosen event', chosen(linkRow)],
           ['Download as text', () => download(`${run}.log`, log.visible, textLine)],
           ['Download as NDJSON', () => download(`${run}.ndjson`, log.visible, jsonLine)],
         ]}
@@ -200,12 +209,17 @@ function useStable<Args extends unknown[]>(action: (...args: Args) => void) {
   return useCallback((...args: Args) => latest.current(...args), [])
 }
 
-function Nothing({ total, state }: { total: number; state: string }) {
+/** What stands where no events are, by how the connection is. */
+const NOTHING_YET: Partial<Record<Connection, string>> = {
+  open: 'No events yet. They appear here as they are published.',
+  ended: 'The run is over, and none of its events are kept.',
+  paused: 'Paused before the first event.',
+  offline: 'This device is offline.',
+  failed: 'Not connected.',
+  closed: 'Not connected.',
+}
+
+function Nothing({ total, state }: { total: number; state: Connection }) {
   if (total > 0) return <p className="empty faint over">Nothing here passes the filter.</p>
-  const waits = state === 'open' || state === 'ended'
-  return (
-    <p className="empty faint over">
-      {waits ? 'No events yet. They appear here as they are published.' : 'Connecting…'}
-    </p>
-  )
+  return <p className="empty faint over">{NOTHING_YET[state] ?? 'Connecting…'}</p>
 }

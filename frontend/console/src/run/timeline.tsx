@@ -12,8 +12,8 @@ interface TimelineProps {
   onPick: (change: StatusChange) => void
 }
 
-/** A short one is still wide enough to be hit: its share of the whole, at least. */
-const SHARE_MIN = 0.02
+/** A short one is still wide enough to be hit: its percentage of the whole, at least. */
+const PERCENT_MIN = 2
 
 export function Timeline({ statuses, overAt, ahead, onPick }: TimelineProps) {
   const now = useNow() + ahead
@@ -33,7 +33,7 @@ export function Timeline({ statuses, overAt, ahead, onPick }: TimelineProps) {
           <li
             key={change.seq}
             className={isEnd ? 'timeline-end' : undefined}
-            style={isEnd ? undefined : { flexGrow: Math.max(SHARE_MIN, took / whole) }}
+            style={isEnd ? undefined : { flexGrow: Math.max(PERCENT_MIN, (100 * took) / whole) }}
           >
             <button
               className={`segment ${statusTone(change.status)}`}

@@ -1,8 +1,9 @@
 /** All runs: find one, filter by how they are, open one. */
-import type { RunSummary } from '@runcast/client'
+import type { BackendChoice, RunSummary } from '@runcast/client'
 import { useMemo, useRef, useState, type SubmitEvent, type MouseEvent } from 'react'
 import { Virtualizer } from 'virtua'
-import { go, isRunId, writeAddress } from '../model/address'
+import { go, isRunId, writeAddress, type Address } from '../model/address'
+import { useConfig } from '../model/broker'
 import { count, span, statusTone } from '../model/words'
 import { SearchIcon } from '../ui/icons'
 import { useNow } from '../ui/use-now'
@@ -24,10 +25,20 @@ function groupOf({ status, ended }: RunSummary): Group {
   return tone === 'good' ? 'succeeded' : tone === 'bad' ? 'failed' : 'other'
 }
 
-export function RunsList({ current }: { current: string | null }) {
+type Shown = Pick<Address, 'run' | 'backend'>
+
+/** Returns how an address names the run's backend: not at all if it is the default. */
+function choiceOf({ backend }: RunSummary, byDefault: string | undefined): BackendChoice | null {
+  const named = backend === 'redis' || backend === 'kubectl'
+  return named && byDefault !== undefined && backend !== byDefault ? backend : null
+}
+
+export function RunsList({ current }: { current: Shown }) {
+  const byDefault = useConfig()?.default_backend
   const { runs, error, loaded, more } = useRuns()
   const [text, setText] = useState('')
   const [group, setGroup] = useState<Group>('all')
+  const input = useRef<HTMLInputElement>(null)
   const scroller = useRef<HTMLDivElement>(null)
   const found = useMemo(() => {
     const needle = text.trim().toLowerCase()
@@ -48,16 +59,20 @@ export function RunsList({ current }: { current: string | null }) {
 
   const onSubmit = (event: SubmitEvent) => {
     event.preventDefault()
+    // From here on keys are for the run.
+    input.current?.blur()
     const typed = text.trim()
     // What was typed wins if it may be a run: also one that nobody follows yet.
-    const run = isRunId(typed) ? typed : shown[0]?.run_id
-    if (run !== undefined) open(run)
+    const first = shown[0]
+    if (isRunId(typed)) open({ run: typed, backend: null })
+    else if (first) open({ run: first.run_id, backend: choiceOf(first, byDefault) })
   }
   return (
     <nav className="runs" aria-label="Runs">
       <form className="field runs-find" role="search" onSubmit={onSubmit}>
         <SearchIcon />
         <input
+          ref={input}
           aria-label="Find or open a run"
           placeholder="Find or open a run"
           value={text}
@@ -65,7 +80,7 @@ export function RunsList({ current }: { current: string | null }) {
           spellCheck={false}
           autoComplete="off"
           autoCapitalize="off"
-          autoFocus={current === null}
+          autoFocus={current.run === null}
           data-shortcut="runs"
           onChange={(event) => setText(event.target.value)}
         />
@@ -94,7 +109,14 @@ export function RunsList({ current }: { current: string | null }) {
           <Empty loaded={loaded} any={runs.length > 0} text={text.trim()} />
         ) : (
           <Virtualizer scrollRef={scroller} data={shown} itemSize={58}>
-            {(run) => <RunItem key={run.run_id} run={run} current={run.run_id === current} />}
+            {(run) => (
+              <RunItem
+                key={`${run.run_id} ${run.backend ?? ''}`}
+                run={run}
+                backend={choiceOf(run, byDefault)}
+                current={current}
+              />
+            )}
           </Virtualizer>
         )}
         {more && <p className="faint runs-more">Only the first 10,000 runs are listed.</p>}
@@ -103,22 +125,30 @@ export function RunsList({ current }: { current: string | null }) {
   )
 }
 
-const open = (run: string) => go({ run, backend: null, event: null })
+const open = (shown: Shown) => go({ ...shown, event: null })
 
-function RunItem({ run, current }: { run: RunSummary; current: boolean }) {
+interface RunItemProps {
+  run: RunSummary
+  backend: BackendChoice | null
+  current: Shown
+}
+
+function RunItem({ run, backend: choice, current }: RunItemProps) {
   const now = useNow()
   const onClick = (event: MouseEvent) => {
     if (event.metaKey || event.ctrlKey || event.shiftKey || event.button !== 0) return
     event.preventDefault()
-    open(run.run_id)
+    open({ run: run.run_id, backend: choice })
   }
   const { run_id, status, ended, clients, backend, last_event_ts } = run
   const tone = statusTone(status, ended)
+  const isCurrent =
+    run_id === current.run && (current.backend === choice || current.backend === backend)
   return (
     <a
       className="run-item"
-      href={writeAddress({ run: run_id, backend: null, event: null })}
-      aria-current={current ? 'page' : undefined}
+      href={writeAddress({ run: run_id, backend: choice, event: null })}
+      aria-current={isCurrent ? 'page' : undefined}
       onClick={onClick}
     >
       <span className={`dot ${tone}`} data-live={!ended || undefined} aria-hidden="true" />

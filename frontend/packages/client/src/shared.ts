@@ -8,13 +8,13 @@
  * for itself again, from the last event it has. So nothing depends on another
  * tab's memory or health: at worst each has its own connection.
  */
+import { BaseStream } from './base-stream.js'
 import { Endpoint } from './endpoint.js'
-import { Outlet } from './outlet.js'
-import { inBrowser, LOG_PREFIX, loggerFor, type Logger } from './log.js'
+import { inBrowser } from './log.js'
 import { configuredBackend, streamPath, type AgentStreamOptions } from './options.js'
-import { isRunEvent, type ContentEvent, type StreamEvent } from './events.js'
+import { isRunEvent, type StreamEvent } from './events.js'
 import { RecentIds } from './recent-ids.js'
-import type { RunStream, StreamListeners, StreamState } from './state.js'
+import type { RunStream, StreamState } from './state.js'
 import { AgentStream } from './stream.js'
 import {
   eventsAfter,
@@ -53,11 +53,9 @@ const HEARTBEAT_MS = 30_000
 /** How much later than announced the leader may connect anew. */
 const RETRY_LATE_MS = 3_000
 
-class SharedStream implements RunStream {
-  readonly runId: string
+class SharedStream extends BaseStream {
   readonly #options: Omit<OpenStreamOptions, 'shared'>
   readonly #name: string
-  readonly #out = new Outlet({ onRoom: () => this.#onRoom(), onReturn: () => this.close() })
   readonly #recent = new RecentIds()
   #last: string | null
   #own: AgentStream | undefined
@@ -74,76 +72,38 @@ class SharedStream implements RunStream {
   #silence: ReturnType<typeof setTimeout> | undefined
   #parked = false
   #wasOpen = false
-  readonly #log: Logger
 
   constructor(runId: string, options: Omit<OpenStreamOptions, 'shared'>) {
-    this.runId = runId
+    super(runId, options)
     this.#options = options
-    this.#log = loggerFor(options.log)
     this.#last = options.lastEventId ?? null
     this.#name = groupName(membership(runId, options))
-    const { signal } = options
-    if (signal?.aborted) this.close()
-    else signal?.addEventListener('abort', this.#onAbort)
-  }
-
-  get state(): StreamState {
-    return this.#out.state
+    this.obeySignal()
   }
 
   get lastEventId(): string | null {
     return this.#last
   }
 
-  on<Name extends keyof StreamListeners>(
-    name: Name,
-    listener: (value: StreamListeners[Name]) => void,
-  ): () => void {
-    return this.#out.on(name, listener)
-  }
-
-  start(): void {
-    const { connection } = this.#out.state
-    if (connection === 'idle' || connection === 'paused') this.#join()
-  }
-
   pause(): void {
     if (!this.#member && !this.#parked) return
-    this.#leave()
-    this.#out.set({ connection: 'paused', retryAt: null })
-  }
-
-  resume(): void {
-    this.start()
+    this.stop()
+    this.out.set({ connection: 'paused', retryAt: null })
   }
 
   reconnect(): void {
-    if (this.#out.state.connection === 'closed') return
+    if (this.isClosed) return
     if (this.#own && this.#member) this.#own.reconnect()
     else if (this.#member) this.#post({ type: 'reconnect' })
     else {
-      this.#out.set({ error: null, attempt: 0 })
-      this.#join()
+      this.out.set({ error: null, attempt: 0 })
+      this.begin()
     }
-  }
-
-  close(): void {
-    if (this.#out.state.connection === 'closed') return
-    this.#leave()
-    this.#options.signal?.removeEventListener('abort', this.#onAbort)
-    this.#out.set({ connection: 'closed', retryAt: null })
-    this.#out.finish()
-  }
-
-  [Symbol.asyncIterator](): AsyncIterator<ContentEvent> {
-    const iteration = this.#out.iterate()
-    this.start()
-    return iteration
   }
 
   // ---- membership -----------------------------------------------------------
 
-  #join(): void {
+  protected begin(): void {
     const member = (this.#member = new AbortController())
     this.#parked = false
     this.#channel?.close()
@@ -158,7 +118,7 @@ class SharedStream implements RunStream {
     this.#post({ type: 'ask' })
   }
 
-  #leave(): void {
+  protected stop(): void {
     this.#member?.abort()
     this.#member = undefined
     this.#leads = this.#parked = false
@@ -191,7 +151,7 @@ class SharedStream implements RunStream {
   // ---- a connection of our own ----------------------------------------------
 
   #newStream(): AgentStream {
-    const { backend } = this.#out.state
+    const { backend } = this.out.state
     const options = { ...this.#options, signal: undefined, lastEventId: this.#last }
     // The last event is one of this backend's.
     if (options.fallback && this.#last !== null && (backend === 'redis' || backend === 'kubectl')) {
@@ -237,27 +197,27 @@ class SharedStream implements RunStream {
   #take(event: StreamEvent): void {
     if (event.type === 'hello') this.#heartbeatMs = event.heartbeat_seconds * 1000
     if (isRunEvent(event) && event.id !== '' && !this.#recent.add(event.id)) return
-    this.#out.deliver(event)
+    this.out.deliver(event)
   }
 
   #flush(): void {
-    this.#out.flush()
-    if (!this.#out.full || this.#parked) return
+    this.out.flush()
+    if (!this.out.full || this.#parked) return
     // Whoever iterates is behind: others are not to wait for that.
-    this.#leave()
+    this.stop()
     this.#parked = true
   }
 
-  #onRoom(): void {
-    if (this.#parked && !this.#out.full) this.#join()
+  protected onRoom(): void {
+    if (this.#parked && !this.out.full) this.begin()
   }
 
   #setState(state: StreamState): void {
-    const { backend, status } = this.#out.state
+    const { backend, status } = this.out.state
     if (state.connection === 'open') this.#wasOpen = true
     // A new connection of ours is no new one to whoever watches.
     const again = state.connection === 'connecting' && this.#wasOpen
-    this.#out.set({
+    this.out.set({
       ...state,
       connection: again ? 'reconnecting' : state.connection,
       backend: state.backend ?? backend,
@@ -268,8 +228,8 @@ class SharedStream implements RunStream {
   #over(state: StreamState): void {
     const { connection, error } = state
     if (connection === 'closed') return
-    this.#leave()
-    this.#out.finish(connection === 'failed' ? (error ?? undefined) : undefined)
+    this.stop()
+    this.out.finish(connection === 'failed' ? (error ?? undefined) : undefined)
     // Somebody else may make it work again: then we are there.
     if (connection === 'failed') this.#listen()
   }
@@ -281,7 +241,7 @@ class SharedStream implements RunStream {
       return
     }
     this.#channel.onmessage = ({ data }: MessageEvent<TabMessage>) => {
-      if (data.type === 'news' && data.news.state.connection === 'open') this.#join()
+      if (data.type === 'news' && data.news.state.connection === 'open') this.begin()
     }
   }
 
@@ -343,7 +303,7 @@ class SharedStream implements RunStream {
     const [meeting, ...later] = this.#heard.slice(at)
     const events = meeting ? (eventsAfter(meeting, this.#last) ?? []) : []
     this.#disconnect()
-    this.#log.info(`${LOG_PREFIX} ${this.runId}: following the connection of another tab`)
+    this.tell('following the connection of another tab')
     this.#follow([...events, ...later.flatMap((each) => each.events)], news)
   }
 
@@ -366,8 +326,6 @@ class SharedStream implements RunStream {
       if (!this.#own) this.#connect()
     }, wait)
   }
-
-  readonly #onAbort = (): void => this.close()
 }
 
 function isOver({ connection }: StreamState): boolean {

@@ -4,24 +4,21 @@
  */
 import { CONFIG_PATH, type BrokerConfig } from './api.js'
 import { backoffDelay } from './backoff.js'
+import { BaseStream } from './base-stream.js'
 import { readConnection, type Outcome } from './connection.js'
 import { Endpoint } from './endpoint.js'
 import { asRuncastError, RuncastError } from './errors.js'
 import {
   statusText,
   type Backend,
-  type ContentEvent,
   type Problem,
   type RunEvent,
   type StreamEvent,
 } from './events.js'
-import { LOG_PREFIX, loggerFor, type Logger } from './log.js'
 import { attemptsMax, configuredBackend, streamPath, type AgentStreamOptions } from './options.js'
-import { Outlet } from './outlet.js'
 import type { StreamMessage } from './parser.js'
 import { RecentIds } from './recent-ids.js'
 import { requestJson } from './request.js'
-import type { RunStream, StreamListeners, StreamState } from './state.js'
 
 /** Silence of so many heartbeats means that the connection is dead. */
 const HEARTBEATS_MISSED = 2.5
@@ -34,12 +31,9 @@ const CONNECT_TIMEOUT_MS = 30_000
 const PLANNED = new Set(['drain', 'max_age', 'token_expired', 'slow_client'])
 
 /** Follows a run over a connection of its own. */
-export class AgentStream implements RunStream {
-  readonly runId: string
+export class AgentStream extends BaseStream {
   readonly #options: AgentStreamOptions
   readonly #endpoint: Endpoint
-  readonly #log: Logger
-  readonly #out = new Outlet({ onRoom: () => this.#drained?.(), onReturn: () => this.close() })
   readonly #recent = new RecentIds()
   #lastEventId: string | null
   /** From `start` to `pause`, `close` or the end; aborted, its loop ends. */
@@ -65,38 +59,19 @@ export class AgentStream implements RunStream {
   #problem: Problem | undefined
 
   constructor(runId: string, options: AgentStreamOptions = {}) {
-    this.runId = runId
+    super(runId, options)
     this.#options = options
     this.#endpoint = new Endpoint(options)
     this.#choice = configuredBackend(options.backend)
     this.#lastEventId = options.lastEventId ?? null
-    this.#log = loggerFor(options.log)
-    const { signal } = options
-    if (signal?.aborted) this.close()
-    else signal?.addEventListener('abort', this.#onAbort)
-  }
-
-  get state(): StreamState {
-    return this.#out.state
+    this.obeySignal()
   }
 
   get lastEventId(): string | null {
     return this.#lastEventId
   }
 
-  on<Name extends keyof StreamListeners>(
-    name: Name,
-    listener: (value: StreamListeners[Name]) => void,
-  ): () => void {
-    return this.#out.on(name, listener)
-  }
-
-  start(): void {
-    const { connection } = this.#out.state
-    if (connection === 'idle' || connection === 'paused') this.#begin()
-  }
-
-  #begin(): void {
+  protected begin(): void {
     const life = (this.#life = new AbortController())
     globalThis.addEventListener?.('online', this.#onOnline, { signal: life.signal })
     globalThis.addEventListener?.('offline', this.#onOffline, { signal: life.signal })
@@ -105,47 +80,24 @@ export class AgentStream implements RunStream {
 
   pause(): void {
     if (!this.#life) return
-    this.#stop()
-    this.#tell('paused')
-    this.#out.set({ connection: 'paused', retryAt: null })
-  }
-
-  resume(): void {
-    this.start()
+    this.stop()
+    this.tell('paused')
+    this.out.set({ connection: 'paused', retryAt: null })
   }
 
   reconnect(): void {
-    if (this.#out.state.connection === 'closed') return
-    this.#stop()
+    if (this.isClosed) return
+    this.stop()
     this.#tried.clear()
-    this.#out.set({ attempt: 0, error: null, retryAt: null })
+    this.out.set({ attempt: 0, error: null, retryAt: null })
     if (this.#preferred) this.#switchTo(this.#preferred, 'reconnect')
-    this.#begin()
-  }
-
-  close(): void {
-    if (this.#out.state.connection === 'closed') return
-    this.#stop()
-    this.#options.signal?.removeEventListener('abort', this.#onAbort)
-    this.#out.set({ connection: 'closed', retryAt: null })
-    this.#out.finish()
-  }
-
-  /**
-   * Starts the stream and gives what it tells. Ends with the run, or when the
-   * stream is closed; throws when it is given up. Leaving the loop closes the
-   * stream. While the loop is busy, the stream waits.
-   */
-  [Symbol.asyncIterator](): AsyncIterator<ContentEvent> {
-    const iteration = this.#out.iterate()
-    this.start()
-    return iteration
+    this.begin()
   }
 
   // ---- the life of a stream -------------------------------------------------
 
   async #live(life: AbortSignal): Promise<void> {
-    this.#out.set({ connection: this.#offline ? 'offline' : this.#connecting() })
+    this.out.set({ connection: this.#offline ? 'offline' : this.#connecting() })
     while (!life.aborted) {
       const wait = this.#judge(await this.#connect(life), life)
       if (wait === undefined || life.aborted) return
@@ -154,7 +106,7 @@ export class AgentStream implements RunStream {
   }
 
   #connecting() {
-    const first = this.#out.state.attempt === 0 && this.#openedAt === 0
+    const first = this.out.state.attempt === 0 && this.#openedAt === 0
     return first ? 'connecting' : 'reconnecting'
   }
 
@@ -174,7 +126,7 @@ export class AgentStream implements RunStream {
     this.#preferred ??= this.#choice
     if (this.#choice !== 'auto') this.#useBackend(this.#choice)
     const path = streamPath(this.runId, this.#choice, this.#options)
-    this.#tell(`connecting to ${this.#endpoint.baseUrl}${path}`)
+    this.tell(`connecting to ${this.#endpoint.baseUrl}${path}`)
     const outcome = await readConnection({
       endpoint: this.#endpoint,
       path,
@@ -192,20 +144,20 @@ export class AgentStream implements RunStream {
       onPiece: () => this.#flush(),
     })
     attempt.abort()
-    this.#out.flush()
+    this.out.flush()
     return outcome
   }
 
   async #chooseBackend(signal: AbortSignal): Promise<string> {
     const config = await requestJson<BrokerConfig>(this.#endpoint, CONFIG_PATH, { signal })
     this.#config = config
-    this.#tell(`the broker's default backend is ${config.default_backend}`)
+    this.tell(`the broker's default backend is ${config.default_backend}`)
     return config.default_backend
   }
 
   #useBackend(backend: string | null): void {
-    if (!backend || backend === this.#out.state.backend) return
-    this.#out.set({
+    if (!backend || backend === this.out.state.backend) return
+    this.out.set({
       backend: backend as Backend,
       attemptsMax: attemptsMax(backend as Backend, this.#options, this.#config),
     })
@@ -220,28 +172,28 @@ export class AgentStream implements RunStream {
       return
     }
     const healthy = this.#openedAt > 0 && Date.now() - this.#openedAt >= HEALTHY_MS
-    if (healthy) this.#out.set({ attempt: 0 })
+    if (healthy) this.out.set({ attempt: 0 })
     if (this.#openedAt > 0 && this.#goodbye && PLANNED.has(this.#goodbye)) {
-      this.#tell(`the broker said goodbye (${this.#goodbye}), back in ${this.#retryMs} ms`)
-      this.#out.set({ connection: 'reconnecting', retryAt: Date.now() + this.#retryMs })
+      this.tell(`the broker said goodbye (${this.#goodbye}), back in ${this.#retryMs} ms`)
+      this.out.set({ connection: 'reconnecting', retryAt: Date.now() + this.#retryMs })
       return this.#retryMs
     }
     const error = this.#errorOf(outcome)
     if (isOffline()) this.#offline = true
     if (this.#offline) {
-      this.#tell('offline', 'warn')
-      this.#out.set({ connection: 'offline', error, retryAt: null })
+      this.tell('offline', 'warn')
+      this.out.set({ connection: 'offline', error, retryAt: null })
       return OFFLINE_PROBE_MS
     }
-    const attempt = this.#out.state.attempt + 1
-    if (!error.retryable || attempt > this.#out.state.attemptsMax) return this.#giveUp(error)
+    const attempt = this.out.state.attempt + 1
+    if (!error.retryable || attempt > this.out.state.attemptsMax) return this.#giveUp(error)
     const least = Math.max(this.#retryMs, outcome.kind === 'lost' ? outcome.retryAfter : 0)
     const wait = backoffDelay(attempt, least, Math.random)
-    this.#tell(
-      `${error.message}; attempt ${attempt} of ${this.#out.state.attemptsMax} in ${wait} ms`,
+    this.tell(
+      `${error.message}; attempt ${attempt} of ${this.out.state.attemptsMax} in ${wait} ms`,
       'warn',
     )
-    this.#out.set({ connection: 'reconnecting', attempt, error, retryAt: Date.now() + wait })
+    this.out.set({ connection: 'reconnecting', attempt, error, retryAt: Date.now() + wait })
     return wait
   }
 
@@ -253,26 +205,26 @@ export class AgentStream implements RunStream {
   }
 
   #end(): undefined {
-    const { end, status } = this.#out.state
-    this.#stop()
-    this.#tell(`ended: ${end?.status ?? status ?? 'nothing more will come'}`)
-    this.#out.set({ connection: 'ended', error: null, retryAt: null, attempt: 0 })
-    this.#out.finish()
+    const { end, status } = this.out.state
+    this.stop()
+    this.tell(`ended: ${end?.status ?? status ?? 'nothing more will come'}`)
+    this.out.set({ connection: 'ended', error: null, retryAt: null, attempt: 0 })
+    this.out.finish()
   }
 
   /** Turns to the other backend if that is allowed, else fails. */
   #giveUp(error: RuncastError): number | undefined {
     const to = this.#fallbackFor(error)
     if (to) {
-      this.#tell(`${error.message}; falling back to ${to}`, 'warn')
-      this.#out.set({ connection: 'reconnecting', attempt: 0, error, retryAt: null })
+      this.tell(`${error.message}; falling back to ${to}`, 'warn')
+      this.out.set({ connection: 'reconnecting', attempt: 0, error, retryAt: null })
       this.#switchTo(to, error.retryable ? 'attempts_exhausted' : 'backend_disabled')
       return 0
     }
-    this.#stop()
-    this.#tell(`given up: ${error.message}`, 'warn')
-    this.#out.set({ connection: 'failed', error, retryAt: null })
-    this.#out.finish(error)
+    this.stop()
+    this.tell(`given up: ${error.message}`, 'warn')
+    this.out.set({ connection: 'failed', error, retryAt: null })
+    this.out.finish(error)
     return undefined
   }
 
@@ -295,8 +247,8 @@ export class AgentStream implements RunStream {
     this.#lastEventId = this.#cursors.get(to) ?? null
     this.#choice = to
     this.#retryMs = 0
-    this.#out.deliver({ type: 'source', from: from as Backend, to: to as Backend, reason })
-    this.#out.flush()
+    this.out.deliver({ type: 'source', from: from as Backend, to: to as Backend, reason })
+    this.out.flush()
   }
 
   // ---- what comes -----------------------------------------------------------
@@ -307,7 +259,7 @@ export class AgentStream implements RunStream {
     try {
       body = (this.#options.parseJson ?? JSON.parse)(data) as object
     } catch {
-      this.#tell(`an event "${type}" that is no JSON was ignored`, 'warn')
+      this.tell(`an event "${type}" that is no JSON was ignored`, 'warn')
       return false
     }
     if (id) this.#lastEventId = id
@@ -319,8 +271,8 @@ export class AgentStream implements RunStream {
         return false
       case 'problem':
         this.#problem = body as Problem
-        this.#tell(`problem: ${this.#problem.detail}`, 'warn')
-        this.#out.deliver({ type, problem: this.#problem })
+        this.tell(`problem: ${this.#problem.detail}`, 'warn')
+        this.out.deliver({ type, problem: this.#problem })
         return false
       case 'hello':
       case 'heartbeat':
@@ -338,8 +290,8 @@ export class AgentStream implements RunStream {
 
   #run(event: RunEvent): void {
     if (event.type === 'status')
-      this.#out.set({ status: statusText(event.data) ?? this.#out.state.status })
-    this.#out.deliver(event)
+      this.out.set({ status: statusText(event.data) ?? this.out.state.status })
+    this.out.deliver(event)
   }
 
   #housekeep(event: StreamEvent): boolean {
@@ -349,43 +301,45 @@ export class AgentStream implements RunStream {
       this.#tried.clear()
       this.#offline = false
       this.#useBackend(event.backend)
-      this.#tell(`open: ${event.backend}, ${event.resume}`)
-      this.#out.set({ connection: 'open', error: null, retryAt: null, end: null })
+      this.tell(`open: ${event.backend}, ${event.resume}`)
+      this.out.set({ connection: 'open', error: null, retryAt: null, end: null })
     } else if (event.type === 'source') {
       this.#useBackend(event.to)
     } else if (event.type === 'gap') {
-      this.#tell(`gap: ${event.missed ?? 'some'} events missing (${event.reason})`, 'warn')
+      this.tell(`gap: ${event.missed ?? 'some'} events missing (${event.reason})`, 'warn')
     } else if (event.type === 'goodbye') {
       this.#goodbye = event.reason
     } else if (event.type === 'end') {
-      this.#out.set({ end: event, status: event.status })
-    } else if (event.type === 'heartbeat' && this.#out.state.attempt > 0) {
-      if (Date.now() - this.#openedAt >= HEALTHY_MS) this.#out.set({ attempt: 0 })
+      this.out.set({ end: event, status: event.status })
+    } else if (event.type === 'heartbeat' && this.out.state.attempt > 0) {
+      if (Date.now() - this.#openedAt >= HEALTHY_MS) this.out.set({ attempt: 0 })
     }
-    this.#out.deliver(event)
+    this.out.deliver(event)
     return event.type === 'goodbye' || event.type === 'end'
   }
 
   /** Hands on what came together. Waits while an iteration is behind. */
   #flush(): Promise<void> | undefined {
-    this.#out.flush()
-    if (!this.#out.full) return undefined
+    this.out.flush()
+    if (!this.out.full) return undefined
     return new Promise((resolve) => {
       this.#drained = () => {
-        if (!this.#life || !this.#out.full) resolve()
+        if (!this.#life || !this.out.full) resolve()
       }
     })
   }
 
   // ---- small parts ----------------------------------------------------------
 
-  readonly #onAbort = (): void => this.close()
+  protected onRoom(): void {
+    this.#drained?.()
+  }
 
   readonly #onOnline = (): void => {
     if (!this.#offline) return
-    this.#tell('online')
+    this.tell('online')
     this.#offline = false
-    this.#out.set({ connection: 'reconnecting' })
+    this.out.set({ connection: 'reconnecting' })
     this.#wake?.()
   }
 
@@ -393,10 +347,10 @@ export class AgentStream implements RunStream {
     this.#offline = true
     this.#attempt?.abort(new RuncastError('network', 'the device is offline'))
     if (!this.#wake) return
-    this.#out.set({ connection: 'offline', retryAt: null })
+    this.out.set({ connection: 'offline', retryAt: null })
   }
 
-  #stop(): void {
+  protected stop(): void {
     this.#life?.abort()
     this.#life = undefined
     this.#wake?.()
@@ -409,14 +363,10 @@ export class AgentStream implements RunStream {
       this.#wake = () => {
         clearTimeout(timer)
         this.#wake = undefined
-        if (!life.aborted && !this.#offline) this.#out.set({ retryAt: null })
+        if (!life.aborted && !this.#offline) this.out.set({ retryAt: null })
         resolve()
       }
     })
-  }
-
-  #tell(message: string, level: 'info' | 'warn' = 'info'): void {
-    this.#log[level](`${LOG_PREFIX} ${this.runId}: ${message}`)
   }
 }
 
