@@ -12,9 +12,14 @@ const CHARACTERS_MAX = 256 * 1024 * 1024
 /** Browsers draw no element higher than some bound of their own. */
 function rowsThatFit(): number {
   const probe = document.createElement('div')
-  probe.style.cssText = 'position:absolute;visibility:hidden;height:1e8px'
+  probe.style.cssText = 'position:absolute;visibility:hidden'
   document.body.append(probe)
-  const height = probe.offsetHeight
+  const heightOf = (asked: number) => {
+    probe.style.height = `${asked}px`
+    return probe.offsetHeight
+  }
+  // Past its bound Chromium draws the element as high as it can, Firefox not at all.
+  const height = [3e7, 1.5e7, 5e6].map(heightOf).find((drawn) => drawn > 0) ?? 1e6
   probe.remove()
   // A row may be higher than one line.
   return Math.min(ROWS_MAX, Math.floor((height * 0.95) / ROW_HEIGHT))
