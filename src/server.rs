@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use runcast_actors::access::AccessSettings;
 use runcast_actors::broker::{Broker, BrokerSettings};
 use runcast_actors::order::Safeguards;
 use runcast_actors::redis::RedisStore;
@@ -72,6 +73,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        access: AccessSettings::default(),
         safeguards: Safeguards::of_environment(),
     }
 }

@@ -85,7 +85,7 @@ pub(super) async fn runs(
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     let (after, limit) = page_of(&Pairs::parse(request.query_string()))?;
-    let (runs, more) = state.broker.runs(after.as_ref(), limit).await;
+    let (runs, more) = state.broker.runs(after.as_ref(), limit, |_| true).await;
     let next = runs
         .last()
         .filter(|_| more)

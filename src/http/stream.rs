@@ -146,6 +146,7 @@ async fn open(
         backend,
         filter: query.filter,
         start: query.start,
+        bearer: None,
     };
     Ok(match state.broker.open_stream(request).await {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
