@@ -10,9 +10,10 @@ use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::auth::RemoteKeys;
 use crate::demo;
-use crate::http::{HttpServer, HttpSettings};
-use crate::settings::Settings;
+use crate::http::{Gate, HttpServer, HttpSettings};
+use crate::settings::{AuthMode, Settings};
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
 /// at once. With `demo`, prints what to try and publishes a demo run.
@@ -28,7 +29,8 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
     };
-    let server = HttpServer::bind(&settings.server, http, broker.clone())?;
+    let gate = gate(settings)?;
+    let server = HttpServer::bind(&settings.server, http, gate, broker.clone())?;
     if demo {
         demo::print_welcome(server.addresses()).context("cannot write to stdout")?;
         actix_rt::spawn(demo::run(broker));
@@ -42,6 +44,25 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// Makes what asks for tokens, if anything does, and keeps its keys up to date.
+fn gate(settings: &Settings) -> anyhow::Result<Option<Gate>> {
+    let auth = &settings.auth;
+    if auth.mode == AuthMode::None {
+        return Ok(None);
+    }
+    let keys = auth
+        .keys()
+        .map_err(|(key, reason)| anyhow::anyhow!("{key}: {reason}"))?;
+    let remote = match auth.jwks_url.is_empty() {
+        true => None,
+        false => Some(RemoteKeys::of(auth).context("cannot fetch auth.jwks_url")?),
+    };
+    if let Some(remote) = &remote {
+        actix_rt::spawn(Arc::clone(remote).keep());
+    }
+    Ok(Some(Gate::new(auth, keys, remote)?))
 }
 
 /// Makes the store of whoever publishes without a broker.
@@ -60,6 +81,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        auth,
         ..
     } = settings.clone();
     BrokerSettings {
@@ -72,6 +94,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        access: auth.access(),
         safeguards: Safeguards::of_environment(),
     }
 }

@@ -5,6 +5,11 @@ mod support;
 
 mod agents;
 mod attacks;
+mod auth;
+mod auth_keys;
+mod auth_streams;
+mod auth_tickets;
+mod auth_tokens;
 mod backends;
 mod browser;
 mod check_script;

@@ -12,6 +12,8 @@ use prometheus::{
 };
 
 use super::broker_metrics::metric_family;
+use super::caller::Caller;
+use super::gate::Gate;
 use super::problem::{ApiError, ProblemJson};
 use super::{HttpState, VERSION};
 
@@ -102,6 +104,14 @@ impl HttpMetrics {
         })
     }
 
+    /// Adds what a gate counts.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two metrics have one name.
+    pub(super) fn register_gate(&self, gate: &Gate) -> Result<(), prometheus::Error> {
+        gate.register(&self.registry)
+    }
+
     /// Counts one answer. `route` is a pattern and `method` a known one, so
     /// that a client cannot make up labels.
     pub(super) fn count(&self, method: &str, route: &str, status: u16, elapsed: Duration) {
@@ -126,10 +136,16 @@ fn gauge_value(count: u64) -> i64 {
     tag = "health",
     responses(
         (status = 200, description = "Prometheus text", content_type = "text/plain", body = String),
+        (status = 401, description = "No token, or one that does not count (auth.mode)", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token is no admin's", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 404, description = "Switched off by metrics.enabled", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
-pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn metrics(
+    caller: Caller,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    caller.may_administer()?;
     if !state.settings.metrics_enabled {
         return Err(ApiError::not_found());
     }

@@ -7,10 +7,13 @@
 mod backend_choice;
 mod body_form;
 mod broker_metrics;
+mod caller;
 mod config;
 mod connection;
 mod console;
 mod cors;
+mod credential;
+mod gate;
 mod health;
 mod history;
 mod idempotency;
@@ -23,15 +26,18 @@ mod publish_body;
 mod query;
 mod request_body;
 mod request_log;
+mod revocations;
 mod run_path;
 mod runs;
 mod server;
+mod small_body;
 mod sockets;
 mod stream;
 mod stream_query;
 mod stream_writer;
 #[cfg(test)]
 mod tests;
+mod tickets;
 
 use std::time::Instant;
 
@@ -46,6 +52,7 @@ use metrics::HttpMetrics;
 use problem::ApiError;
 use request_body::BodyRoom;
 
+pub(crate) use gate::Gate;
 pub(crate) use publish_body::{read_event, read_source};
 pub(crate) use server::HttpServer;
 
@@ -69,6 +76,8 @@ pub(crate) struct HttpSettings {
 struct HttpState {
     broker: Broker,
     settings: HttpSettings,
+    /// None with `auth.mode = "none"`.
+    gate: Option<Gate>,
     metrics: HttpMetrics,
     idempotency: IdempotencyKeys,
     body_room: BodyRoom,
@@ -85,9 +94,19 @@ impl HttpState {
             history_reads: HistoryReads::new(limits.history_reads),
             broker,
             settings,
+            gate: None,
             metrics: HttpMetrics::new()?,
             started: Instant::now(),
         })
+    }
+
+    /// Lets only those in whom `gate` does.
+    fn behind(mut self, gate: Option<Gate>) -> Result<Self, prometheus::Error> {
+        if let Some(gate) = &gate {
+            self.metrics.register_gate(gate)?;
+        }
+        self.gate = gate;
+        Ok(self)
     }
 
     fn backends(&self) -> Backends {
@@ -141,6 +160,8 @@ fn routes() -> Vec<Route> {
         },
         get("/api/v1/runs", runs::runs),
         get("/api/v1/runs/{run_id}", runs::run),
+        post("/api/v1/tickets", tickets::tickets),
+        post("/api/v1/revocations", revocations::revocations),
         get("/api/v1/config", config::config),
         get("/api/v1/openapi.json", openapi::openapi),
         get("/health", health::health),
@@ -161,6 +182,19 @@ where
         path,
         allow: "GET, HEAD",
         methods: vec![web::get().to(handler.clone()), web::head().to(handler)],
+    }
+}
+
+fn post<F, Args>(path: &'static str, handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    Route {
+        path,
+        allow: "POST",
+        methods: vec![web::post().to(handler)],
     }
 }
 

@@ -78,6 +78,12 @@ impl ApiError {
         Problem::new(404, "backend-disabled", "Backend disabled", detail).into()
     }
 
+    /// 404 for what only tokens are good for, where there are none.
+    pub(super) fn auth_disabled() -> Self {
+        let detail = "this broker asks for no token (auth.mode = \"none\"): what this route gives is not needed";
+        Problem::new(404, "auth-disabled", "Authentication disabled", detail).into()
+    }
+
     /// 405, with the methods the resource has.
     pub(super) fn method_not_allowed(method: &str, allow: &'static str) -> Self {
         let detail = format!("{} is not allowed here; use {allow}", shortened(method));
@@ -102,6 +108,24 @@ impl ApiError {
     /// later.
     pub(super) fn is_ours(&self) -> bool {
         self.problem.status >= 500
+    }
+
+    /// Returns what a stream is told of it.
+    pub(super) fn into_problem(self) -> Problem {
+        self.problem
+    }
+
+    /// Says what to show instead (RFC 6750), of answers about tokens.
+    fn challenge(&self) -> Option<&'static str> {
+        Some(match self.problem.slug {
+            "token-required" => r#"Bearer realm="runcast""#,
+            "token-in-query" => r#"Bearer realm="runcast", error="invalid_request""#,
+            "invalid-token" => r#"Bearer realm="runcast", error="invalid_token""#,
+            "not-allowed" | "run-forbidden" => {
+                r#"Bearer realm="runcast", error="insufficient_scope""#
+            }
+            _ => return None,
+        })
     }
 
     /// Adds why each event of a `POST` was refused.
@@ -200,6 +224,9 @@ impl ResponseError for ApiError {
         answer.insert_header((header::CACHE_CONTROL, "no-store"));
         if let Some(allow) = self.allow {
             answer.insert_header((header::ALLOW, allow));
+        }
+        if let Some(challenge) = self.challenge() {
+            answer.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));

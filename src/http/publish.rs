@@ -10,6 +10,7 @@ use utoipa::ToSchema;
 
 use super::HttpState;
 use super::body_form::BodyForm;
+use super::caller::Caller;
 use super::cors::check_origin;
 use super::idempotency::{Answer, Fingerprint, IdempotencyKey, Outcome, key_reused};
 use super::problem::{ApiError, ProblemJson};
@@ -83,7 +84,9 @@ pub(super) struct EventErrorJson {
     responses(
         (status = 202, description = "At least one event was accepted", body = PublishedJson),
         (status = 400, description = "Bad run id, query value or JSON", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 403, description = "From a page of an origin that is not allowed", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may not publish here; from a page of an origin that is not allowed", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "No such run, or none that the token may know of", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 409, description = "The run is over, or the producer was replaced", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
@@ -92,14 +95,19 @@ pub(super) struct EventErrorJson {
     )
 )]
 pub(super) async fn publish(
+    caller: Caller,
     RunPath(run_id): RunPath,
     request: HttpRequest,
     payload: Payload,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     check_origin(&request, &state.settings.allowed_origins)?;
+    caller.may_publish(&run_id)?;
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
+    if restart {
+        caller.may_restart()?;
+    }
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
     let limits = &state.broker.settings().limits;
@@ -116,6 +124,7 @@ pub(super) async fn publish(
             source_bytes: limits.max_source_bytes,
         },
     )?;
+    caller.may_publish_kinds(events.iter().map(|event| event.kind))?;
     let Some(key) = key else {
         let results = publish_all(&state, run_id, events, restart, None).await?;
         drop(body.room);

@@ -22,7 +22,7 @@ use super::connection::{self, Connection};
 use super::cors::cors;
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_log::log_request;
-use super::{HttpSettings, HttpState, configure, sockets};
+use super::{Gate, HttpSettings, HttpState, configure, sockets};
 use crate::settings::ServerSettings;
 
 /// A request's head must be here in this time; a slow one is a client that
@@ -58,10 +58,12 @@ impl HttpServer {
     pub(crate) fn bind(
         options: &ServerSettings,
         settings: HttpSettings,
+        gate: Option<Gate>,
         broker: Broker,
     ) -> anyhow::Result<Self> {
         let write_timeout = broker.settings().limits.write_timeout;
-        let state = Data::new(HttpState::new(broker.clone(), settings)?);
+        let with_cookies = gate.as_ref().is_some_and(|gate| gate.cookie.is_some());
+        let state = Data::new(HttpState::new(broker.clone(), settings)?.behind(gate)?);
         let cannot_listen = || format!("cannot listen on {}", options.bind);
         let listener =
             sockets::listen(options.bind, options.backlog).with_context(cannot_listen)?;
@@ -74,6 +76,10 @@ impl HttpServer {
             .shutdown_timeout(options.shutdown_grace.as_secs().max(1));
         let shutdown = builder.graceful_shutdown_signal();
         let factory = move || {
+            let cors = match with_cookies {
+                true => cors(&state.settings.allowed_origins).supports_credentials(),
+                false => cors(&state.settings.allowed_origins),
+            };
             // Outermost last: the log sees every answer, errors carry the CORS
             // headers, and a panic in a handler is an error like others.
             let app = App::new()
@@ -81,7 +87,7 @@ impl HttpServer {
                 .configure(configure)
                 .wrap(CatchPanic::default())
                 .wrap(from_fn(convert_failures))
-                .wrap(cors(&state.settings.allowed_origins))
+                .wrap(cors)
                 .wrap(from_fn(rewrite_errors))
                 .wrap(from_fn(log_request))
                 .into_factory()

@@ -5,6 +5,7 @@
 //! [`check`](self::check) looks at the whole. The sections that the actors
 //! read are declared in `runcast_actors::settings`.
 
+mod auth;
 mod check;
 mod error;
 mod load;
@@ -23,6 +24,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exec::ExecSettings;
 
+pub(crate) use auth::{AuthMode, AuthSettings, Secret};
 pub(crate) use error::SettingsError;
 pub(crate) use load::{Flag, Inputs, load};
 
@@ -51,6 +53,8 @@ pub(crate) struct Settings {
     pub(crate) kubectl: KubectlSettings,
     /// What one client or publisher may ask.
     pub(crate) limits: LimitSettings,
+    /// Who may watch and publish.
+    pub(crate) auth: AuthSettings,
     /// Which web pages may read us.
     pub(crate) cors: CorsSettings,
     /// `GET /metrics`.
@@ -59,6 +63,27 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// `runcast exec`.
     pub(crate) exec: ExecSettings,
+}
+
+impl Settings {
+    /// Returns what keeps a broker with these settings from serving, beside what
+    /// is wrong with them for every command: files of keys, and an address that
+    /// others can reach without a token.
+    pub(crate) fn check_serving(&self) -> Vec<SettingsError> {
+        let mut errors = Vec::new();
+        let bind = self.server.bind;
+        let is_open = self.auth.mode == AuthMode::None && !self.auth.allow_anonymous;
+        if is_open && !bind.ip().to_canonical().is_loopback() {
+            errors.push(SettingsError::Open { bind });
+        }
+        if self.auth.mode == AuthMode::Jwt
+            && let Err((key, reason)) = self.auth.keys()
+        {
+            let key = key.to_owned();
+            errors.push(SettingsError::Keys { key, reason });
+        }
+        errors
+    }
 }
 
 /// `[server]`: the listening socket and the process.

@@ -15,6 +15,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
+pub(crate) mod token;
 pub(crate) mod wait;
 
 pub(crate) use broker::Broker;

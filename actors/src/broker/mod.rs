@@ -1,5 +1,6 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
+mod access;
 mod addresses;
 mod past_runs;
 mod run_list;
@@ -120,15 +121,16 @@ impl Broker {
         // Once more: both may have changed while we waited. From here on nothing
         // waits, so this stream is seen by a drain that comes now.
         self.check_room()?;
+        // If it is revoked after this, its seat is found.
+        self.check_bearer(request.bearer.as_ref())?;
         let run = worker
             .run(request.backend, &request.run_id)
             .map_err(|problem| (problem, CloseReason::Overload))?;
-        let seat = Seat::new(FrameFilter::new(&request.filter));
+        let ends = self.ends_at(request.bearer.as_ref());
+        let seat = Seat::new(FrameFilter::new(&request.filter), request.bearer);
         seat.send(retry_block(shared.settings.retry.draw_ms()));
         shared.session_opened(request.backend);
-        let max_age = shared.settings.streaming.max_age;
-        let max_age = (!max_age.is_zero()).then_some(max_age);
-        let body = SseSession::open(seat, run, request.start, max_age, place);
+        let body = SseSession::open(seat, run, request.start, ends, place);
         Ok(StreamAnswer::Stream(body))
     }
 
@@ -242,10 +244,8 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let claimed = self.store().claim(run_id, claim).await;
-            let claimed = claimed.map_err(|error| {
-                let detail = format!("{error}; nothing was published, send it again");
-                Problem::new(503, "store-unavailable", "Store unavailable", detail)
-            })?;
+            let claimed = claimed
+                .map_err(|error| unavailable(&error, "nothing was published, send it again"))?;
             if claimed != Claimed::Busy || tokio::time::Instant::now() >= deadline {
                 return Ok(claimed);
             }
@@ -279,14 +279,8 @@ impl Broker {
             store: self.store(),
             settings: &self.shared.settings,
         };
-        history.page(query).await.map_err(|error| {
-            Problem::new(
-                503,
-                "store-unavailable",
-                "Store unavailable",
-                format!("{error}; ask again"),
-            )
-        })
+        let page = history.page(query).await;
+        page.map_err(|error| unavailable(&error, "ask again"))
     }
 
     fn store(&self) -> &dyn RunStore {
@@ -412,4 +406,10 @@ impl Broker {
     pub async fn stop(&self) {
         self.shared.stop().await;
     }
+}
+
+/// The store's failure as a client is told, with what to do.
+fn unavailable(error: &StoreError, advice: &str) -> Problem {
+    let detail = format!("{error}; {advice}");
+    Problem::new(503, "store-unavailable", "Store unavailable", detail)
 }

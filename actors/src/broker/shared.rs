@@ -13,6 +13,9 @@ use tracing::{debug, error, warn};
 
 use super::addresses::StreamsPerAddress;
 use super::{BrokerSettings, DependencyHealth, PastRuns};
+use crate::access::{
+    AccessStore, MemoryAccess, Revocation, RevocationNews, Revocations, keep_revocations,
+};
 use crate::hub::{
     Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
     RunHub,
@@ -28,7 +31,7 @@ use crate::redis::{Leave, Recorder, RedisLink, RedisStore, RedisSubscriber, Resu
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
-use crate::worker::{AttachId, Inbox};
+use crate::worker::{AttachId, Inbox, WorkerMessage};
 
 /// How often the embedded store looks for histories that have expired.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
@@ -73,6 +76,11 @@ pub struct BrokerShared {
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
     pub(crate) addresses: Arc<StreamsPerAddress>,
+    /// Set with `store`.
+    access: OnceLock<Arc<dyn AccessStore>>,
+    /// Whose tokens count no more.
+    pub(crate) revocations: Revocations,
+    pub(crate) revocation_news: RevocationNews,
 }
 
 impl BrokerShared {
@@ -110,6 +118,9 @@ impl BrokerShared {
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
             addresses: StreamsPerAddress::new(settings.limits.max_streams_per_ip),
+            access: OnceLock::new(),
+            revocations: Revocations::new(settings.access.clone()),
+            revocation_news: RevocationNews::default(),
             settings: Arc::new(settings),
         })
     }
@@ -194,12 +205,23 @@ impl BrokerShared {
             BackendKind::Redis => {
                 let store = self.redis_store();
                 self.start_subscriber(store.clone());
+                // Nobody else sets them.
+                let _ = self.access.set(Arc::new(store.clone()));
                 Arc::new(store)
             }
-            BackendKind::Embedded | BackendKind::Kubectl => self.start_memory_store(),
+            BackendKind::Embedded | BackendKind::Kubectl => {
+                let access = MemoryAccess::new(&self.settings.access);
+                let _ = self.access.set(Arc::new(access));
+                self.start_memory_store()
+            }
         };
-        // Nobody else sets it.
         let _ = self.store.set(store);
+        if self.settings.access.enabled {
+            let shared = Arc::clone(self);
+            self.core.spawn_fn(move || {
+                actix_rt::spawn(keep_revocations(shared));
+            });
+        }
         self.start_checker();
     }
 
@@ -394,6 +416,23 @@ impl BrokerShared {
     pub(crate) fn redis_down_since(&self) -> Option<Timestamp> {
         let health = self.redis.health();
         (!health.up).then_some(health.since)
+    }
+
+    // ---- access ------------------------------------------------------------
+
+    pub(crate) fn access(&self) -> &dyn AccessStore {
+        let access = self.access.get();
+        &**access.expect("a broker has it from its start")
+    }
+
+    /// Notes what is revoked, and ends the streams that it concerns.
+    pub(crate) fn learn_revocations(&self, revocations: Vec<Revocation>) {
+        if self.revocations.learn(revocations) {
+            for inbox in self.inboxes() {
+                inbox.push(WorkerMessage::Revoked);
+            }
+        }
+        self.metrics.revocations.set(self.revocations.len() as u64);
     }
 
     // ---- kubectl -----------------------------------------------------------

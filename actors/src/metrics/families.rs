@@ -11,6 +11,7 @@ impl Metrics {
     pub fn families(&self) -> Vec<Family> {
         let mut out = Families::default();
         self.session_families(&mut out);
+        self.access_families(&mut out);
         self.hub_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
@@ -51,6 +52,19 @@ impl Metrics {
                     self.sessions_refused.of(reason).get(),
                 )
             }),
+        );
+    }
+
+    fn access_families(&self, out: &mut Families) {
+        out.gauge(
+            "runcast_revocations",
+            "Subjects and tokens known to be revoked.",
+            [(vec![], self.revocations.get())],
+        );
+        out.counter(
+            "runcast_revocation_read_failures_total",
+            "Reads of what is revoked that failed.",
+            [(vec![], self.revocation_read_failures.get())],
         );
     }
 

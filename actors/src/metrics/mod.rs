@@ -267,6 +267,10 @@ pub struct Metrics {
     pub inbox_refusals: Counter,
     /// Actors that ended by a panic and were replaced.
     pub actor_restarts: Counter,
+    /// Subjects and tokens revoked that the broker knows.
+    pub revocations: Gauge,
+    /// Reads of what is revoked that failed.
+    pub revocation_read_failures: Counter,
     /// The Redis side.
     pub redis: RedisCounters,
     /// The store of runs.

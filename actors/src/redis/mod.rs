@@ -2,6 +2,7 @@
 //! connections for publishes and reads. No other part knows Redis, nor of
 //! which kind it is.
 
+mod access;
 mod batches;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

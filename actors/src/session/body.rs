@@ -65,7 +65,7 @@ impl StreamBody {
     /// The body of a stream that cannot begin for now: `retry`, `problem`,
     /// `goodbye`, so that an EventSource comes back.
     pub fn failed(problem: &Problem, reason: CloseReason, retry: RetrySettings) -> Self {
-        let seat = Seat::new(FrameFilter::default());
+        let seat = Seat::new(FrameFilter::default(), None);
         seat.send(retry_block(retry.draw_ms()));
         seat.send(Bytes::from(problem_frame(problem)));
         seat.say_goodbye(reason, retry);

@@ -49,7 +49,8 @@ pub struct SseSession {
     /// The cursor it came with.
     cursor: Option<String>,
     member: usize,
-    max_age: Option<Duration>,
+    /// When it ends at the latest, and why.
+    ends: Option<(Duration, CloseReason)>,
     opened_at: Instant,
     /// Given back when the session is gone.
     _place: AddressPlace,
@@ -62,7 +63,7 @@ impl SseSession {
         seat: Rc<Seat>,
         run: Rc<WorkerRun>,
         start: StreamStart,
-        max_age: Option<Duration>,
+        ends: Option<(Duration, CloseReason)>,
         place: AddressPlace,
     ) -> StreamBody {
         let session = Self::create(|ctx| Self {
@@ -75,7 +76,7 @@ impl SseSession {
             step: 0,
             log_end_asked: LogPosition::at_segment(0),
             cursor: None,
-            max_age,
+            ends,
             opened_at: Instant::now(),
             _place: place,
         });
@@ -89,14 +90,9 @@ impl Actor for SseSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.bound_hello(ctx);
-        if let Some(max_age) = self.max_age {
-            // Up to a tenth earlier, so that clients that came together do
-            // not go together.
-            let jitter = max_age.mul_f64(fastrand::f64() * 0.1);
-            ctx.run_later(max_age - jitter, |session, _| {
-                session
-                    .seat
-                    .say_goodbye(CloseReason::MaxAge, session.run.retry());
+        if let Some((age, reason)) = self.ends {
+            ctx.run_later(age, move |session, _| {
+                session.seat.say_goodbye(reason, session.run.retry());
             });
         }
     }

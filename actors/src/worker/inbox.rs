@@ -37,6 +37,8 @@ pub enum WorkerMessage {
     Tick,
     /// The process is going: every session gets `goodbye`.
     Drain,
+    /// Tokens were revoked: the sessions of those get `goodbye`.
+    Revoked,
 }
 
 /// What a worker is told about a run it serves, in order.

@@ -104,6 +104,7 @@ impl Worker {
                     }
                     WorkerMessage::Tick => self.beat(),
                     WorkerMessage::Drain => drains = true,
+                    WorkerMessage::Revoked => self.each_run(WorkerRun::end_revoked),
                 }
             }
             self.inbox.reuse(messages);

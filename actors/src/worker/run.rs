@@ -491,6 +491,18 @@ impl WorkerRun {
         self.each_member(|seat| seat.say_goodbye(reason, retry));
     }
 
+    /// Ends the streams whose token counts no more.
+    pub(super) fn end_revoked(&self) {
+        let worker = self.worker();
+        let known = worker.shared.revocations.read();
+        let retry = worker.shared.settings.retry;
+        self.each_member(|seat| {
+            if seat.bearer.as_deref().is_some_and(|it| known.has(it)) {
+                seat.say_goodbye(CloseReason::TokenRevoked, retry);
+            }
+        });
+    }
+
     fn each_member(&self, mut call: impl FnMut(&Rc<Seat>)) {
         for (_, member) in self.members.borrow().iter() {
             call(&member.seat);
