@@ -14,6 +14,7 @@ use crate::protocol::{LogLevel, RunId};
 mod redis_place;
 mod redis_url;
 
+pub(crate) use redis_place::with_tls;
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
@@ -23,6 +24,12 @@ pub use redis_url::{BadRedisUrl, RedisUrl};
 pub struct RedisSettings {
     /// Where Redis is, and of which kind.
     pub url: RedisUrl,
+    /// File of the certificates trusted under TLS, as PEM; empty: the system's.
+    pub tls_ca: String,
+    /// File of our own certificate, as PEM; empty: none.
+    pub tls_cert: String,
+    /// File of its private key, as PEM.
+    pub tls_key: String,
     /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
     pub channel_prefix: String,
     /// How often the subscription is probed with a message to ourselves; two
@@ -55,6 +62,9 @@ impl Default for RedisSettings {
             url: "redis://127.0.0.1:6379"
                 .parse()
                 .expect("the default URL parses; a test sees to it"),
+            tls_ca: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
             channel_prefix: "run:".to_owned(),
             probe_interval: Duration::from_secs(2),
             check_interval: Duration::from_secs(3),

@@ -265,6 +265,13 @@ fn check_backends(settings: &Settings, faults: &mut Faults) {
 }
 
 fn check_texts(settings: &Settings, faults: &mut Faults) {
+    let redis = &settings.redis;
+    require(
+        faults,
+        redis.tls_cert.is_empty() == redis.tls_key.is_empty(),
+        "redis.tls_key",
+        "must be set with redis.tls_cert, and only then",
+    );
     require(
         faults,
         is_channel_prefix(&settings.redis.channel_prefix),

@@ -257,7 +257,8 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
          keys channel_prefix, check_interval, command_timeout, connect_timeout, probe_interval, \
-         queue_bytes, queue_messages, reconnect_max_delay, url"
+         queue_bytes, queue_messages, reconnect_max_delay, tls_ca, \
+         tls_cert, tls_key, url"
             .to_owned(),
         "unknown key server (environment RUNCAST__SERVER): [server] is a section with the keys \
          backlog, bind, max_connections, shutdown_grace, workers"
@@ -342,7 +343,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("redis.channel_prefix", "", "1 to 64"),
         ("redis.channel_prefix", "run*:", "glob"),
         ("redis.channel_prefix", "{x}", "{ }"),
-        ("redis.url", "http://h", "must be redis://"),
+        ("redis.url", "http://h", "must be redis[s]://"),
         ("kubectl.selector", "app=agent", "{run_id}"),
         ("kubectl.namespace", "--all", "namespace"),
         ("kubectl.command", " ", "program"),
