@@ -320,6 +320,14 @@ impl KubectlSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
+    /// Most bytes of a request's head.
+    pub max_header_bytes: ByteSize,
+    /// How long a request's head may take.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a request's body may take.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
     /// Most bytes of one event's payload.
     pub max_event_bytes: ByteSize,
     /// Most bytes of one `POST` body.
@@ -335,8 +343,16 @@ pub struct LimitSettings {
     pub write_timeout: Duration,
     /// Most streams at once; past it clients get `problem` and `goodbye`.
     pub max_streams: usize,
-    /// Most streams of one client address; 0 is no limit.
+    /// Most streams of one client address, of a /64 with IPv6; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most streams of one run; 0 is no limit.
+    pub max_streams_per_run: usize,
+    /// Memory of the process from which on it sheds; 0 is no limit.
+    pub max_memory: ByteSize,
+    /// Most connections accepted in a second; 0 is no limit.
+    pub accept_rate: usize,
+    /// Most events that one client address posts in a second; 0 is no limit.
+    pub publish_rate_per_ip: usize,
     /// Most pages of history read or sent at once.
     pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
@@ -349,6 +365,9 @@ pub struct LimitSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
+            max_header_bytes: ByteSize::kib(16),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             max_event_bytes: ByteSize::kib(256),
             max_body_bytes: ByteSize::mib(4),
             total_body_bytes: ByteSize::mib(256),
@@ -357,6 +376,10 @@ impl Default for LimitSettings {
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            max_streams_per_run: 0,
+            max_memory: ByteSize::b(0),
+            accept_rate: 0,
+            publish_rate_per_ip: 0,
             history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),

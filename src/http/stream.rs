@@ -139,9 +139,10 @@ async fn open(
     }
     let accepts_stream = accepts_stream(request);
     let version = request.version();
-    let connection = request.conn_data::<ConnectionHandle>().cloned();
+    let connection = request.conn_data::<ConnectionHandle>();
+    let connection = connection.filter(|handle| handle.takes_streams()).cloned();
     let request = StreamRequest {
-        peer: request.peer_addr().map(|peer| peer.ip()),
+        peer: state.addresses.of(request),
         run_id,
         backend,
         filter: query.filter,

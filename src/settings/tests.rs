@@ -261,7 +261,7 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
          tls_cert, tls_key, url"
             .to_owned(),
         "unknown key server (environment RUNCAST__SERVER): [server] is a section with the keys \
-         backlog, bind, max_connections, shutdown_grace, workers"
+         backlog, bind, max_connections, proxy_header, shutdown_grace, tls_cert, tls_key, trusted_proxies, workers"
             .to_owned(),
         "server.bind = \"localhost\" (flag --set): must be an IP address and a port, like \
          127.0.0.1:8000 or [::]:8000"
@@ -336,6 +336,11 @@ fn values_that_do_not_go_together_are_refused() {
         ("limits.max_streams", "0", "1 or more"),
         ("limits.total_body_bytes", "1KiB", "limits.max_body_bytes"),
         ("limits.history_reads", "0", "1 or more"),
+        ("limits.max_header_bytes", "100", "1KiB to 64KiB"),
+        ("limits.max_header_bytes", "65KiB", "1KiB to 64KiB"),
+        ("limits.header_timeout", "0s", "10ms or more"),
+        ("limits.body_timeout", "0s", "10ms or more"),
+        ("server.tls_key", "/key.pem", "server.tls_cert"),
         ("limits.idempotency_keys", "0", "1 or more"),
         ("limits.idempotency_ttl", "0s", "1s or more"),
         ("server.max_connections", "100000", "limits.max_streams"),

@@ -1,10 +1,13 @@
 //! [`Authority`]: certificates that a test makes for itself.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
 };
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, RootCertStore};
 use tempfile::TempDir;
 
 /// Signs certificates, and keeps them as PEM files: `ca.pem`, and for each
@@ -55,5 +58,19 @@ impl Authority {
     /// Returns a file's path as a setting or an argument has it.
     pub(crate) fn path(&self, name: &str) -> String {
         self.file(name).display().to_string()
+    }
+
+    /// Makes what a client needs that trusts this authority.
+    pub(crate) fn client(&self) -> Arc<ClientConfig> {
+        let mut roots = RootCertStore::empty();
+        let der = CertificateDer::from(self.issuer.der().to_vec());
+        roots.add(der).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Arc::new(config)
     }
 }

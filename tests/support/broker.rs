@@ -20,6 +20,7 @@ pub(crate) struct BrokerSettings {
     environment: Vec<(String, String)>,
     file: Option<String>,
     arguments: Vec<String>,
+    open_files: Option<u32>,
 }
 
 impl BrokerSettings {
@@ -50,13 +51,30 @@ impl BrokerSettings {
         self
     }
 
+    /// Lets the broker open no more files than this.
+    pub(crate) fn open_files(mut self, files: u32) -> Self {
+        self.open_files = Some(files);
+        self
+    }
+
     /// Makes the command that starts it in `dir`.
     fn command(&self, dir: &TempDir) -> Command {
         if let Some(text) = &self.file {
             let path = dir.path().join("settings.toml");
             std::fs::write(path, text).expect("the directory is ours");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
+        let program = env!("CARGO_BIN_EXE_runcast");
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some(files) => {
+                // It sets the limit, and becomes the program.
+                let mut command = Command::new("prlimit");
+                command
+                    .arg(format!("--nofile={files}:{files}"))
+                    .arg(program);
+                command
+            }
+        };
         // Settings of whoever runs the tests are none of theirs.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -149,6 +167,12 @@ impl Broker {
             self.get("/health/ready?strict=true").await.status() == 200
         })
         .await;
+    }
+
+    /// Returns where the operator's socket is (`metrics.bind`).
+    pub(crate) fn operator_addr(&self) -> SocketAddr {
+        let addr = logged_addr(&self.process.log(), "listening for operators");
+        addr.expect("it is bound before the workers start")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

@@ -1,5 +1,6 @@
 //! [`BrokerShared`]: what the actors of one broker share.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,8 +12,8 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::addresses::StreamsPerAddress;
-use super::{BrokerSettings, DependencyHealth, PastRuns};
+use super::places::Places;
+use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
 use crate::hub::{
     Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
     RunHub,
@@ -72,7 +73,9 @@ pub struct BrokerShared {
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
-    pub(crate) addresses: Arc<StreamsPerAddress>,
+    pub(crate) pressure: Pressure,
+    pub(crate) addresses: Arc<Places<IpAddr>>,
+    pub(crate) streams_of_runs: Arc<Places<(BackendKind, RunId)>>,
 }
 
 impl BrokerShared {
@@ -109,7 +112,9 @@ impl BrokerShared {
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
-            addresses: StreamsPerAddress::new(settings.limits.max_streams_per_ip),
+            pressure: Pressure::default(),
+            addresses: Places::new(settings.limits.max_streams_per_ip),
+            streams_of_runs: Places::new(settings.limits.max_streams_per_run),
             settings: Arc::new(settings),
         })
     }

@@ -1,7 +1,7 @@
 //! All counters in the form of a scrape: names and help texts stand here only.
 
 use super::{
-    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Metrics, RejectReason, WorkerCounters,
+    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, RejectReason, WorkerCounters,
 };
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
@@ -52,6 +52,16 @@ impl Metrics {
                 )
             }),
         );
+        out.counter(
+            "runcast_limit_refusals_total",
+            "Requests, streams and connections refused at a limit, by its setting.",
+            Limit::ALL.map(|limit| {
+                (
+                    vec![("limit", limit.as_str())],
+                    self.refusals.of(limit).get(),
+                )
+            }),
+        );
     }
 
     fn hub_families(&self, out: &mut Families) {
@@ -88,6 +98,11 @@ impl Metrics {
             }),
         );
         out.gauge(
+            "runcast_memory_pressure",
+            "What is shed at limits.max_memory: 0 nothing, 1 idle rings, 2 log events of slow clients, 3 new streams.",
+            [(vec![], self.memory_pressure.get())],
+        );
+        out.gauge(
             "runcast_ring_bytes",
             "Bytes in the rings of all hubs.",
             [(vec![], self.ring_bytes.get())],
@@ -107,6 +122,11 @@ impl Metrics {
                 "runcast_hubs_evicted_total",
                 "Idle hubs ended to make room.",
                 &self.hubs_evicted,
+            ),
+            (
+                "runcast_logs_shed_total",
+                "Clients that fell behind and get no log events since, as memory was short.",
+                &self.logs_shed,
             ),
             (
                 "runcast_mailbox_refusals_total",
