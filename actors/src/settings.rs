@@ -157,6 +157,12 @@ pub struct HubSettings {
     /// flushes.
     #[serde(with = "humantime_serde")]
     pub flush_delay_per_client: Duration,
+    /// Panics of a run's hub, each within `quarantine` of the one before, after
+    /// which the run is not served for a while.
+    pub max_panics: usize,
+    /// For how long.
+    #[serde(with = "humantime_serde")]
+    pub quarantine: Duration,
     /// Messages a hub's mailbox holds; what a refused batch held is read from
     /// the store, or, if plain, told by `gap` reason `overflow`.
     pub mailbox: usize,
@@ -179,6 +185,8 @@ impl Default for HubSettings {
             retain_unwatched: true,
             max_flush_delay: Duration::from_millis(50),
             flush_delay_per_client: Duration::from_micros(20),
+            max_panics: 3,
+            quarantine: Duration::from_secs(60),
             mailbox: 1024,
             held_bytes: ByteSize::kib(256),
             inbox_bytes: ByteSize::mib(64),

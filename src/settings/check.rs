@@ -54,6 +54,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ),
         ("hub.max_hubs", hub.max_hubs as u64),
         ("hub.mailbox", hub.mailbox as u64),
+        ("hub.max_panics", hub.max_panics as u64),
         ("kubectl.max_follows", kubectl.max_follows as u64),
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),

@@ -247,7 +247,8 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
     let expected = [
         format!("heartbeat.interval = 30 (FILE): {time}"),
         "unknown key hub.ring_byte (FILE): [hub] is a section with the keys flush_delay_per_client, \
-         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_past_runs, \
+         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_panics, \
+         max_past_runs, quarantine, \
          retain_unwatched, ring_bytes, total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),

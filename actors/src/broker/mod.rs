@@ -7,6 +7,8 @@ mod run_list;
 mod run_view;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
 use std::sync::Arc;
@@ -23,6 +25,7 @@ pub(crate) use places::StreamPlaces;
 pub use places::client_network;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
+use shared::QUARANTINED;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;
@@ -129,12 +132,16 @@ impl Broker {
         // Once more: both may have changed while we waited. From here on nothing
         // waits, so this stream is seen by a drain that comes now.
         self.check_room()?;
-        let run = worker
-            .run(request.backend, &request.run_id)
-            .map_err(|problem| {
-                self.refused(Limit::Hubs);
-                (problem, CloseReason::Overload)
-            })?;
+        let run =
+            worker
+                .run(request.backend, &request.run_id)
+                .map_err(|problem| match problem.slug {
+                    QUARANTINED => (problem, CloseReason::Internal),
+                    _ => {
+                        self.refused(Limit::Hubs);
+                        (problem, CloseReason::Overload)
+                    }
+                })?;
         let seat = Seat::new(FrameFilter::new(&request.filter));
         seat.send(retry_block(shared.settings.retry.draw_ms()));
         shared.session_opened(request.backend);

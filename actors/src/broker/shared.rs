@@ -15,8 +15,8 @@ use tracing::{debug, error, warn};
 use super::places::Places;
 use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
 use crate::hub::{
-    Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
-    RunHub,
+    Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Quarantine, Refused,
+    Registry, RunHub,
 };
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
@@ -33,6 +33,9 @@ use crate::worker::{AttachId, Inbox};
 
 /// How often the embedded store looks for histories that have expired.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Type of the problem of a run that is not served for a while.
+pub(crate) const QUARANTINED: &str = "run-quarantined";
 
 /// How long giving up the recorder's lease may delay the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -73,6 +76,7 @@ pub struct BrokerShared {
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
+    quarantine: Quarantine,
     pub(crate) pressure: Pressure,
     pub(crate) addresses: Arc<Places<IpAddr>>,
     pub(crate) streams_of_runs: Arc<Places<(BackendKind, RunId)>>,
@@ -112,6 +116,7 @@ impl BrokerShared {
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
+            quarantine: Quarantine::new(settings.hub.max_panics, settings.hub.quarantine),
             pressure: Pressure::default(),
             addresses: Places::new(settings.limits.max_streams_per_ip),
             streams_of_runs: Places::new(settings.limits.max_streams_per_run),
@@ -122,7 +127,8 @@ impl BrokerShared {
     // ---- hubs --------------------------------------------------------------
 
     /// Calls `send` with the hub of a run, made if there is none; `None` when
-    /// hubs are at their limit and all of them watched.
+    /// hubs are at their limit and all of them watched, or the run is in
+    /// quarantine.
     pub(crate) fn with_hub<T>(
         self: &Arc<Self>,
         backend: BackendKind,
@@ -130,13 +136,16 @@ impl BrokerShared {
         send: impl FnOnce(&HubEntry) -> T,
     ) -> Option<T> {
         let make = || {
+            if self.quarantine.holds(backend, run_id, Instant::now()) {
+                return None;
+            }
             let stats = Arc::new(HubStats::default());
             let (shared, hub_run_id, hub_stats) =
                 (Arc::clone(self), run_id.clone(), Arc::clone(&stats));
             let hub = RunHub::start_in_arbiter(&self.core, move |_| {
                 RunHub::new(shared, hub_run_id, backend, hub_stats)
             });
-            HubEntry { hub, stats }
+            Some(HubEntry { hub, stats })
         };
         self.registry.with_or_make(backend, run_id, make, send)
     }
@@ -164,7 +173,20 @@ impl BrokerShared {
             entry.stats.add_attachment();
             (entry.hub.clone(), Arc::clone(&entry.stats))
         })
-        .ok_or_else(too_many_runs)
+        .ok_or_else(
+            || match self.quarantine.holds(backend, run_id, Instant::now()) {
+                true => quarantined(),
+                false => too_many_runs(),
+            },
+        )
+    }
+
+    /// Notes that a hub ended by a panic.
+    pub(crate) fn hub_panicked(&self, backend: BackendKind, run_id: &RunId) {
+        self.metrics.hub_panics.inc();
+        if self.quarantine.note(backend, run_id, Instant::now()) {
+            error!(%run_id, %backend, "its hub panicked again and again: the run is not served for a while");
+        }
     }
 
     // ---- workers and sessions ----------------------------------------------
@@ -465,6 +487,8 @@ impl BrokerShared {
     }
 
     pub(crate) fn families(&self) -> Vec<Family> {
+        let quarantined = self.quarantine.count(Instant::now());
+        self.metrics.quarantined_runs.set(quarantined as u64);
         let mut families = self.metrics.families();
         families.extend(self.kubectl_counters.families());
         families
@@ -504,6 +528,16 @@ pub(crate) fn too_many_runs() -> Problem {
         "too-many-runs",
         "Too many runs",
         "this broker holds its limit of runs (hub.max_hubs); try again later",
+    )
+}
+
+fn quarantined() -> Problem {
+    Problem::new(
+        503,
+        QUARANTINED,
+        "Run in quarantine",
+        "serving this run failed again and again, and is tried again in a while (hub.quarantine); \
+         the causes are in the broker's log",
     )
 }
 

@@ -1,7 +1,8 @@
 //! All counters in the form of a scrape: names and help texts stand here only.
 
 use super::{
-    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, RejectReason, WorkerCounters,
+    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, PANICS, RejectReason,
+    WorkerCounters,
 };
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
@@ -103,6 +104,11 @@ impl Metrics {
             [(vec![], self.memory_pressure.get())],
         );
         out.gauge(
+            "runcast_quarantined_runs",
+            "Runs not served because their hubs panicked again and again.",
+            [(vec![], self.quarantined_runs.get())],
+        );
+        out.gauge(
             "runcast_ring_bytes",
             "Bytes in the rings of all hubs.",
             [(vec![], self.ring_bytes.get())],
@@ -147,6 +153,16 @@ impl Metrics {
                 "runcast_actor_restarts_total",
                 "Actors that ended by a panic and were replaced.",
                 &self.actor_restarts,
+            ),
+            (
+                "runcast_hub_panics_total",
+                "Hubs that ended by a panic.",
+                &self.hub_panics,
+            ),
+            (
+                "runcast_panics_total",
+                "Panics of this process, of whatever task.",
+                &PANICS,
             ),
         ] {
             out.counter(name, help, [(vec![], counter.get())]);

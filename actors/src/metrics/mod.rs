@@ -231,6 +231,9 @@ pub struct StoreCounters {
     pub evicted_runs: Counter,
 }
 
+/// Panics of this process, of whatever task; counted by its panic hook.
+pub static PANICS: Counter = Counter::new();
+
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -277,6 +280,10 @@ pub struct Metrics {
     pub inbox_refusals: Counter,
     /// Actors that ended by a panic and were replaced.
     pub actor_restarts: Counter,
+    /// Hubs that ended by a panic.
+    pub hub_panics: Counter,
+    /// Runs not served because their hubs panicked again and again.
+    pub quarantined_runs: Gauge,
     /// The Redis side.
     pub redis: RedisCounters,
     /// The store of runs.
