@@ -3,6 +3,7 @@
 
 mod addresses;
 mod heads;
+mod http2;
 mod memory;
 mod open_files;
 mod rates;
