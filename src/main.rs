@@ -10,6 +10,7 @@ mod demo;
 mod exec;
 mod http;
 mod logging;
+mod open_files;
 mod producer;
 mod publish;
 mod server;

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use crate::auth::RemoteKeys;
 use crate::demo;
 use crate::http::{Gate, HttpServer, HttpSettings};
+use crate::open_files;
 use crate::settings::{AuthMode, Settings};
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
@@ -22,12 +23,18 @@ use crate::settings::{AuthMode, Settings};
 /// The broker cannot start, the address cannot be bound, the server ended by
 /// itself, or the end was cut short by a second signal.
 pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
+    let mut settings = settings.clone();
+    open_files::fit(&mut settings)?;
+    let settings = &settings;
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
+        metrics_bind: settings.metrics.bind,
+        trusted_proxies: settings.server.trusted_proxies.clone(),
+        proxy_header: settings.server.proxy_header,
     };
     let gate = gate(settings)?;
     let server = HttpServer::bind(&settings.server, http, gate, broker.clone())?;

@@ -26,6 +26,7 @@ mod exec;
 mod exec_away;
 mod faults;
 mod filters;
+mod hardening;
 mod history;
 mod hostile;
 mod hostile_payloads;

@@ -8,27 +8,34 @@ mod backend_choice;
 mod body_form;
 mod broker_metrics;
 mod caller;
+mod client_address;
 mod config;
 mod connection;
 mod console;
 mod cors;
 mod credential;
+mod door;
 mod gate;
 mod health;
 mod history;
 mod idempotency;
+mod listener;
 mod metrics;
 mod openapi;
+mod pace;
 mod page;
 mod problem;
+mod proxy_protocol;
 mod publish;
 mod publish_body;
 mod query;
 mod request_body;
+mod request_head;
 mod request_log;
 mod revocations;
 mod run_path;
 mod runs;
+mod secure_headers;
 mod server;
 mod small_body;
 mod sockets;
@@ -38,23 +45,31 @@ mod stream_writer;
 #[cfg(test)]
 mod tests;
 mod tickets;
+mod tls;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpRequest, Resource, Responder};
+use ipnet::IpNet;
 use runcast_actors::broker::Broker;
 
 use backend_choice::Backends;
+use client_address::ClientAddresses;
 use history::HistoryReads;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
+use pace::{Pace, PacePerAddress};
 use problem::ApiError;
 use request_body::BodyRoom;
 
+use crate::settings::ProxyHeader;
+
 pub(crate) use gate::Gate;
 pub(crate) use publish_body::{read_event, read_source};
-pub(crate) use server::HttpServer;
+pub(crate) use server::{HttpServer, OPERATOR_CONNECTIONS};
+pub(crate) use tls::TlsFiles;
 
 /// Version of this build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -64,12 +79,18 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const RUN_ID_PATTERN: &str = "{run_id:[^/]*}";
 
 /// The settings that the routes read beside the broker's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct HttpSettings {
     /// `cors.allowed_origins`.
     pub(crate) allowed_origins: Vec<String>,
     /// `metrics.enabled`.
     pub(crate) metrics_enabled: bool,
+    /// `metrics.bind`.
+    pub(crate) metrics_bind: Option<SocketAddr>,
+    /// `server.trusted_proxies`.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// `server.proxy_header`.
+    pub(crate) proxy_header: ProxyHeader,
 }
 
 /// What every handler shares.
@@ -82,6 +103,9 @@ struct HttpState {
     idempotency: IdempotencyKeys,
     body_room: BodyRoom,
     history_reads: HistoryReads,
+    addresses: ClientAddresses,
+    accept_pace: Pace,
+    publish_pace: PacePerAddress,
     started: Instant,
 }
 
@@ -90,8 +114,11 @@ impl HttpState {
         let limits = &broker.settings().limits;
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
-            body_room: BodyRoom::new(limits.total_body_bytes.as_u64()),
+            body_room: BodyRoom::new(broker.clone()),
             history_reads: HistoryReads::new(limits.history_reads),
+            addresses: ClientAddresses::new(&settings),
+            accept_pace: Pace::new(limits.accept_rate),
+            publish_pace: PacePerAddress::new(limits.publish_rate_per_ip),
             broker,
             settings,
             gate: None,
@@ -140,9 +167,9 @@ impl Route {
     }
 }
 
-/// Every route there is.
-fn routes() -> Vec<Route> {
-    vec![
+/// The routes for clients and publishers.
+fn public_routes() -> Vec<Route> {
+    let mut routes = vec![
         get("/api/v1/runs/{run_id}/stream", stream::stream),
         get("/api/v1/runs/{run_id}/stream/redis", stream::stream_redis),
         get(
@@ -164,11 +191,23 @@ fn routes() -> Vec<Route> {
         post("/api/v1/revocations", revocations::revocations),
         get("/api/v1/config", config::config),
         get("/api/v1/openapi.json", openapi::openapi),
+        get("/", page::page),
+    ];
+    routes.extend(health_routes());
+    routes
+}
+
+/// The routes for whoever runs brokers.
+fn operator_routes() -> Vec<Route> {
+    vec![get("/metrics", metrics::metrics)]
+}
+
+/// The routes for both, and for what stands in front of brokers.
+fn health_routes() -> Vec<Route> {
+    vec![
         get("/health", health::health),
         get("/health/live", health::live),
         get("/health/ready", health::ready),
-        get("/metrics", metrics::metrics),
-        get("/", page::page),
     ]
 }
 
@@ -200,9 +239,26 @@ where
 
 /// Registers every route, and what answers all other paths.
 fn configure(app: &mut ServiceConfig) {
-    for route in routes() {
-        app.service(route.into_resource());
-    }
+    register(app, operator_routes());
+    configure_public(app);
+}
+
+/// The same without the routes that have a socket of their own.
+fn configure_public(app: &mut ServiceConfig) {
+    register(app, public_routes());
     console::configure(app);
     app.default_service(web::to(problem::unknown_route));
+}
+
+/// Registers those.
+fn configure_operator(app: &mut ServiceConfig) {
+    register(app, operator_routes());
+    register(app, health_routes());
+    app.default_service(web::to(problem::unknown_route));
+}
+
+fn register(app: &mut ServiceConfig, routes: Vec<Route>) {
+    for route in routes {
+        app.service(route.into_resource());
+    }
 }

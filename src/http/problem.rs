@@ -4,6 +4,7 @@
 //! errors that actix answers by itself are rewritten here too.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -21,13 +22,14 @@ use super::publish::EventErrorJson;
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Seconds after which a 503 may be tried again.
-const RETRY_AFTER_SECONDS: &str = "1";
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: a problem and, for a refused `POST`, its events' fates.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     problem: Problem,
     allow: Option<&'static str>,
+    retry_after_seconds: Option<u64>,
     errors: Option<Vec<EventErrorJson>>,
 }
 
@@ -94,6 +96,14 @@ impl ApiError {
         }
     }
 
+    /// 431 for a request whose line and headers take more than `limit` bytes.
+    pub(super) fn head_too_large(limit: u64) -> Self {
+        let detail = format!(
+            "the request's line and headers take more than {limit} bytes (limits.max_header_bytes)"
+        );
+        Problem::new(431, "head-too-large", "Request head too large", detail).into()
+    }
+
     /// 404 for a path that leads nowhere.
     pub(super) fn not_found() -> Self {
         Self::of_status(StatusCode::NOT_FOUND, None)
@@ -128,6 +138,37 @@ impl ApiError {
         })
     }
 
+    /// The whole answer as it goes onto the wire, for a request that nobody
+    /// has read; the connection ends with it.
+    pub(super) fn to_wire(&self) -> Vec<u8> {
+        let status = self.status_code();
+        let body = self.to_json();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncache-control: no-store\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn to_json(&self) -> String {
+        let body = ProblemJson {
+            kind: format!("urn:runcast:problem:{}", self.problem.slug),
+            title: self.problem.title,
+            status: self.problem.status,
+            detail: &self.problem.detail,
+            ids: self.errors.as_ref().map(|errors| vec![None; errors.len()]),
+            errors: self.errors.as_deref(),
+        };
+        serde_json::to_string(&body).expect("a problem has only text keys")
+    }
+
+    /// Adds when the same request may be sent again.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after_seconds = Some(wait.as_secs() + 1);
+        self
+    }
+
     /// Adds why each event of a `POST` was refused.
     pub(super) fn with_event_errors(mut self, errors: Vec<EventErrorJson>) -> Self {
         self.errors = Some(errors);
@@ -158,6 +199,11 @@ impl ApiError {
                 "body-too-large",
                 "Body too large",
                 "the request body is too large; send it in parts",
+            ),
+            431 => (
+                "head-too-large",
+                "Request head too large",
+                "the request's line and headers are too large",
             ),
             415 => (
                 "unsupported-media-type",
@@ -201,6 +247,7 @@ impl From<Problem> for ApiError {
         Self {
             problem,
             allow: None,
+            retry_after_seconds: None,
             errors: None,
         }
     }
@@ -228,18 +275,12 @@ impl ResponseError for ApiError {
         if let Some(challenge) = self.challenge() {
             answer.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+        let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after = is_for_now.then_some(RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after_seconds.or(retry_after) {
+            answer.insert_header((header::RETRY_AFTER, seconds));
         }
-        let body = ProblemJson {
-            kind: format!("urn:runcast:problem:{}", self.problem.slug),
-            title: self.problem.title,
-            status: self.problem.status,
-            detail: &self.problem.detail,
-            ids: self.errors.as_ref().map(|errors| vec![None; errors.len()]),
-            errors: self.errors.as_deref(),
-        };
-        answer.body(serde_json::to_string(&body).expect("a problem has only text keys"))
+        answer.body(self.to_json())
     }
 }
 

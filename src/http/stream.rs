@@ -184,7 +184,7 @@ async fn open(
             .body(body::None::new()));
     }
     let wish = StreamRequest {
-        peer: request.peer_addr().map(|peer| peer.ip()),
+        peer: state.addresses.of(request),
         run_id,
         backend,
         filter,
@@ -211,7 +211,8 @@ fn stream_answer(body: StreamBody, backend: BackendKind, request: &HttpRequest) 
         true => Framing::UntilClose,
         false => Framing::Chunked,
     };
-    let mut answer = match request.conn_data::<ConnectionHandle>().cloned() {
+    let connection = request.conn_data::<ConnectionHandle>();
+    let mut answer = match connection.filter(|handle| handle.takes_streams()).cloned() {
         Some(connection) => head.body(HandedOver::new(body, framing, connection)),
         None => head.body(body),
     };

@@ -56,6 +56,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ),
         ("hub.max_hubs", hub.max_hubs as u64),
         ("hub.mailbox", hub.mailbox as u64),
+        ("hub.max_panics", hub.max_panics as u64),
         ("kubectl.max_follows", kubectl.max_follows as u64),
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
@@ -103,6 +104,13 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         event >= ByteSize::b(1) && event <= EVENT_BYTES_MAX,
         "limits.max_event_bytes",
         "must be 1 byte to 16MiB: Redis cuts its subscribers off at 32MiB",
+    );
+    // More than 64KiB would meet the parser's own bound.
+    require(
+        faults,
+        (ByteSize::kib(1)..=ByteSize::kib(64)).contains(&limits.max_header_bytes),
+        "limits.max_header_bytes",
+        "must be 1KiB to 64KiB",
     );
     for (key, size) in [
         ("hub.inbox_bytes", hub.inbox_bytes),
@@ -192,6 +200,8 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
         ("kubectl.timeout", kubectl.timeout),
         ("kubectl.max_backoff", kubectl.max_backoff),
         ("limits.write_timeout", limits.write_timeout),
+        ("limits.header_timeout", limits.header_timeout),
+        ("limits.body_timeout", limits.body_timeout),
         ("exec.partial_line_after", settings.exec.partial_line_after),
     ] {
         require(
@@ -273,6 +283,26 @@ fn check_backends(settings: &Settings, faults: &mut Faults) {
 }
 
 fn check_texts(settings: &Settings, faults: &mut Faults) {
+    let server = &settings.server;
+    require(
+        faults,
+        server.tls_cert.is_empty() == server.tls_key.is_empty(),
+        "server.tls_key",
+        "must be set with server.tls_cert, and only then",
+    );
+    let redis = &settings.redis;
+    require(
+        faults,
+        redis.tls_cert.is_empty() == redis.tls_key.is_empty(),
+        "redis.tls_key",
+        "must be set with redis.tls_cert, and only then",
+    );
+    require(
+        faults,
+        settings.metrics.bind.is_none() || settings.metrics.enabled,
+        "metrics.bind",
+        "needs metrics.enabled = true",
+    );
     require(
         faults,
         is_channel_prefix(&settings.redis.channel_prefix),

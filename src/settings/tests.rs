@@ -247,7 +247,8 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
     let expected = [
         format!("heartbeat.interval = 30 (FILE): {time}"),
         "unknown key hub.ring_byte (FILE): [hub] is a section with the keys flush_delay_per_client, \
-         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_past_runs, \
+         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_panics, \
+         max_past_runs, quarantine, \
          retain_unwatched, ring_bytes, total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
@@ -257,10 +258,11 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
          keys channel_prefix, check_interval, command_timeout, connect_timeout, probe_interval, \
-         queue_bytes, queue_messages, reconnect_max_delay, url"
+         queue_bytes, queue_messages, reconnect_max_delay, tls_ca, \
+         tls_cert, tls_key, url"
             .to_owned(),
         "unknown key server (environment RUNCAST__SERVER): [server] is a section with the keys \
-         backlog, bind, max_connections, shutdown_grace, workers"
+         backlog, bind, max_connections, proxy_header, shutdown_grace, tls_cert, tls_key, trusted_proxies, workers"
             .to_owned(),
         "server.bind = \"localhost\" (flag --set): must be an IP address and a port, like \
          127.0.0.1:8000 or [::]:8000"
@@ -335,6 +337,11 @@ fn values_that_do_not_go_together_are_refused() {
         ("limits.max_streams", "0", "1 or more"),
         ("limits.total_body_bytes", "1KiB", "limits.max_body_bytes"),
         ("limits.history_reads", "0", "1 or more"),
+        ("limits.max_header_bytes", "100", "1KiB to 64KiB"),
+        ("limits.max_header_bytes", "65KiB", "1KiB to 64KiB"),
+        ("limits.header_timeout", "0s", "10ms or more"),
+        ("limits.body_timeout", "0s", "10ms or more"),
+        ("server.tls_key", "/key.pem", "server.tls_cert"),
         ("limits.idempotency_keys", "0", "1 or more"),
         ("limits.idempotency_ttl", "0s", "1s or more"),
         ("server.max_connections", "100000", "limits.max_streams"),
@@ -342,7 +349,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("redis.channel_prefix", "", "1 to 64"),
         ("redis.channel_prefix", "run*:", "glob"),
         ("redis.channel_prefix", "{x}", "{ }"),
-        ("redis.url", "http://h", "must be redis://"),
+        ("redis.url", "http://h", "must be redis[s]://"),
         ("kubectl.selector", "app=agent", "{run_id}"),
         ("kubectl.namespace", "--all", "namespace"),
         ("kubectl.command", " ", "program"),

@@ -1,5 +1,6 @@
 //! What the tests stand on: real processes, real sockets, real conditions.
 
+pub(crate) mod authority;
 pub(crate) mod broker;
 pub(crate) mod cli;
 pub(crate) mod cluster;

@@ -1,32 +1,38 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
 mod access;
-mod addresses;
+mod memory;
 mod past_runs;
+mod places;
 mod run_list;
 mod run_view;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use memory::watch_memory;
 use run_view::Quiet;
 use tokio::time::timeout;
 
-pub(crate) use addresses::AddressPlace;
+pub(crate) use memory::{Pressure, Shed};
 pub(crate) use past_runs::PastRuns;
+pub(crate) use places::StreamPlaces;
+pub use places::client_network;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
+use shared::QUARANTINED;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd};
-use crate::metrics::Family;
+use crate::metrics::{Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::settings::DefaultBackend;
@@ -70,6 +76,7 @@ impl Broker {
         shared.start_store();
         shared.watch_kubectl();
         shared.core.spawn(keep_clock(Arc::clone(&shared)));
+        shared.core.spawn(watch_memory(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -82,6 +89,11 @@ impl Broker {
     /// The settings it was started with.
     pub fn settings(&self) -> &BrokerSettings {
         &self.shared.settings
+    }
+
+    /// Counts somebody who was refused at a limit.
+    pub fn refused(&self, limit: Limit) {
+        self.shared.metrics.refusals.of(limit).inc();
     }
 
     // ---- streams -----------------------------------------------------------
@@ -110,7 +122,7 @@ impl Broker {
     ) -> Result<StreamAnswer<StreamBody>, (Problem, CloseReason)> {
         let shared = &self.shared;
         self.check_room()?;
-        let place = self.address_place(request.peer)?;
+        let places = self.places(&request)?;
         if request.backend == BackendKind::Redis {
             self.until_redis_is_up().await?;
         }
@@ -123,14 +135,21 @@ impl Broker {
         self.check_room()?;
         // If it is revoked after this, its seat is found.
         self.check_bearer(request.bearer.as_ref())?;
-        let run = worker
-            .run(request.backend, &request.run_id)
-            .map_err(|problem| (problem, CloseReason::Overload))?;
+        let run =
+            worker
+                .run(request.backend, &request.run_id)
+                .map_err(|problem| match problem.slug {
+                    QUARANTINED => (problem, CloseReason::Internal),
+                    _ => {
+                        self.refused(Limit::Hubs);
+                        (problem, CloseReason::Overload)
+                    }
+                })?;
         let ends = self.ends_at(request.bearer.as_ref());
         let seat = Seat::new(FrameFilter::new(&request.filter), request.bearer);
         seat.send(retry_block(shared.settings.retry.draw_ms()));
         shared.session_opened(request.backend);
-        let body = SseSession::open(seat, run, request.start, ends, place);
+        let body = SseSession::open(seat, run, request.start, ends, places);
         Ok(StreamAnswer::Stream(body))
     }
 
@@ -144,8 +163,19 @@ impl Broker {
             );
             return Err((problem, CloseReason::Drain));
         }
+        if self.shared.pressure.shed() >= Shed::NewStreams {
+            self.refused(Limit::Memory);
+            let problem = Problem::new(
+                503,
+                "memory-short",
+                "Memory short",
+                "this broker has no memory for another stream (limits.max_memory); try again later",
+            );
+            return Err((problem, CloseReason::Overload));
+        }
         let limit = self.shared.settings.limits.max_streams;
         if self.shared.streams_open.load(Relaxed) >= limit {
+            self.refused(Limit::Streams);
             let problem = Problem::new(
                 503,
                 "too-many-streams",
@@ -157,16 +187,32 @@ impl Broker {
         Ok(())
     }
 
-    fn address_place(&self, peer: Option<IpAddr>) -> Result<AddressPlace, (Problem, CloseReason)> {
-        self.shared.addresses.take(peer).ok_or_else(|| {
-            let limit = self.shared.settings.limits.max_streams_per_ip;
-            let problem = Problem::new(
-                429,
-                "too-many-streams",
-                "Too many streams",
-                format!("this address has its limit of {limit} streams open; close one first"),
-            );
+    fn places(&self, request: &StreamRequest) -> Result<StreamPlaces, (Problem, CloseReason)> {
+        let shared = &self.shared;
+        let limits = &shared.settings.limits;
+        let too_many = |limit, status, detail| {
+            self.refused(limit);
+            let problem = Problem::new(status, "too-many-streams", "Too many streams", detail);
             (problem, CloseReason::Overload)
+        };
+        let address = shared.addresses.take(|| request.peer.map(client_network));
+        let address = address.ok_or_else(|| {
+            let limit = limits.max_streams_per_ip;
+            let detail =
+                format!("this address has its limit of {limit} streams open; close one first");
+            too_many(Limit::StreamsPerIp, 429, detail)
+        })?;
+        let run = || Some((request.backend, request.run_id.clone()));
+        let run = shared.streams_of_runs.take(run).ok_or_else(|| {
+            let limit = limits.max_streams_per_run;
+            let detail = format!(
+                "this run has its limit of {limit} streams on this broker; try again later"
+            );
+            too_many(Limit::StreamsPerRun, 503, detail)
+        })?;
+        Ok(StreamPlaces {
+            _address: address,
+            _run: run,
         })
     }
 

@@ -22,6 +22,7 @@ mod socket;
 mod store;
 mod subscriber;
 mod subscription;
+mod tls;
 
 pub(crate) use check::check;
 pub use link::RedisLink;

@@ -22,7 +22,7 @@ pub(crate) use joining::Way;
 pub use seat::SessionId;
 pub(crate) use seat::{LogPlace, NextPage, Seat, SeatState};
 
-use crate::broker::{AddressPlace, StreamStart};
+use crate::broker::{StreamPlaces, StreamStart};
 use crate::order::JoinInput;
 use crate::run_log::LogPosition;
 use crate::worker::WorkerRun;
@@ -53,7 +53,7 @@ pub struct SseSession {
     ends: Option<(Duration, CloseReason)>,
     opened_at: Instant,
     /// Given back when the session is gone.
-    _place: AddressPlace,
+    _places: StreamPlaces,
 }
 
 impl SseSession {
@@ -64,7 +64,7 @@ impl SseSession {
         run: Rc<WorkerRun>,
         start: StreamStart,
         ends: Option<(Duration, CloseReason)>,
-        place: AddressPlace,
+        places: StreamPlaces,
     ) -> StreamBody {
         let session = Self::create(|ctx| Self {
             member: run.add_member(Rc::clone(&seat), ctx.address()),
@@ -78,7 +78,7 @@ impl SseSession {
             cursor: None,
             ends,
             opened_at: Instant::now(),
-            _place: place,
+            _places: places,
         });
         run.when_ready(&seat, &session);
         StreamBody::new(seat, run, session)

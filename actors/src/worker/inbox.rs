@@ -63,6 +63,9 @@ pub enum RunMessage {
     Failed(Problem),
     /// The hub is gone without a word (it panicked): attach to a new one.
     Lost,
+    /// Panic, as a test asks.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A bounded queue from many hubs to one worker.
