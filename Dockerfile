@@ -46,6 +46,10 @@ COPY --from=build /build/target/release/runcast /usr/local/bin/runcast
 
 # Everything else has its default; see docs/configuration.md.
 ENV RUNCAST__SERVER__BIND=0.0.0.0:8000
+# Who may come in is not chosen here, and the broker does not start on this
+# address until it is: give it keys (RUNCAST__AUTH__MODE=jwt and
+# RUNCAST__AUTH__SECRET_FILE, KEYS_FILE or JWKS_URL), or, only where others cannot
+# reach the port, RUNCAST__AUTH__ALLOW_ANONYMOUS=true. docs/security.md says more.
 EXPOSE 8000
 # SIGTERM drains: give it longer than server.shutdown_grace (20s).
 STOPSIGNAL SIGTERM

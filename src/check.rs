@@ -2,12 +2,13 @@
 
 use std::io::{self, Write};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use runcast_actors::reach;
 use runcast_actors::settings::DefaultBackend;
 
-use crate::settings::Settings;
+use crate::auth::RemoteKeys;
+use crate::settings::{AuthSettings, Settings};
 
 /// What was found at one dependency.
 #[derive(Debug)]
@@ -74,7 +75,28 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
     if backend == DefaultBackend::Auto && findings.iter().all(|found| found.outcome.is_err()) {
         findings.iter_mut().for_each(|found| found.needed = true);
     }
+    if !settings.auth.jwks_url.is_empty() {
+        findings.push(key_set(&settings.auth).await);
+    }
     findings
+}
+
+/// Fetches the keys that tokens are checked with. Its place is shown without
+/// user and password.
+async fn key_set(auth: &AuthSettings) -> Finding {
+    let begin = Instant::now();
+    let fetched = async {
+        let keys = RemoteKeys::of(auth).map_err(|error| one_line(&error))?;
+        keys.fetch().await.map_err(|error| one_line(&error))
+    };
+    let outcome = fetched.await.map(|_| begin.elapsed());
+    let url = url::Url::parse(auth.jwks_url.reveal());
+    Finding {
+        name: "jwks",
+        place: url.map_or_else(|_| String::new(), |url| url.origin().ascii_serialization()),
+        needed: true,
+        outcome,
+    }
 }
 
 /// Returns an error's text in one line: a parser's may draw its input.

@@ -82,9 +82,7 @@ impl Overrides {
         for text in &self.set {
             match text.split_once('=') {
                 Some((key, value)) => flags.push(flag("--set", key.trim(), value)),
-                None => errors.push(SettingsError::BadSet {
-                    text: RedisUrl::redact(text),
-                }),
+                None => errors.push(SettingsError::BadSet { text: shown(text) }),
             }
         }
         for (name, key, value) in [
@@ -101,6 +99,14 @@ impl Overrides {
         } else {
             Err(errors)
         }
+    }
+}
+
+/// What stands after a `--set`, without what may be a secret.
+fn shown(text: &str) -> String {
+    match text.trim_start().starts_with("auth.") {
+        true => "auth.…".to_owned(),
+        false => RedisUrl::redact(text),
     }
 }
 

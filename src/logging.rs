@@ -11,6 +11,7 @@ use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io;
 use std::panic::{self, PanicHookInfo};
 
+use runcast_actors::metrics::PANICS;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,6 +32,7 @@ pub(crate) fn init(settings: &LogSettings) -> anyhow::Result<()> {
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
+    PANICS.inc();
     let backtrace = Backtrace::capture();
     let backtrace =
         (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());

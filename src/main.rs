@@ -3,12 +3,14 @@
 //! The process: command line → settings → log → server. Exit codes: 0 done,
 //! 1 failed, 64 wrong usage or settings; `exec` ends with its command's.
 
+mod auth;
 mod check;
 mod cli;
 mod demo;
 mod exec;
 mod http;
 mod logging;
+mod open_files;
 mod producer;
 mod publish;
 mod server;
@@ -55,6 +57,13 @@ fn main() -> ExitCode {
             return ExitCode::from(EXIT_USAGE);
         }
     };
+    if matches!(command, Command::Serve | Command::Dev | Command::Check) {
+        let errors = settings.check_serving();
+        if !errors.is_empty() {
+            errors.iter().for_each(say);
+            return ExitCode::from(EXIT_USAGE);
+        }
+    }
     match run(&command, &settings) {
         Ok(code) => code,
         Err(error) => failure(&error),

@@ -10,9 +10,11 @@ use runcast_actors::redis::RedisStore;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
+use crate::auth::RemoteKeys;
 use crate::demo;
-use crate::http::{HttpServer, HttpSettings};
-use crate::settings::Settings;
+use crate::http::{Gate, HttpServer, HttpSettings};
+use crate::open_files;
+use crate::settings::{AuthMode, Settings};
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
 /// at once. With `demo`, prints what to try and publishes a demo run.
@@ -21,14 +23,21 @@ use crate::settings::Settings;
 /// The broker cannot start, the address cannot be bound, the server ended by
 /// itself, or the end was cut short by a second signal.
 pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
+    let mut settings = settings.clone();
+    open_files::fit(&mut settings)?;
+    let settings = &settings;
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
     let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
+        metrics_bind: settings.metrics.bind,
+        trusted_proxies: settings.server.trusted_proxies.clone(),
+        proxy_header: settings.server.proxy_header,
     };
-    let server = HttpServer::bind(&settings.server, http, broker.clone())?;
+    let gate = gate(settings)?;
+    let server = HttpServer::bind(&settings.server, http, gate, broker.clone())?;
     if demo {
         demo::print_welcome(server.addresses()).context("cannot write to stdout")?;
         actix_rt::spawn(demo::run(broker));
@@ -42,6 +51,25 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
     }
+}
+
+/// Makes what asks for tokens, if anything does, and keeps its keys up to date.
+fn gate(settings: &Settings) -> anyhow::Result<Option<Gate>> {
+    let auth = &settings.auth;
+    if auth.mode == AuthMode::None {
+        return Ok(None);
+    }
+    let keys = auth
+        .keys()
+        .map_err(|(key, reason)| anyhow::anyhow!("{key}: {reason}"))?;
+    let remote = match auth.jwks_url.is_empty() {
+        true => None,
+        false => Some(RemoteKeys::of(auth).context("cannot fetch auth.jwks_url")?),
+    };
+    if let Some(remote) = &remote {
+        actix_rt::spawn(Arc::clone(remote).keep());
+    }
+    Ok(Some(Gate::new(auth, keys, remote)?))
 }
 
 /// Makes the store of whoever publishes without a broker.
@@ -60,6 +88,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        auth,
         ..
     } = settings.clone();
     BrokerSettings {
@@ -72,6 +101,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         runs,
         kubectl,
         limits,
+        access: auth.access(),
         safeguards: Safeguards::of_environment(),
     }
 }

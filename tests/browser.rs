@@ -24,13 +24,13 @@ fn browse(mode: &str, broker: &Broker, profile: &Path) -> Process {
 }
 
 /// Ends the browser before its profile goes.
-async fn close(process: &mut Process) {
+pub(crate) async fn close(process: &mut Process) {
     process.signal(Signal::TERM);
     process.exit(SOON).await;
 }
 
 /// Lines of JSON the browser's script printed.
-fn printed(process: &Process) -> Vec<Value> {
+pub(crate) fn printed(process: &Process) -> Vec<Value> {
     let lines = process.log();
     lines
         .iter()

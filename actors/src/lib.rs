@@ -30,6 +30,7 @@
 //! client. Imports flow one way: everything may use [`protocol`], which uses
 //! nothing of ours, and [`sse`], which uses only that.
 
+pub mod access;
 pub mod broker;
 pub mod heartbeat;
 pub mod history;

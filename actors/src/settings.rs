@@ -14,6 +14,7 @@ use crate::protocol::{LogLevel, RunId};
 mod redis_place;
 mod redis_url;
 
+pub(crate) use redis_place::with_tls;
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
@@ -23,6 +24,12 @@ pub use redis_url::{BadRedisUrl, RedisUrl};
 pub struct RedisSettings {
     /// Where Redis is, and of which kind.
     pub url: RedisUrl,
+    /// File of the certificates trusted under TLS, as PEM; empty: the system's.
+    pub tls_ca: String,
+    /// File of our own certificate, as PEM; empty: none.
+    pub tls_cert: String,
+    /// File of its private key, as PEM.
+    pub tls_key: String,
     /// What every channel and key begins with; `PSUBSCRIBE <prefix>*`.
     pub channel_prefix: String,
     /// How often the subscription is probed with a message to ourselves; two
@@ -55,6 +62,9 @@ impl Default for RedisSettings {
             url: "redis://127.0.0.1:6379"
                 .parse()
                 .expect("the default URL parses; a test sees to it"),
+            tls_ca: String::new(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
             channel_prefix: "run:".to_owned(),
             probe_interval: Duration::from_secs(2),
             check_interval: Duration::from_secs(3),
@@ -147,6 +157,12 @@ pub struct HubSettings {
     /// flushes.
     #[serde(with = "humantime_serde")]
     pub flush_delay_per_client: Duration,
+    /// Panics of a run's hub, each within `quarantine` of the one before, after
+    /// which the run is not served for a while.
+    pub max_panics: usize,
+    /// For how long.
+    #[serde(with = "humantime_serde")]
+    pub quarantine: Duration,
     /// Messages a hub's mailbox holds; what a refused batch held is read from
     /// the store, or, if plain, told by `gap` reason `overflow`.
     pub mailbox: usize,
@@ -169,6 +185,8 @@ impl Default for HubSettings {
             retain_unwatched: true,
             max_flush_delay: Duration::from_millis(50),
             flush_delay_per_client: Duration::from_micros(20),
+            max_panics: 3,
+            quarantine: Duration::from_secs(60),
             mailbox: 1024,
             held_bytes: ByteSize::kib(256),
             inbox_bytes: ByteSize::mib(64),
@@ -310,6 +328,14 @@ impl KubectlSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitSettings {
+    /// Most bytes of a request's head.
+    pub max_header_bytes: ByteSize,
+    /// How long a request's head may take.
+    #[serde(with = "humantime_serde")]
+    pub header_timeout: Duration,
+    /// How long a request's body may take.
+    #[serde(with = "humantime_serde")]
+    pub body_timeout: Duration,
     /// Most bytes of one event's payload.
     pub max_event_bytes: ByteSize,
     /// Most bytes of one `POST` body.
@@ -325,8 +351,16 @@ pub struct LimitSettings {
     pub write_timeout: Duration,
     /// Most streams at once; past it clients get `problem` and `goodbye`.
     pub max_streams: usize,
-    /// Most streams of one client address; 0 is no limit.
+    /// Most streams of one client address, of a /64 with IPv6; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most streams of one run; 0 is no limit.
+    pub max_streams_per_run: usize,
+    /// Memory of the process from which on it sheds; 0 is no limit.
+    pub max_memory: ByteSize,
+    /// Most connections accepted in a second; 0 is no limit.
+    pub accept_rate: usize,
+    /// Most events that one client address posts in a second; 0 is no limit.
+    pub publish_rate_per_ip: usize,
     /// Most pages of history read or sent at once.
     pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
@@ -339,6 +373,9 @@ pub struct LimitSettings {
 impl Default for LimitSettings {
     fn default() -> Self {
         Self {
+            max_header_bytes: ByteSize::kib(16),
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(30),
             max_event_bytes: ByteSize::kib(256),
             max_body_bytes: ByteSize::mib(4),
             total_body_bytes: ByteSize::mib(256),
@@ -347,6 +384,10 @@ impl Default for LimitSettings {
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            max_streams_per_run: 0,
+            max_memory: ByteSize::b(0),
+            accept_rate: 0,
+            publish_rate_per_ip: 0,
             history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),

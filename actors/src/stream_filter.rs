@@ -32,6 +32,15 @@ impl FrameFilter {
         }
     }
 
+    /// Hides all `log` events, too; says whether that hides more than before.
+    pub fn hide_logs(&mut self) -> bool {
+        let others = [EventKind::Output, EventKind::Status];
+        let hidden = self
+            .hidden
+            .and(FrameClass::hidden_by(&others, LogLevel::Info));
+        std::mem::replace(&mut self.hidden, hidden) != hidden
+    }
+
     /// Hides the lines that `position` covers, too.
     pub fn set_covered(&mut self, position: Option<KubectlPosition>) {
         self.covered = position;

@@ -43,6 +43,7 @@ pub(super) struct ReconnectJson {
     get,
     path = "/api/v1/config",
     tag = "about",
+    security(()),
     responses((status = 200, description = "The settings a frontend needs", body = ConfigJson))
 )]
 pub(super) async fn config(state: Data<HttpState>) -> HttpResponse {

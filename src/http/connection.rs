@@ -11,7 +11,7 @@
 //! head finds it there and takes the socket out. Then the dispatcher is dropped
 //! with all that it has read ahead.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
@@ -23,17 +23,28 @@ use std::task::{Context, Poll};
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Service;
 use actix_web::rt::net::TcpStream;
-use actix_web::web::Bytes;
+use actix_web::web::{Bytes, Data};
+use runcast_actors::metrics::Limit;
 use runcast_actors::session::StreamBody;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio_rustls::server::TlsStream;
+use tokio_util::either::Either;
 
+use super::HttpState;
+use super::door::Door;
+use super::problem::ApiError;
+use super::request_head::{HeadVerdict, HeadWatch, Requests};
 use super::stream_writer::{Framing, StreamWriter};
 
+/// A client's socket, under TLS or not.
+pub(super) type ClientSocket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
 /// The I/O object that actix reads and writes: the socket, until it is taken.
-#[derive(Debug)]
 pub(super) struct Connection {
-    socket: Option<TcpStream>,
+    socket: Option<ClientSocket>,
     handle: ConnectionHandle,
+    head: HeadWatch,
+    state: Data<HttpState>,
 }
 
 /// What a handler leaves with the connection that its answer goes to.
@@ -46,13 +57,33 @@ struct Handover {
     offered: RefCell<Option<(StreamBody, Framing)>>,
     /// Has a socket of its own.
     taken: RefCell<Option<Box<StreamWriter>>>,
+    requests: Requests,
+    /// Not under TLS.
+    is_plain: Cell<bool>,
+}
+
+impl ConnectionHandle {
+    /// Whether a stream can take the socket over. One under TLS stays with
+    /// actix: its bytes are made for one client, whoever writes them.
+    pub(super) fn takes_streams(&self) -> bool {
+        self.0.is_plain.get()
+    }
+
+    /// Where the connection is among its requests.
+    pub(super) fn requests(&self) -> &Requests {
+        &self.0.requests
+    }
 }
 
 impl Connection {
-    pub(super) fn new(socket: TcpStream) -> Self {
+    pub(super) fn new(socket: ClientSocket, state: Data<HttpState>) -> Self {
+        let handle = ConnectionHandle::default();
+        handle.0.is_plain.set(matches!(socket, Either::Left(_)));
         Self {
             socket: Some(socket),
-            handle: ConnectionHandle::default(),
+            handle,
+            head: HeadWatch::new(&state.broker.settings().limits),
+            state,
         }
     }
 
@@ -65,9 +96,22 @@ impl Connection {
         let Some((body, framing)) = self.handle.0.offered.take() else {
             return;
         };
-        if let Some(socket) = self.socket.take() {
+        if let Some(Either::Left(socket)) = self.socket.take() {
             let writer = StreamWriter::new(socket, body, framing);
             self.handle.0.taken.replace(Some(Box::new(writer)));
+        }
+    }
+
+    /// Answers a head that nobody reads to its end. What the socket does not
+    /// take at once is lost: there is nobody to wait for such a client.
+    fn refuse_head(&mut self, cx: &mut Context<'_>) {
+        let broker = &self.state.broker;
+        broker.refused(Limit::HeaderBytes);
+        let limit = broker.settings().limits.max_header_bytes.as_u64();
+        let answer = ApiError::head_too_large(limit).to_wire();
+        if let Some(mut socket) = self.socket.take() {
+            let _ = Pin::new(&mut socket).poll_write(cx, &answer);
+            let _ = Pin::new(&mut socket).poll_shutdown(cx);
         }
     }
 }
@@ -78,11 +122,29 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().socket {
-            Some(socket) => Pin::new(socket).poll_read(cx, buffer),
+        let this = self.get_mut();
+        let Some(socket) = &mut this.socket else {
             // The end: there is nothing left to read here.
-            None => Poll::Ready(Ok(())),
+            return Poll::Ready(Ok(()));
+        };
+        let stage = this.handle.0.requests.stage();
+        match this.head.verdict(stage, cx) {
+            HeadVerdict::Read => {}
+            HeadVerdict::Wait => return Poll::Pending,
+            HeadVerdict::TooLarge => {
+                this.refuse_head(cx);
+                return Poll::Ready(Ok(()));
+            }
+            HeadVerdict::Late => {
+                this.state.broker.refused(Limit::HeaderTime);
+                return Poll::Ready(Ok(()));
+            }
+            HeadVerdict::Over => return Poll::Ready(Ok(())),
         }
+        let read_before = buffer.filled().len();
+        let read = Pin::new(socket).poll_read(cx, buffer);
+        this.head.read(buffer.filled().len() - read_before, stage);
+        read
     }
 }
 
@@ -103,6 +165,7 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.hand_over();
+        this.head.written(this.handle.0.requests.stage(), cx);
         match &mut this.socket {
             Some(socket) => Pin::new(socket).poll_flush(cx),
             None => Poll::Ready(Ok(())),
@@ -154,25 +217,20 @@ impl MessageBody for HandedOver {
 
 /// Serves a connection by `http`, and then the stream that took it over, as
 /// one: it counts as one connection for as long as either lasts.
-pub(super) fn serve<S>(
-    http: &S,
-    socket: TcpStream,
-) -> impl Future<Output = Result<(), S::Error>> + use<S>
+pub(super) async fn serve<S>(http: Rc<S>, socket: TcpStream, door: Door) -> Result<(), S::Error>
 where
     S: Service<(Connection, Option<SocketAddr>), Response = ()>,
-    S::Future: 'static,
 {
-    let peer = socket.peer_addr().ok();
-    let connection = Connection::new(socket);
+    let Some((connection, peer)) = door.let_in(socket).await else {
+        return Ok(());
+    };
     let handle = connection.handle();
     // Boxed, so that its memory goes when it ends, while the stream lasts.
     let requests = Box::pin(http.call((connection, peer)));
-    async move {
-        if let Some(stream) = until_taken(requests, handle).await? {
-            stream.await;
-        }
-        Ok(())
+    if let Some(stream) = until_taken(requests, handle).await? {
+        stream.await;
     }
+    Ok(())
 }
 
 /// Serves requests until there are no more, or a stream has taken the socket:

@@ -4,12 +4,16 @@ use actix_cors::Cors;
 use actix_web::HttpRequest;
 use actix_web::http::Method;
 use actix_web::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderName, HeaderValue, ORIGIN,
+    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
 };
 use runcast_actors::protocol::Problem;
 
 use super::problem::ApiError;
 use super::stream::X_STREAMING_BACKEND;
+
+/// Says how the page of a request and its address are related; no script can
+/// set it.
+const SEC_FETCH_SITE: &str = "sec-fetch-site";
 
 /// How long a browser may keep a preflight's answer, in seconds.
 const MAX_AGE_SECONDS: usize = 3600;
@@ -48,16 +52,57 @@ pub(super) fn check_origin(
     request: &HttpRequest,
     allowed_origins: &[String],
 ) -> Result<(), ApiError> {
-    let headers = request.headers();
-    let Some(origin) = headers.get(ORIGIN).map(HeaderValue::as_bytes) else {
+    let Some(origin) = request.headers().get(ORIGIN) else {
         return Ok(());
     };
-    let is_allowed = allowed_origins
-        .iter()
-        .any(|allowed| allowed == "*" || allowed.as_bytes() == origin);
+    let is_allowed = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
+    if allowed_origins.iter().any(is_allowed) || is_same_origin(request.headers()) {
+        return Ok(());
+    }
+    Err(forbidden_origin(
+        "pages of this origin may not publish here; add it to cors.allowed_origins",
+    ))
+}
+
+/// Refuses the cookie of a request unless it is known that a page of ours, or
+/// of an origin that is named, has made it: a browser sends cookies along with
+/// what any page asks for.
+///
+/// # Errors
+/// 403 with what to set.
+pub(super) fn check_page(
+    request: &HttpRequest,
+    allowed_origins: &[String],
+) -> Result<(), ApiError> {
+    let headers = request.headers();
+    let is_named = |origin: &HeaderValue| {
+        let origin = origin.as_bytes();
+        allowed_origins
+            .iter()
+            .any(|allowed| allowed != "*" && allowed.as_bytes() == origin)
+    };
+    // Where a browser names no origin, as for a GET of one's own page or an
+    // address typed in, it says this instead.
+    let is_own_get = headers.get(ORIGIN).is_none()
+        && headers
+            .get(SEC_FETCH_SITE)
+            .is_some_and(|site| site == "same-origin" || site == "none");
+    if headers.get(ORIGIN).is_some_and(is_named) || is_own_get || is_same_origin(headers) {
+        return Ok(());
+    }
+    Err(forbidden_origin(
+        "the cookie of a page counts only with an Origin of cors.allowed_origins or our own, or Sec-Fetch-Site: same-origin; send Authorization instead",
+    ))
+}
+
+/// Whether the page that a request names as its origin is one of this broker.
+fn is_same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(ORIGIN).map(HeaderValue::as_bytes) else {
+        return false;
+    };
     // A proxy may have changed the host; then the browser's own word counts.
-    let is_ours = headers
-        .get("sec-fetch-site")
+    headers
+        .get(SEC_FETCH_SITE)
         .is_some_and(|site| site == "same-origin")
         || headers.get(HOST).is_some_and(|host| {
             let schemes = [&b"http://"[..], b"https://"];
@@ -65,10 +110,9 @@ pub(super) fn check_origin(
                 .iter()
                 .filter_map(|scheme| origin.strip_prefix(*scheme));
             authority.any(|authority| authority == host.as_bytes())
-        });
-    if is_allowed || is_ours {
-        return Ok(());
-    }
-    let detail = "pages of this origin may not publish here; add it to cors.allowed_origins";
-    Err(Problem::new(403, "forbidden-origin", "Forbidden origin", detail).into())
+        })
+}
+
+fn forbidden_origin(detail: &str) -> ApiError {
+    Problem::new(403, "forbidden-origin", "Forbidden origin", detail).into()
 }

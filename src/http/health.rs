@@ -53,6 +53,7 @@ pub(super) struct ProbeJson {
     get,
     path = "/health",
     tag = "health",
+    security(()),
     responses((status = 200, description = "The process serves", body = HealthJson))
 )]
 pub(super) async fn health(state: Data<HttpState>) -> HttpResponse {
@@ -75,6 +76,7 @@ pub(super) async fn health(state: Data<HttpState>) -> HttpResponse {
     get,
     path = "/health/live",
     tag = "health",
+    security(()),
     responses((status = 200, description = "The process is alive", body = ProbeJson))
 )]
 pub(super) async fn live() -> HttpResponse {
@@ -91,6 +93,7 @@ pub(super) async fn live() -> HttpResponse {
     get,
     path = "/health/ready",
     tag = "health",
+    security(()),
     params(("strict" = Option<bool>, Query, description = "true: also 503 while the default backend is unusable")),
     responses(
         (status = 200, description = "Ready", body = ProbeJson),

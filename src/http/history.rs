@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use super::HttpState;
+use super::caller::Caller;
 use super::problem::{ApiError, ProblemJson};
 use super::query::Pairs;
 use super::run_path::RunPath;
@@ -131,17 +132,22 @@ pub(super) struct HistoryEventJson {
     responses(
         (status = 200, description = "A page; empty for a run never seen", body = HistoryJson),
         (status = 400, description = "Bad run id or query value, or both after and before", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 404, description = "backend=kubectl, which has no history", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may read none of these kinds; for admins, not this run", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "backend=kubectl, which has no history; no such run, or none that the token may read", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = "The store is unavailable, or too many pages are being read", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn history(
+    caller: Caller,
     RunPath(run_id): RunPath,
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
+    caller.may_read(&run_id)?;
     let log_level = state.broker.settings().streaming.log_level;
-    let query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
+    let mut query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
+    caller.narrow(&mut query.filter)?;
     let Some(read) = state.history_reads.take() else {
         state.metrics.history_refused.inc();
         return Err(too_many_reads(state.history_reads.max));

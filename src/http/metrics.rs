@@ -12,6 +12,8 @@ use prometheus::{
 };
 
 use super::broker_metrics::metric_family;
+use super::caller::Caller;
+use super::gate::Gate;
 use super::problem::{ApiError, ProblemJson};
 use super::{HttpState, VERSION};
 
@@ -20,7 +22,7 @@ use super::{HttpState, VERSION};
 const DURATION_BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 2.5, 10.0];
 
 /// What the HTTP side counts, with the process's own figures.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct HttpMetrics {
     registry: Registry,
     requests: IntCounterVec,
@@ -29,7 +31,12 @@ pub(super) struct HttpMetrics {
     pub(super) idempotent_replays: IntCounter,
     idempotency_keys: IntGauge,
     body_bytes: IntGauge,
+    /// Changed certificates by what became of them: `taken`, `refused`.
+    pub(super) tls_reloads: IntCounterVec,
+    /// Handshakes that failed.
+    pub(super) tls_failures: IntCounter,
     history_reads: IntGauge,
+    publish_addresses: IntGauge,
     /// Pages of history refused because too many were being read.
     pub(super) history_refused: IntCounter,
 }
@@ -65,9 +72,27 @@ impl HttpMetrics {
             "runcast_http_body_bytes",
             "Bytes of posts that are being read or published.",
         )?;
+        let tls_reloads = IntCounterVec::new(
+            Opts::new(
+                "runcast_tls_reloads_total",
+                "Certificates that changed while serving, by what became of them.",
+            ),
+            &["result"],
+        )?;
+        for result in ["taken", "refused"] {
+            tls_reloads.with_label_values(&[result]);
+        }
+        let tls_failures = IntCounter::new(
+            "runcast_tls_handshake_failures_total",
+            "TLS handshakes that failed.",
+        )?;
         let history_reads = IntGauge::new(
             "runcast_http_history_reads",
             "Pages of history that are being read or sent.",
+        )?;
+        let publish_addresses = IntGauge::new(
+            "runcast_http_publish_addresses",
+            "Client addresses whose pace of publishing is known.",
         )?;
         let history_refused = IntCounter::new(
             "runcast_http_history_refused_total",
@@ -83,7 +108,10 @@ impl HttpMetrics {
         registry.register(Box::new(idempotent_replays.clone()))?;
         registry.register(Box::new(idempotency_keys.clone()))?;
         registry.register(Box::new(body_bytes.clone()))?;
+        registry.register(Box::new(tls_reloads.clone()))?;
+        registry.register(Box::new(tls_failures.clone()))?;
         registry.register(Box::new(history_reads.clone()))?;
+        registry.register(Box::new(publish_addresses.clone()))?;
         registry.register(Box::new(history_refused.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
@@ -97,9 +125,20 @@ impl HttpMetrics {
             idempotent_replays,
             idempotency_keys,
             body_bytes,
+            tls_reloads,
+            tls_failures,
             history_reads,
+            publish_addresses,
             history_refused,
         })
+    }
+
+    /// Adds what a gate counts.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two metrics have one name.
+    pub(super) fn register_gate(&self, gate: &Gate) -> Result<(), prometheus::Error> {
+        gate.register(&self.registry)
     }
 
     /// Counts one answer. `route` is a pattern and `method` a known one, so
@@ -126,10 +165,16 @@ fn gauge_value(count: u64) -> i64 {
     tag = "health",
     responses(
         (status = 200, description = "Prometheus text", content_type = "text/plain", body = String),
+        (status = 401, description = "No token, or one that does not count (auth.mode)", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token is no admin's", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 404, description = "Switched off by metrics.enabled", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
-pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiError> {
+pub(super) async fn metrics(
+    caller: Caller,
+    state: Data<HttpState>,
+) -> Result<HttpResponse, ApiError> {
+    caller.may_administer()?;
     if !state.settings.metrics_enabled {
         return Err(ApiError::not_found());
     }
@@ -139,6 +184,8 @@ pub(super) async fn metrics(state: Data<HttpState>) -> Result<HttpResponse, ApiE
     now.body_bytes.set(gauge_value(state.body_room.held()));
     now.history_reads
         .set(gauge_value(state.history_reads.count() as u64));
+    now.publish_addresses
+        .set(gauge_value(state.publish_pace.count() as u64));
     let mut all = state.metrics.registry.gather();
     all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();

@@ -7,47 +7,69 @@
 mod backend_choice;
 mod body_form;
 mod broker_metrics;
+mod caller;
+mod client_address;
 mod config;
 mod connection;
 mod console;
 mod cors;
+mod credential;
+mod door;
+mod gate;
 mod health;
 mod history;
 mod idempotency;
+mod listener;
 mod metrics;
 mod openapi;
+mod pace;
 mod page;
 mod problem;
+mod proxy_protocol;
 mod publish;
 mod publish_body;
 mod query;
 mod request_body;
+mod request_head;
 mod request_log;
+mod revocations;
 mod run_path;
 mod runs;
+mod secure_headers;
 mod server;
+mod small_body;
 mod sockets;
 mod stream;
 mod stream_query;
 mod stream_writer;
 #[cfg(test)]
 mod tests;
+mod tickets;
+mod tls;
 
+use std::net::SocketAddr;
 use std::time::Instant;
 
 use actix_web::web::{self, ServiceConfig};
 use actix_web::{Handler, HttpRequest, Resource, Responder};
+use ipnet::IpNet;
 use runcast_actors::broker::Broker;
 
 use backend_choice::Backends;
+use client_address::ClientAddresses;
 use history::HistoryReads;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
+use pace::{Pace, PacePerAddress};
 use problem::ApiError;
 use request_body::BodyRoom;
 
+use crate::settings::ProxyHeader;
+
+pub(crate) use gate::Gate;
 pub(crate) use publish_body::{read_event, read_source};
-pub(crate) use server::HttpServer;
+pub(crate) use server::{HttpServer, OPERATOR_CONNECTIONS};
+pub(crate) use tls::TlsFiles;
 
 /// Version of this build.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -57,22 +79,33 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 const RUN_ID_PATTERN: &str = "{run_id:[^/]*}";
 
 /// The settings that the routes read beside the broker's own.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(crate) struct HttpSettings {
     /// `cors.allowed_origins`.
     pub(crate) allowed_origins: Vec<String>,
     /// `metrics.enabled`.
     pub(crate) metrics_enabled: bool,
+    /// `metrics.bind`.
+    pub(crate) metrics_bind: Option<SocketAddr>,
+    /// `server.trusted_proxies`.
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// `server.proxy_header`.
+    pub(crate) proxy_header: ProxyHeader,
 }
 
 /// What every handler shares.
 struct HttpState {
     broker: Broker,
     settings: HttpSettings,
+    /// None with `auth.mode = "none"`.
+    gate: Option<Gate>,
     metrics: HttpMetrics,
     idempotency: IdempotencyKeys,
     body_room: BodyRoom,
     history_reads: HistoryReads,
+    addresses: ClientAddresses,
+    accept_pace: Pace,
+    publish_pace: PacePerAddress,
     started: Instant,
 }
 
@@ -81,13 +114,26 @@ impl HttpState {
         let limits = &broker.settings().limits;
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
-            body_room: BodyRoom::new(limits.total_body_bytes.as_u64()),
+            body_room: BodyRoom::new(broker.clone()),
             history_reads: HistoryReads::new(limits.history_reads),
+            addresses: ClientAddresses::new(&settings),
+            accept_pace: Pace::new(limits.accept_rate),
+            publish_pace: PacePerAddress::new(limits.publish_rate_per_ip),
             broker,
             settings,
+            gate: None,
             metrics: HttpMetrics::new()?,
             started: Instant::now(),
         })
+    }
+
+    /// Lets only those in whom `gate` does.
+    fn behind(mut self, gate: Option<Gate>) -> Result<Self, prometheus::Error> {
+        if let Some(gate) = &gate {
+            self.metrics.register_gate(gate)?;
+        }
+        self.gate = gate;
+        Ok(self)
     }
 
     fn backends(&self) -> Backends {
@@ -121,9 +167,9 @@ impl Route {
     }
 }
 
-/// Every route there is.
-fn routes() -> Vec<Route> {
-    vec![
+/// The routes for clients and publishers.
+fn public_routes() -> Vec<Route> {
+    let mut routes = vec![
         get("/api/v1/runs/{run_id}/stream", stream::stream),
         get("/api/v1/runs/{run_id}/stream/redis", stream::stream_redis),
         get(
@@ -141,13 +187,27 @@ fn routes() -> Vec<Route> {
         },
         get("/api/v1/runs", runs::runs),
         get("/api/v1/runs/{run_id}", runs::run),
+        post("/api/v1/tickets", tickets::tickets),
+        post("/api/v1/revocations", revocations::revocations),
         get("/api/v1/config", config::config),
         get("/api/v1/openapi.json", openapi::openapi),
+        get("/", page::page),
+    ];
+    routes.extend(health_routes());
+    routes
+}
+
+/// The routes for whoever runs brokers.
+fn operator_routes() -> Vec<Route> {
+    vec![get("/metrics", metrics::metrics)]
+}
+
+/// The routes for both, and for what stands in front of brokers.
+fn health_routes() -> Vec<Route> {
+    vec![
         get("/health", health::health),
         get("/health/live", health::live),
         get("/health/ready", health::ready),
-        get("/metrics", metrics::metrics),
-        get("/", page::page),
     ]
 }
 
@@ -164,11 +224,41 @@ where
     }
 }
 
+fn post<F, Args>(path: &'static str, handler: F) -> Route
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    Route {
+        path,
+        allow: "POST",
+        methods: vec![web::post().to(handler)],
+    }
+}
+
 /// Registers every route, and what answers all other paths.
 fn configure(app: &mut ServiceConfig) {
-    for route in routes() {
-        app.service(route.into_resource());
-    }
+    register(app, operator_routes());
+    configure_public(app);
+}
+
+/// The same without the routes that have a socket of their own.
+fn configure_public(app: &mut ServiceConfig) {
+    register(app, public_routes());
     console::configure(app);
     app.default_service(web::to(problem::unknown_route));
+}
+
+/// Registers those.
+fn configure_operator(app: &mut ServiceConfig) {
+    register(app, operator_routes());
+    register(app, health_routes());
+    app.default_service(web::to(problem::unknown_route));
+}
+
+fn register(app: &mut ServiceConfig, routes: Vec<Route>) {
+    for route in routes {
+        app.service(route.into_resource());
+    }
 }

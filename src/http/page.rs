@@ -28,6 +28,7 @@ static POLICY: LazyLock<String> = LazyLock::new(|| {
     get,
     path = "/",
     tag = "about",
+    security(()),
     responses((status = 200, description = "The console: the runs, and one run as it happens", content_type = "text/html", body = String))
 )]
 pub(super) async fn page(request: HttpRequest) -> HttpResponse {

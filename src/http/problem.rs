@@ -4,6 +4,7 @@
 //! errors that actix answers by itself are rewritten here too.
 
 use std::fmt;
+use std::time::Duration;
 
 use actix_web::body::{BoxBody, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
@@ -21,13 +22,14 @@ use super::publish::EventErrorJson;
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Seconds after which a 503 may be tried again.
-const RETRY_AFTER_SECONDS: &str = "1";
+const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: a problem and, for a refused `POST`, its events' fates.
 #[derive(Debug, Clone)]
 pub(super) struct ApiError {
     problem: Problem,
     allow: Option<&'static str>,
+    retry_after_seconds: Option<u64>,
     errors: Option<Vec<EventErrorJson>>,
 }
 
@@ -78,6 +80,12 @@ impl ApiError {
         Problem::new(404, "backend-disabled", "Backend disabled", detail).into()
     }
 
+    /// 404 for what only tokens are good for, where there are none.
+    pub(super) fn auth_disabled() -> Self {
+        let detail = "this broker asks for no token (auth.mode = \"none\"): what this route gives is not needed";
+        Problem::new(404, "auth-disabled", "Authentication disabled", detail).into()
+    }
+
     /// 405, with the methods the resource has.
     pub(super) fn method_not_allowed(method: &str, allow: &'static str) -> Self {
         let detail = format!("{} is not allowed here; use {allow}", shortened(method));
@@ -86,6 +94,14 @@ impl ApiError {
             allow: Some(allow),
             ..problem.into()
         }
+    }
+
+    /// 431 for a request whose line and headers take more than `limit` bytes.
+    pub(super) fn head_too_large(limit: u64) -> Self {
+        let detail = format!(
+            "the request's line and headers take more than {limit} bytes (limits.max_header_bytes)"
+        );
+        Problem::new(431, "head-too-large", "Request head too large", detail).into()
     }
 
     /// 404 for a path that leads nowhere.
@@ -102,6 +118,55 @@ impl ApiError {
     /// later.
     pub(super) fn is_ours(&self) -> bool {
         self.problem.status >= 500
+    }
+
+    /// Returns what a stream is told of it.
+    pub(super) fn into_problem(self) -> Problem {
+        self.problem
+    }
+
+    /// Says what to show instead (RFC 6750), of answers about tokens.
+    fn challenge(&self) -> Option<&'static str> {
+        Some(match self.problem.slug {
+            "token-required" => r#"Bearer realm="runcast""#,
+            "token-in-query" => r#"Bearer realm="runcast", error="invalid_request""#,
+            "invalid-token" => r#"Bearer realm="runcast", error="invalid_token""#,
+            "not-allowed" | "run-forbidden" => {
+                r#"Bearer realm="runcast", error="insufficient_scope""#
+            }
+            _ => return None,
+        })
+    }
+
+    /// The whole answer as it goes onto the wire, for a request that nobody
+    /// has read; the connection ends with it.
+    pub(super) fn to_wire(&self) -> Vec<u8> {
+        let status = self.status_code();
+        let body = self.to_json();
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: {PROBLEM_JSON}\r\ncache-control: no-store\r\n\
+             content-length: {}\r\nconnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .into_bytes()
+    }
+
+    fn to_json(&self) -> String {
+        let body = ProblemJson {
+            kind: format!("urn:runcast:problem:{}", self.problem.slug),
+            title: self.problem.title,
+            status: self.problem.status,
+            detail: &self.problem.detail,
+            ids: self.errors.as_ref().map(|errors| vec![None; errors.len()]),
+            errors: self.errors.as_deref(),
+        };
+        serde_json::to_string(&body).expect("a problem has only text keys")
+    }
+
+    /// Adds when the same request may be sent again.
+    pub(super) fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after_seconds = Some(wait.as_secs() + 1);
+        self
     }
 
     /// Adds why each event of a `POST` was refused.
@@ -134,6 +199,11 @@ impl ApiError {
                 "body-too-large",
                 "Body too large",
                 "the request body is too large; send it in parts",
+            ),
+            431 => (
+                "head-too-large",
+                "Request head too large",
+                "the request's line and headers are too large",
             ),
             415 => (
                 "unsupported-media-type",
@@ -177,6 +247,7 @@ impl From<Problem> for ApiError {
         Self {
             problem,
             allow: None,
+            retry_after_seconds: None,
             errors: None,
         }
     }
@@ -201,18 +272,15 @@ impl ResponseError for ApiError {
         if let Some(allow) = self.allow {
             answer.insert_header((header::ALLOW, allow));
         }
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            answer.insert_header((header::RETRY_AFTER, RETRY_AFTER_SECONDS));
+        if let Some(challenge) = self.challenge() {
+            answer.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
-        let body = ProblemJson {
-            kind: format!("urn:runcast:problem:{}", self.problem.slug),
-            title: self.problem.title,
-            status: self.problem.status,
-            detail: &self.problem.detail,
-            ids: self.errors.as_ref().map(|errors| vec![None; errors.len()]),
-            errors: self.errors.as_deref(),
-        };
-        answer.body(serde_json::to_string(&body).expect("a problem has only text keys"))
+        let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
+        let retry_after = is_for_now.then_some(RETRY_AFTER_SECONDS);
+        if let Some(seconds) = self.retry_after_seconds.or(retry_after) {
+            answer.insert_header((header::RETRY_AFTER, seconds));
+        }
+        answer.body(self.to_json())
     }
 }
 

@@ -1,8 +1,11 @@
 //! `POST /api/v1/runs/{run_id}/events`: durable publish over HTTP.
 
+use std::time::Instant;
+
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
 use runcast_actors::broker::{NewEvent, PublishError, PublishResult, Published};
+use runcast_actors::metrics::Limit;
 use runcast_actors::protocol::{Problem, RunId};
 use runcast_actors::store::{AppendBatch, Claimed, PostClaim, Producer};
 use serde::Serialize;
@@ -10,6 +13,7 @@ use utoipa::ToSchema;
 
 use super::HttpState;
 use super::body_form::BodyForm;
+use super::caller::Caller;
 use super::cors::check_origin;
 use super::idempotency::{Answer, Fingerprint, IdempotencyKey, Outcome, key_reused};
 use super::problem::{ApiError, ProblemJson};
@@ -83,30 +87,35 @@ pub(super) struct EventErrorJson {
     responses(
         (status = 202, description = "At least one event was accepted", body = PublishedJson),
         (status = 400, description = "Bad run id, query value or JSON", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 403, description = "From a page of an origin that is not allowed", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may not publish here; from a page of an origin that is not allowed", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "No such run, or none that the token may know of", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 409, description = "The run is over, or the producer was replaced", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 422, description = "JSON that is no event, or an Idempotency-Key used for another post", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 429, description = "This address publishes too fast; `Retry-After` says when", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = "The store is unavailable", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn publish(
+    caller: Caller,
     RunPath(run_id): RunPath,
     request: HttpRequest,
     payload: Payload,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     check_origin(&request, &state.settings.allowed_origins)?;
+    caller.may_publish(&run_id)?;
     let query = Pairs::parse(request.query_string());
     let restart = query.switch("restart")?;
+    if restart {
+        caller.may_restart()?;
+    }
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
     let limits = &state.broker.settings().limits;
-    let body = state
-        .body_room
-        .read(&request, payload, limits.max_body_bytes.as_u64())
-        .await?;
+    let body = state.body_room.read(&request, payload).await?;
     let events = read_events(
         form,
         &body.bytes,
@@ -116,6 +125,8 @@ pub(super) async fn publish(
             source_bytes: limits.max_source_bytes,
         },
     )?;
+    caller.may_publish_kinds(events.iter().map(|event| event.kind))?;
+    check_pace(&state, &request, events.len())?;
     let Some(key) = key else {
         let results = publish_all(&state, run_id, events, restart, None).await?;
         drop(body.room);
@@ -134,6 +145,24 @@ pub(super) async fn publish(
         tracing::error!(%error, "publishing failed");
         ApiError::internal()
     })?
+}
+
+/// # Errors
+/// 429 for a client that publishes too fast.
+fn check_pace(state: &HttpState, request: &HttpRequest, events: usize) -> Result<(), ApiError> {
+    let Some(address) = state.addresses.of(request) else {
+        return Ok(());
+    };
+    let taken = state.publish_pace.take(address, Instant::now(), events);
+    taken.map_err(|wait| {
+        state.broker.refused(Limit::PublishRatePerIp);
+        let rate = state.broker.settings().limits.publish_rate_per_ip;
+        let detail = format!(
+            "this address may publish {rate} events in a second (limits.publish_rate_per_ip); nothing was published, send it again later"
+        );
+        let problem = Problem::new(429, "publishing-too-fast", "Publishing too fast", detail);
+        ApiError::from(problem).retry_after(wait)
+    })
 }
 
 async fn publish_once(

@@ -22,6 +22,13 @@ impl Pairs {
         Self(pairs.map(Query::into_inner).unwrap_or_default())
     }
 
+    /// Returns all pairs, those with an empty value, too.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.0
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// Returns the value of `key`.
     pub(super) fn get(&self, key: &'static str) -> Option<&str> {
         self.all(key).next_back()

@@ -2,26 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
 
 use actix_web::HttpRequest;
 use actix_web::http::header;
 use actix_web::web::Payload;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use runcast_actors::broker::Broker;
+use runcast_actors::metrics::Limit;
 use runcast_actors::protocol::Problem;
 
 use super::problem::ApiError;
-
-/// How long a request's body may take; slower clients only hold memory.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Room for the bodies of all posts that are being read or published. Without
 /// it a few hundred connections with unfinished bodies fill the memory.
 #[derive(Debug)]
 pub(super) struct BodyRoom {
     held: Arc<AtomicU64>,
-    bytes_max: u64,
+    /// Has the limits, and counts whom they refuse.
+    broker: Broker,
 }
 
 /// Bytes of one body; gives their room back when dropped.
@@ -29,7 +28,6 @@ pub(super) struct BodyRoom {
 pub(super) struct HeldRoom {
     all: Arc<AtomicU64>,
     bytes: u64,
-    bytes_max: u64,
 }
 
 /// A whole body, and the room it takes until its events are published.
@@ -42,11 +40,11 @@ pub(super) struct RequestBody {
 }
 
 impl BodyRoom {
-    /// Makes room for `bytes_max` bytes.
-    pub(super) fn new(bytes_max: u64) -> Self {
+    /// Makes the room that `broker`'s limits give.
+    pub(super) fn new(broker: Broker) -> Self {
         Self {
             held: Arc::default(),
-            bytes_max,
+            broker,
         }
     }
 
@@ -59,11 +57,10 @@ impl BodyRoom {
         HeldRoom {
             all: Arc::clone(&self.held),
             bytes: 0,
-            bytes_max: self.bytes_max,
         }
     }
 
-    /// Reads a body of at most `limit` bytes.
+    /// Reads a body of at most `limits.max_body_bytes`.
     ///
     /// # Errors
     /// 413 for a longer one, 408 for a slow one, 400 for a broken one, 503 when
@@ -72,18 +69,20 @@ impl BodyRoom {
         &self,
         request: &HttpRequest,
         payload: Payload,
-        limit: u64,
     ) -> Result<RequestBody, ApiError> {
+        let limits = &self.broker.settings().limits;
         let declared = request
             .headers()
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let limit = limits.max_body_bytes.as_u64();
         if declared.is_some_and(|bytes| bytes > limit) {
-            return Err(body_too_large(limit));
+            return Err(self.too_large(limit));
         }
-        tokio::time::timeout(BODY_TIMEOUT, self.read_all(payload, limit))
+        tokio::time::timeout(limits.body_timeout, self.read_all(payload, limit))
             .await
             .map_err(|_| {
+                self.broker.refused(Limit::BodyTime);
                 let detail = "the request body did not arrive in time; send it again, or in parts";
                 Problem::new(408, "request-timeout", "Request timeout", detail)
             })?
@@ -91,6 +90,7 @@ impl BodyRoom {
 
     /// Takes room as bytes arrive: what a client only announces costs nothing.
     async fn read_all(&self, mut payload: Payload, limit: u64) -> Result<RequestBody, ApiError> {
+        let total_max = self.broker.settings().limits.total_body_bytes.as_u64();
         let mut room = self.hold();
         let mut bytes = BytesMut::new();
         while let Some(chunk) = payload.next().await {
@@ -99,9 +99,11 @@ impl BodyRoom {
                 Problem::new(400, "bad-body", "Bad body", detail)
             })?;
             if (bytes.len() + chunk.len()) as u64 > limit {
-                return Err(body_too_large(limit));
+                return Err(self.too_large(limit));
             }
-            room.grow(chunk.len() as u64)?;
+            if room.grow(chunk.len() as u64) > total_max {
+                return Err(self.full(total_max));
+            }
             bytes.extend_from_slice(&chunk);
         }
         Ok(RequestBody {
@@ -109,19 +111,27 @@ impl BodyRoom {
             room,
         })
     }
+
+    fn too_large(&self, limit: u64) -> ApiError {
+        self.broker.refused(Limit::BodyBytes);
+        let detail = format!("the body is larger than {limit} bytes; send its events in parts");
+        Problem::new(413, "body-too-large", "Body too large", detail).into()
+    }
+
+    fn full(&self, limit: u64) -> ApiError {
+        self.broker.refused(Limit::TotalBodyBytes);
+        let detail = format!(
+            "the posts under way hold {limit} bytes already (limits.total_body_bytes); try again"
+        );
+        Problem::new(503, "too-many-posts", "Too many posts", detail).into()
+    }
 }
 
 impl HeldRoom {
-    fn grow(&mut self, bytes: u64) -> Result<(), ApiError> {
+    /// Takes room for more; returns what all bodies hold now.
+    fn grow(&mut self, bytes: u64) -> u64 {
         self.bytes += bytes;
-        if self.all.fetch_add(bytes, Relaxed) + bytes <= self.bytes_max {
-            return Ok(());
-        }
-        let detail = format!(
-            "the posts under way hold {} bytes already (limits.total_body_bytes); try again",
-            self.bytes_max
-        );
-        Err(Problem::new(503, "too-many-posts", "Too many posts", detail).into())
+        self.all.fetch_add(bytes, Relaxed) + bytes
     }
 }
 
@@ -129,9 +139,4 @@ impl Drop for HeldRoom {
     fn drop(&mut self) {
         self.all.fetch_sub(self.bytes, Relaxed);
     }
-}
-
-fn body_too_large(limit: u64) -> ApiError {
-    let detail = format!("the body is larger than {limit} bytes; send its events in parts");
-    Problem::new(413, "body-too-large", "Body too large", detail).into()
 }

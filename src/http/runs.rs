@@ -3,15 +3,17 @@
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
 use runcast_actors::broker::{RunDetail, RunSummary};
-use runcast_actors::protocol::RunId;
+use runcast_actors::protocol::{EventKind, RunId};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::HttpState;
+use super::caller::Caller;
 use super::problem::{ApiError, ProblemJson, json_answer};
 use super::query::Pairs;
 use super::run_path::RunPath;
+use crate::auth::Kinds;
 
 /// Runs this broker knows.
 #[derive(Debug, Serialize, ToSchema)]
@@ -61,9 +63,41 @@ pub(super) struct RunDetailJson {
 /// Events by kind.
 #[derive(Debug, Default, Serialize, ToSchema)]
 pub(super) struct EventCountsJson {
-    output: u64,
-    status: u64,
-    log: u64,
+    /// Left out, as the others, if the token may not read the kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<u64>,
+}
+
+impl RunJson {
+    /// Leaves out what only events of other kinds say; how a run ended, `end`
+    /// says to everybody.
+    fn narrowed(mut self, kinds: Kinds) -> Self {
+        if !(self.ended || kinds.has(EventKind::Status)) {
+            self.status = None;
+        }
+        self
+    }
+}
+
+impl RunDetailJson {
+    fn narrowed(mut self, kinds: Kinds) -> Self {
+        self.run = self.run.narrowed(kinds);
+        let counts = &mut self.events;
+        for (kind, count) in [
+            (EventKind::Output, &mut counts.output),
+            (EventKind::Status, &mut counts.status),
+            (EventKind::Log, &mut counts.log),
+        ] {
+            if !kinds.has(kind) {
+                *count = None;
+            }
+        }
+        self
+    }
 }
 
 /// Lists the runs this broker knows, by run id.
@@ -78,19 +112,24 @@ pub(super) struct EventCountsJson {
     responses(
         (status = 200, description = "A page of runs", body = RunsJson),
         (status = 400, description = "Bad query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn runs(
+    caller: Caller,
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     let (after, limit) = page_of(&Pairs::parse(request.query_string()))?;
-    let (runs, more) = state.broker.runs(after.as_ref(), limit).await;
+    let visible = |run_id: &RunId| caller.sees(run_id);
+    let (runs, more) = state.broker.runs(after.as_ref(), limit, visible).await;
     let next = runs
         .last()
         .filter(|_| more)
         .map(|run| run.run_id.to_string());
-    let runs = runs.into_iter().map(RunJson::from).collect();
+    let kinds = caller.kinds();
+    let runs = runs.into_iter().map(RunJson::from);
+    let runs = runs.map(|run| run.narrowed(kinds)).collect();
     Ok(json_answer(&RunsJson { runs, next }))
 }
 
@@ -110,14 +149,20 @@ fn page_of(query: &Pairs) -> Result<(Option<RunId>, usize), ApiError> {
     responses(
         (status = 200, description = "The run; status null if it was never seen", body = RunDetailJson),
         (status = 400, description = "Bad run id", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "For admins: the token has no right to this run", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "No such run, or none that the token may read", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn run(
+    caller: Caller,
     RunPath(run_id): RunPath,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
+    caller.may_read(&run_id)?;
     let detail = state.broker.run(&run_id).await;
-    Ok(json_answer(&RunDetailJson::from(detail)))
+    let detail = RunDetailJson::from(detail).narrowed(caller.kinds());
+    Ok(json_answer(&detail))
 }
 
 impl From<RunSummary> for RunJson {
@@ -136,7 +181,7 @@ impl From<RunSummary> for RunJson {
 
 impl From<RunDetail> for RunDetailJson {
     fn from(detail: RunDetail) -> Self {
-        let [output, status, log] = detail.events;
+        let [output, status, log] = detail.events.map(Some);
         Self {
             run: detail.summary.into(),
             first_id: detail.first_id,

@@ -7,8 +7,10 @@ use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use runcast_actors::broker::{StreamAnswer, StreamRequest};
 use runcast_actors::protocol::BackendKind;
+use runcast_actors::session::{CloseReason, StreamBody};
 
 use super::HttpState;
+use super::caller::Follower;
 use super::connection::{ConnectionHandle, HandedOver};
 use super::problem::{ApiError, ProblemJson};
 use super::run_path::RunPath;
@@ -42,6 +44,7 @@ const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is
         ("last_event_id" = Option<String>, Query, description = "As the Last-Event-ID header, which wins"),
         ("lastEventId" = Option<String>, Query, description = "The same in the spelling of EventSource polyfills"),
         ("backend" = Option<String>, Query, description = "redis, kubectl or auto"),
+        ("ticket" = Option<String>, Query, description = "A ticket of POST /api/v1/tickets, in place of a token"),
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen"),
     ),
     responses(
@@ -49,19 +52,22 @@ const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is
          headers(("X-Streaming-Backend" = String, description = "redis, kubectl or embedded"))),
         (status = 204, description = "The client has seen the run's end; do not come back"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 404, description = "The backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may read none of these kinds; for admins, not this run", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "The backend is switched off; no such run, or none that the token may read", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream(
+    caller: Result<Follower, ApiError>,
     run: RunPath,
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     let query = parse_query(&request, &state)?;
     let backend = query.backend;
-    open(run, query, backend, &request, &state).await
+    open(caller, run, query, backend, &request, &state).await
 }
 
 /// Streams a run from Redis, or from the embedded store where there is none.
@@ -74,17 +80,29 @@ pub(super) async fn stream(
         (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may read none of these kinds; for admins, not this run", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "No such run, or none that the token may read", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream_redis(
+    caller: Result<Follower, ApiError>,
     run: RunPath,
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     let query = parse_query(&request, &state)?;
-    open(run, query, Some(BackendChoice::Redis), &request, &state).await
+    open(
+        caller,
+        run,
+        query,
+        Some(BackendChoice::Redis),
+        &request,
+        &state,
+    )
+    .await
 }
 
 /// Streams a run from `kubectl logs` of its pods.
@@ -97,18 +115,29 @@ pub(super) async fn stream_redis(
         (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 404, description = "The kubectl backend is switched off", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 403, description = "The token may read none of these kinds; for admins, not this run", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 404, description = "The kubectl backend is switched off; no such run, or none that the token may read", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 429, description = TOO_MANY, content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = FOR_NOW, content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
 pub(super) async fn stream_kubectl(
+    caller: Result<Follower, ApiError>,
     run: RunPath,
     request: HttpRequest,
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     let query = parse_query(&request, &state)?;
-    open(run, query, Some(BackendChoice::Kubectl), &request, &state).await
+    open(
+        caller,
+        run,
+        query,
+        Some(BackendChoice::Kubectl),
+        &request,
+        &state,
+    )
+    .await
 }
 
 fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, ApiError> {
@@ -123,12 +152,29 @@ fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, 
 /// `Accept` decides only how temporary trouble is told: whoever asks this path
 /// wants its stream, and an EventSource that gets a 406 never comes back.
 async fn open(
+    caller: Result<Follower, ApiError>,
     RunPath(run_id): RunPath,
     query: StreamQuery,
     choice: Option<BackendChoice>,
     request: &HttpRequest,
     state: &HttpState,
 ) -> Result<HttpResponse, ApiError> {
+    let accepts_stream = accepts_stream(request);
+    let caller = match caller {
+        Ok(Follower(caller)) => caller,
+        // Trouble that passes is told in a stream, as all such.
+        Err(error) if error.is_ours() && accepts_stream => {
+            let backend = state.backends().choose(choice, &run_id, &state.broker)?;
+            let problem = error.into_problem().retryable(true);
+            let retry = state.broker.settings().retry;
+            let body = StreamBody::failed(&problem, CloseReason::Unavailable, retry);
+            return Ok(stream_answer(body, backend, request));
+        }
+        Err(error) => return Err(error),
+    };
+    caller.may_read(&run_id)?;
+    let mut filter = query.filter;
+    caller.narrow(&mut filter)?;
     let backend = state.backends().choose(choice, &run_id, &state.broker)?;
     if request.method() == Method::HEAD {
         // The head of the answer only: no session, no kubectl is started.
@@ -137,38 +183,42 @@ async fn open(
             // Not `finish`, which tells a length: a stream has none.
             .body(body::None::new()));
     }
-    let accepts_stream = accepts_stream(request);
-    let version = request.version();
-    let connection = request.conn_data::<ConnectionHandle>().cloned();
-    let request = StreamRequest {
-        peer: request.peer_addr().map(|peer| peer.ip()),
+    let wish = StreamRequest {
+        peer: state.addresses.of(request),
         run_id,
         backend,
-        filter: query.filter,
+        filter,
         start: query.start,
+        bearer: caller.bearer().cloned(),
     };
-    Ok(match state.broker.open_stream(request).await {
+    Ok(match state.broker.open_stream(wish).await {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
         StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
-            let mut head = stream_head(HttpResponse::Ok(), backend);
-            head.insert_header((header::CONTENT_TYPE, "text/event-stream"));
-            // The stream takes the connection over, and ends with it.
-            head.force_close();
-            // HTTP/1.0 knows no chunks (RFC 9112, section 6.1).
-            let framing = match version < Version::HTTP_11 {
-                true => Framing::UntilClose,
-                false => Framing::Chunked,
-            };
-            let mut answer = match connection {
-                Some(connection) => head.body(HandedOver::new(body, framing, connection)),
-                None => head.body(body),
-            };
-            let is_chunked = framing == Framing::Chunked;
-            answer.head_mut().no_chunking(!is_chunked);
-            answer
+            stream_answer(body, backend, request)
         }
         StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
     })
+}
+
+/// Answers 200 with a stream, which takes the connection over.
+fn stream_answer(body: StreamBody, backend: BackendKind, request: &HttpRequest) -> HttpResponse {
+    let mut head = stream_head(HttpResponse::Ok(), backend);
+    head.insert_header((header::CONTENT_TYPE, "text/event-stream"));
+    // The stream takes the connection over, and ends with it.
+    head.force_close();
+    // HTTP/1.0 knows no chunks (RFC 9112, section 6.1).
+    let framing = match request.version() < Version::HTTP_11 {
+        true => Framing::UntilClose,
+        false => Framing::Chunked,
+    };
+    let connection = request.conn_data::<ConnectionHandle>();
+    let mut answer = match connection.filter(|handle| handle.takes_streams()).cloned() {
+        Some(connection) => head.body(HandedOver::new(body, framing, connection)),
+        None => head.body(body),
+    };
+    let is_chunked = framing == Framing::Chunked;
+    answer.head_mut().no_chunking(!is_chunked);
+    answer
 }
 
 /// Whether the client takes `text/event-stream`; no `Accept` at all takes

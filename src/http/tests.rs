@@ -31,6 +31,7 @@ fn state(change: impl FnOnce(&mut BrokerSettings)) -> Data<HttpState> {
     let http = HttpSettings {
         allowed_origins: vec![ORIGIN.to_owned()],
         metrics_enabled: true,
+        ..HttpSettings::default()
     };
     Data::new(HttpState::new(broker, http).expect("the metrics have names of their own"))
 }

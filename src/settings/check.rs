@@ -6,7 +6,7 @@ use bytesize::ByteSize;
 use runcast_actors::settings::DefaultBackend;
 use tracing_subscriber::EnvFilter;
 
-use super::Settings;
+use super::{AuthMode, Settings};
 
 /// Redis cuts a subscriber that is sent 32 MiB at once, and a frame is larger
 /// than its payload.
@@ -25,6 +25,7 @@ pub(super) fn check(settings: &Settings) -> Faults {
     check_times(settings, &mut faults);
     check_backends(settings, &mut faults);
     check_texts(settings, &mut faults);
+    check_auth(settings, &mut faults);
     faults
 }
 
@@ -42,6 +43,7 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         hub,
         limits,
         kubectl,
+        auth,
         ..
     } = settings;
     for (key, count) in [
@@ -54,12 +56,19 @@ fn check_counts(settings: &Settings, faults: &mut Faults) {
         ),
         ("hub.max_hubs", hub.max_hubs as u64),
         ("hub.mailbox", hub.mailbox as u64),
+        ("hub.max_panics", hub.max_panics as u64),
         ("kubectl.max_follows", kubectl.max_follows as u64),
         ("limits.max_batch_events", limits.max_batch_events as u64),
         ("limits.max_source_bytes", limits.max_source_bytes as u64),
         ("limits.max_streams", limits.max_streams as u64),
         ("limits.history_reads", limits.history_reads as u64),
         ("limits.idempotency_keys", limits.idempotency_keys as u64),
+        ("auth.max_tickets", auth.max_tickets as u64),
+        (
+            "auth.max_tickets_per_subject",
+            auth.max_tickets_per_subject as u64,
+        ),
+        ("auth.max_revocations", auth.max_revocations as u64),
     ] {
         require(faults, count >= 1, key, "must be 1 or more");
     }
@@ -95,6 +104,13 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
         event >= ByteSize::b(1) && event <= EVENT_BYTES_MAX,
         "limits.max_event_bytes",
         "must be 1 byte to 16MiB: Redis cuts its subscribers off at 32MiB",
+    );
+    // More than 64KiB would meet the parser's own bound.
+    require(
+        faults,
+        (ByteSize::kib(1)..=ByteSize::kib(64)).contains(&limits.max_header_bytes),
+        "limits.max_header_bytes",
+        "must be 1KiB to 64KiB",
     );
     for (key, size) in [
         ("hub.inbox_bytes", hub.inbox_bytes),
@@ -184,6 +200,8 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
         ("kubectl.timeout", kubectl.timeout),
         ("kubectl.max_backoff", kubectl.max_backoff),
         ("limits.write_timeout", limits.write_timeout),
+        ("limits.header_timeout", limits.header_timeout),
+        ("limits.body_timeout", limits.body_timeout),
         ("exec.partial_line_after", settings.exec.partial_line_after),
     ] {
         require(
@@ -265,6 +283,26 @@ fn check_backends(settings: &Settings, faults: &mut Faults) {
 }
 
 fn check_texts(settings: &Settings, faults: &mut Faults) {
+    let server = &settings.server;
+    require(
+        faults,
+        server.tls_cert.is_empty() == server.tls_key.is_empty(),
+        "server.tls_key",
+        "must be set with server.tls_cert, and only then",
+    );
+    let redis = &settings.redis;
+    require(
+        faults,
+        redis.tls_cert.is_empty() == redis.tls_key.is_empty(),
+        "redis.tls_key",
+        "must be set with redis.tls_cert, and only then",
+    );
+    require(
+        faults,
+        settings.metrics.bind.is_none() || settings.metrics.enabled,
+        "metrics.bind",
+        "needs metrics.enabled = true",
+    );
     require(
         faults,
         is_channel_prefix(&settings.redis.channel_prefix),
@@ -289,6 +327,108 @@ fn check_texts(settings: &Settings, faults: &mut Faults) {
     if let Some(rule) = level_fault(&settings.log.level) {
         faults.push(("log.level", rule));
     }
+}
+
+fn check_auth(settings: &Settings, faults: &mut Faults) {
+    let auth = &settings.auth;
+    let has_url = !auth.jwks_url.is_empty();
+    let has_keys = has_url
+        || !auth.secret.is_empty()
+        || !auth.secret_file.is_empty()
+        || !auth.keys_file.is_empty();
+    require(
+        faults,
+        has_keys == (auth.mode == AuthMode::Jwt),
+        "auth.mode",
+        "must be \"jwt\" exactly if there are keys: auth.secret, auth.secret_file, auth.keys_file or auth.jwks_url",
+    );
+    require(
+        faults,
+        !has_url || is_key_url(auth.jwks_url.reveal()),
+        "auth.jwks_url",
+        "must be an https:// URL, or http:// of this machine: keys that anybody on the way can exchange are none",
+    );
+    require(
+        faults,
+        !has_url || !auth.issuer.is_empty() && !auth.audience.is_empty(),
+        "auth.jwks_url",
+        "needs auth.issuer and auth.audience: its keys sign tokens for others, too",
+    );
+    require(
+        faults,
+        !auth.algorithms.is_empty(),
+        "auth.algorithms",
+        "must name at least one of HS256, HS384, HS512, RS256, PS256, ES256 and EdDSA",
+    );
+    require(
+        faults,
+        auth.audience.iter().all(|name| !name.is_empty()),
+        "auth.audience",
+        "must not be empty texts",
+    );
+    require(
+        faults,
+        auth.cookie.is_empty() || is_token(&auth.cookie),
+        "auth.cookie",
+        "must be a cookie's name, like __Host-runcast",
+    );
+    require(
+        faults,
+        auth.cookie.is_empty() || settings.cors.allowed_origins != ["*"],
+        "auth.cookie",
+        "needs pages named in cors.allowed_origins, not *: any page could read with its reader's cookie",
+    );
+    let seconds = Duration::from_secs;
+    for (key, time, least, greatest) in [
+        ("auth.leeway", auth.leeway, seconds(0), seconds(300)),
+        ("auth.ticket_ttl", auth.ticket_ttl, seconds(1), seconds(300)),
+        (
+            "auth.jwks_refresh",
+            auth.jwks_refresh,
+            seconds(1),
+            seconds(24 * 3600),
+        ),
+        (
+            "auth.max_token_life",
+            auth.max_token_life,
+            seconds(1),
+            seconds(3650 * 24 * 3600),
+        ),
+    ] {
+        require(
+            faults,
+            (least..=greatest).contains(&time),
+            key,
+            format!("must be {least:?} to {greatest:?}"),
+        );
+    }
+    require(
+        faults,
+        (ByteSize::b(256)..=ByteSize::kib(16)).contains(&auth.max_token_bytes),
+        "auth.max_token_bytes",
+        "must be 256B to 16KiB: it comes in a header",
+    );
+}
+
+/// Whether keys from there can be trusted as far as the place itself.
+fn is_key_url(text: &str) -> bool {
+    let is_local = |url: &url::Url| match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.is_loopback(),
+        Some(url::Host::Domain(name)) => name == "localhost",
+        None => false,
+    };
+    url::Url::parse(text).is_ok_and(|url| match url.scheme() {
+        "https" => url.has_host(),
+        "http" => is_local(&url),
+        _ => false,
+    })
+}
+
+/// Returns whether `text` is a token of RFC 9110, as a cookie's name is.
+fn is_token(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    (1..=128).contains(&text.len()) && text.bytes().all(is_inner)
 }
 
 fn is_dns_label(text: &str) -> bool {

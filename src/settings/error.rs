@@ -1,6 +1,7 @@
 //! [`SettingsError`]: one thing wrong with the settings, said in one line.
 
 use std::fmt;
+use std::net::SocketAddr;
 
 /// One thing wrong with the settings. `Display` is one line that names the
 /// key, the value, where it came from and what is allowed; a secret is hidden.
@@ -42,6 +43,22 @@ pub(crate) enum SettingsError {
     NotUnicode {
         /// The variable.
         name: String,
+    },
+    /// Anybody could reach the broker, and would be let in.
+    #[error(
+        "server.bind = {bind}: whoever reaches this address could read and publish every run, since auth.mode is \"none\"; set auth.mode = \"jwt\" and its keys, or, where only those can reach it who may do so, auth.allow_anonymous = true"
+    )]
+    Open {
+        /// Where it was to listen.
+        bind: SocketAddr,
+    },
+    /// Keys that cannot be used. Nothing of them is shown.
+    #[error("{key}: {reason}")]
+    Keys {
+        /// The setting that names them.
+        key: String,
+        /// What is wrong.
+        reason: String,
     },
     /// A `--set` without `=`.
     #[error("--set {text}: must be section.key=value, like --set heartbeat.interval=15s")]

@@ -24,7 +24,12 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-const SECRETS: [&str; 2] = ["redis.url", "kubectl.extra_args"];
+const SECRETS: [&str; 4] = [
+    "redis.url",
+    "kubectl.extra_args",
+    "auth.secret",
+    "auth.jwks_url",
+];
 /// What `runcast dev` sets over the file, so that it runs on a fresh machine
 /// beside any `settings.toml`.
 const DEV: [(&str, &str); 3] = [

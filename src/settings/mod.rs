@@ -5,6 +5,7 @@
 //! [`check`](self::check) looks at the whole. The sections that the actors
 //! read are declared in `runcast_actors::settings`.
 
+mod auth;
 mod check;
 mod error;
 mod load;
@@ -12,9 +13,11 @@ mod shape;
 #[cfg(test)]
 mod tests;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use runcast_actors::settings::{
     HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings, LimitSettings, RedisSettings,
     RetrySettings, RunSettings, StreamingSettings,
@@ -22,7 +25,9 @@ use runcast_actors::settings::{
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exec::ExecSettings;
+use crate::http::TlsFiles;
 
+pub(crate) use auth::{AuthMode, AuthSettings, Secret};
 pub(crate) use error::SettingsError;
 pub(crate) use load::{Flag, Inputs, load};
 
@@ -51,6 +56,8 @@ pub(crate) struct Settings {
     pub(crate) kubectl: KubectlSettings,
     /// What one client or publisher may ask.
     pub(crate) limits: LimitSettings,
+    /// Who may watch and publish.
+    pub(crate) auth: AuthSettings,
     /// Which web pages may read us.
     pub(crate) cors: CorsSettings,
     /// `GET /metrics`.
@@ -59,6 +66,27 @@ pub(crate) struct Settings {
     pub(crate) log: LogSettings,
     /// `runcast exec`.
     pub(crate) exec: ExecSettings,
+}
+
+impl Settings {
+    /// Returns what keeps a broker with these settings from serving, beside what
+    /// is wrong with them for every command: files of keys, and an address that
+    /// others can reach without a token.
+    pub(crate) fn check_serving(&self) -> Vec<SettingsError> {
+        let mut errors = Vec::new();
+        let bind = self.server.bind;
+        let is_open = self.auth.mode == AuthMode::None && !self.auth.allow_anonymous;
+        if is_open && !bind.ip().to_canonical().is_loopback() {
+            errors.push(SettingsError::Open { bind });
+        }
+        if self.auth.mode == AuthMode::Jwt
+            && let Err((key, reason)) = self.auth.keys()
+        {
+            let key = key.to_owned();
+            errors.push(SettingsError::Keys { key, reason });
+        }
+        errors
+    }
 }
 
 /// `[server]`: the listening socket and the process.
@@ -78,6 +106,28 @@ pub(crate) struct ServerSettings {
     /// How long open streams have to end after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_grace: Duration,
+    /// Networks whose proxies are believed about the addresses of clients.
+    #[serde(deserialize_with = "networks")]
+    pub(crate) trusted_proxies: Vec<IpNet>,
+    /// How they tell them.
+    pub(crate) proxy_header: ProxyHeader,
+    /// File of the certificate, as PEM; empty is no TLS.
+    pub(crate) tls_cert: String,
+    /// File of its private key, as PEM.
+    pub(crate) tls_key: String,
+}
+
+/// A value of `server.proxy_header`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ProxyHeader {
+    /// `X-Forwarded-For` of each request.
+    #[default]
+    XForwardedFor,
+    /// `Forwarded` of each request (RFC 7239).
+    Forwarded,
+    /// The PROXY protocol, version 1 or 2, at the start of each connection.
+    ProxyProtocol,
 }
 
 impl Default for ServerSettings {
@@ -88,6 +138,10 @@ impl Default for ServerSettings {
             max_connections: 110_000,
             backlog: 4096,
             shutdown_grace: Duration::from_secs(20),
+            trusted_proxies: Vec::new(),
+            proxy_header: ProxyHeader::default(),
+            tls_cert: String::new(),
+            tls_key: String::new(),
         }
     }
 }
@@ -101,6 +155,14 @@ impl ServerSettings {
         }
     }
 
+    /// Returns where certificate and key are, if TLS is wanted.
+    pub(crate) fn tls_files(&self) -> Option<TlsFiles> {
+        (!self.tls_cert.is_empty()).then(|| TlsFiles {
+            cert: PathBuf::from(&self.tls_cert),
+            key: PathBuf::from(&self.tls_key),
+        })
+    }
+
     /// Returns each worker's share of `max_connections`, rounded up.
     pub(crate) fn max_connections_per_worker(&self) -> usize {
         self.max_connections.div_ceil(self.worker_count())
@@ -108,12 +170,48 @@ impl ServerSettings {
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| {
-        serde::de::Error::custom(
-            "must be an IP address and a port, like 127.0.0.1:8000 or [::]:8000",
-        )
-    })
+    parse_address(&String::deserialize(deserializer)?).map_err(serde::de::Error::custom)
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, &'static str> {
+    const RULE: &str = "must be an IP address and a port, like 127.0.0.1:8000 or [::]:8000";
+    text.parse().map_err(|_| RULE)
+}
+
+/// An address, or an empty text for none.
+mod optional_address {
+    use std::net::SocketAddr;
+
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(
+        address: &Option<SocketAddr>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match address {
+            Some(address) => serializer.collect_str(address),
+            None => serializer.serialize_str(""),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<SocketAddr>, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let address = || super::parse_address(&text).map_err(serde::de::Error::custom);
+        (!text.is_empty()).then(address).transpose()
+    }
+}
+
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    let network = |text: String| {
+        let address = || text.parse::<IpAddr>().map(IpNet::from);
+        text.parse().or_else(|_| address()).map_err(|_| {
+            serde::de::Error::custom("must be networks or addresses, like 10.0.0.0/8 or fd00::1")
+        })
+    };
+    texts.into_iter().map(network).collect()
 }
 
 /// `[cors]`: which web pages may read us.
@@ -138,11 +236,17 @@ impl Default for CorsSettings {
 pub(crate) struct MetricsSettings {
     /// Whether `GET /metrics` answers; 404 otherwise.
     pub(crate) enabled: bool,
+    /// IP address and port of its own; empty is that of `server.bind`.
+    #[serde(with = "optional_address")]
+    pub(crate) bind: Option<SocketAddr>,
 }
 
 impl Default for MetricsSettings {
     fn default() -> Self {
-        Self { enabled: true }
+        Self {
+            enabled: true,
+            bind: None,
+        }
     }
 }
 

@@ -247,20 +247,22 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
     let expected = [
         format!("heartbeat.interval = 30 (FILE): {time}"),
         "unknown key hub.ring_byte (FILE): [hub] is a section with the keys flush_delay_per_client, \
-         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_past_runs, \
+         held_bytes, idle_ttl, inbox_bytes, mailbox, max_flush_delay, max_hubs, max_panics, \
+         max_past_runs, quarantine, \
          retain_unwatched, ring_bytes, total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
-        "unknown key nonsense (FILE): the sections are cors, exec, heartbeat, history, hub, \
+        "unknown key nonsense (FILE): the sections are auth, cors, exec, heartbeat, history, hub, \
          kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
          keys channel_prefix, check_interval, command_timeout, connect_timeout, probe_interval, \
-         queue_bytes, queue_messages, reconnect_max_delay, url"
+         queue_bytes, queue_messages, reconnect_max_delay, tls_ca, \
+         tls_cert, tls_key, url"
             .to_owned(),
         "unknown key server (environment RUNCAST__SERVER): [server] is a section with the keys \
-         backlog, bind, max_connections, shutdown_grace, workers"
+         backlog, bind, max_connections, proxy_header, shutdown_grace, tls_cert, tls_key, trusted_proxies, workers"
             .to_owned(),
         "server.bind = \"localhost\" (flag --set): must be an IP address and a port, like \
          127.0.0.1:8000 or [::]:8000"
@@ -335,6 +337,11 @@ fn values_that_do_not_go_together_are_refused() {
         ("limits.max_streams", "0", "1 or more"),
         ("limits.total_body_bytes", "1KiB", "limits.max_body_bytes"),
         ("limits.history_reads", "0", "1 or more"),
+        ("limits.max_header_bytes", "100", "1KiB to 64KiB"),
+        ("limits.max_header_bytes", "65KiB", "1KiB to 64KiB"),
+        ("limits.header_timeout", "0s", "10ms or more"),
+        ("limits.body_timeout", "0s", "10ms or more"),
+        ("server.tls_key", "/key.pem", "server.tls_cert"),
         ("limits.idempotency_keys", "0", "1 or more"),
         ("limits.idempotency_ttl", "0s", "1s or more"),
         ("server.max_connections", "100000", "limits.max_streams"),
@@ -342,7 +349,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("redis.channel_prefix", "", "1 to 64"),
         ("redis.channel_prefix", "run*:", "glob"),
         ("redis.channel_prefix", "{x}", "{ }"),
-        ("redis.url", "http://h", "must be redis://"),
+        ("redis.url", "http://h", "must be redis[s]://"),
         ("kubectl.selector", "app=agent", "{run_id}"),
         ("kubectl.namespace", "--all", "namespace"),
         ("kubectl.command", " ", "program"),
@@ -461,4 +468,140 @@ fn a_variable_that_is_not_unicode_is_an_error_only_if_it_is_ours() {
         errors[0].to_string(),
         "environment RUNCAST__LOG__LEVEL: is not valid UTF-8"
     );
+}
+
+/// Checks that settings with a secret, and these, are refused for `key`.
+fn auth_refused(set: &[(&'static str, &'static str)], key: &str, rule: &str) {
+    let mut all = vec![
+        ("auth.mode", "jwt"),
+        ("auth.secret", "s3cret s3cret s3cret s3cret s3cret"),
+    ];
+    all.extend(set);
+    let case = Case {
+        set: all,
+        ..Case::default()
+    };
+    let errors = case.load().expect_err(key);
+    let is_told = |error: &String| error.starts_with(key) && error.contains(rule);
+    assert!(errors.iter().any(is_told), "{set:?}: {errors:#?}");
+    assert!(!format!("{errors:?}").contains("s3cret"), "{errors:?}");
+}
+
+#[test]
+fn what_guards_the_broker_must_go_together() {
+    for (set, key, rule) in [
+        (
+            &[("auth.mode", "none")][..],
+            "auth.mode",
+            "exactly if there are keys",
+        ),
+        (
+            &[("auth.secret", "")],
+            "auth.mode",
+            "exactly if there are keys",
+        ),
+        (&[("auth.mode", "s3cret")], "auth.mode", "unknown variant"),
+        (
+            &[("auth.algorithms", "")],
+            "auth.algorithms",
+            "at least one",
+        ),
+        (
+            &[("auth.algorithms", "none")],
+            "auth.algorithms",
+            "unknown variant",
+        ),
+        (
+            &[("auth.algorithms", "RS384")],
+            "auth.algorithms",
+            "unknown variant",
+        ),
+        (&[("auth.leeway", "6m")], "auth.leeway", "300s"),
+        (&[("auth.ticket_ttl", "500ms")], "auth.ticket_ttl", "1s"),
+        (
+            &[("auth.max_token_life", "0s")],
+            "auth.max_token_life",
+            "1s",
+        ),
+        (
+            &[("auth.max_token_bytes", "1MiB")],
+            "auth.max_token_bytes",
+            "16KiB",
+        ),
+        (
+            &[("auth.max_tickets", "0")],
+            "auth.max_tickets",
+            "1 or more",
+        ),
+        (&[("auth.cookie", "a b")], "auth.cookie", "a cookie's name"),
+        (
+            &[("auth.cookie", "s"), ("cors.allowed_origins", "*")],
+            "auth.cookie",
+            "not *",
+        ),
+        (
+            &[("auth.jwks_url", "https://s3cret@h/k")],
+            "auth.jwks_url",
+            "auth.issuer",
+        ),
+        (
+            &[("auth.jwks_url", "http://s3cret.example/k")],
+            "auth.jwks_url",
+            "https://",
+        ),
+        (
+            &[("auth.jwks_url", "file:///s3cret")],
+            "auth.jwks_url",
+            "https://",
+        ),
+    ] {
+        // A value that is none of the mode's is no secret of ours.
+        match set {
+            [("auth.mode", "s3cret")] => refused("auth.mode", "s3cret", rule),
+            set => auth_refused(set, key, rule),
+        }
+    }
+}
+
+#[test]
+fn a_secret_is_in_no_debug_output() {
+    let case = Case {
+        set: vec![
+            ("auth.mode", "jwt"),
+            ("auth.secret", "s3cret s3cret s3cret s3cret s3cret"),
+            ("auth.jwks_url", "https://s3cret@issuer.example/keys"),
+            ("auth.issuer", "https://issuer.example"),
+            ("auth.audience", "runcast"),
+        ],
+        ..Case::default()
+    };
+    let settings = case.load().expect("good settings");
+    assert!(!format!("{settings:?}").contains("s3cret"), "{settings:?}");
+    let json = serde_json::to_string(&settings).expect("plain values");
+    assert!(!json.contains("s3cret"), "{json}");
+    assert!(settings.check_serving().is_empty());
+}
+
+#[test]
+fn an_address_that_others_reach_needs_tokens_or_a_word() {
+    for (bind, set, opens) in [
+        ("127.0.0.1:0", None, true),
+        ("127.8.9.10:0", None, true),
+        ("[::1]:0", None, true),
+        ("[::ffff:127.0.0.1]:0", None, true),
+        ("0.0.0.0:0", None, false),
+        ("[::]:0", None, false),
+        ("10.0.0.1:0", None, false),
+        ("[::ffff:10.0.0.1]:0", None, false),
+        ("0.0.0.0:0", Some(("auth.allow_anonymous", "true")), true),
+    ] {
+        let mut all = vec![("server.bind", bind)];
+        all.extend(set);
+        let case = Case {
+            set: all,
+            ..Case::default()
+        };
+        let errors = case.load().expect("good settings").check_serving();
+        assert_eq!(errors.is_empty(), opens, "{bind} {set:?}: {errors:?}");
+    }
 }

@@ -8,6 +8,8 @@ use humantime_serde::re::humantime;
 use runcast_actors::protocol::RunId;
 use url::Url;
 
+use crate::settings::Secret;
+
 /// The command line of `runcast tail`. What the broker itself checks (kinds,
 /// levels, sources) is handed on as it is, so that there is one set of rules.
 #[derive(Debug, Clone, PartialEq, Eq, Args)]
@@ -24,6 +26,15 @@ pub(crate) struct TailArgs {
         value_parser = broker_url
     )]
     pub(crate) url: Url,
+    /// Token for a broker that asks for one; rather RUNCAST_TOKEN: everyone on the machine can
+    /// see a command line
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        env = "RUNCAST_TOKEN",
+        hide_env_values = true
+    )]
+    pub(crate) token: Option<Secret>,
     // The same id and type as the flag of all commands, which it stands in for.
     /// Where the events come from: redis, kubectl or auto; without it the broker's default
     #[arg(long, value_name = "BACKEND", value_parser = PossibleValuesParser::new(["redis", "kubectl", "auto"]))]

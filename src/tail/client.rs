@@ -106,6 +106,9 @@ impl Client {
             .get(url)
             .header(header::ACCEPT, "text/event-stream")
             .header(header::CACHE_CONTROL, "no-store");
+        if let Some(token) = &self.args.token {
+            request = request.bearer_auth(token.reveal());
+        }
         if let Some(cursor) = cursor {
             request = request.header("Last-Event-ID", cursor);
         }

@@ -1,7 +1,7 @@
 //! [`Broker`]: the built `runcast`, started on a port of its own.
 
 use std::net::SocketAddr;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -20,6 +20,7 @@ pub(crate) struct BrokerSettings {
     environment: Vec<(String, String)>,
     file: Option<String>,
     arguments: Vec<String>,
+    open_files: Option<u32>,
 }
 
 impl BrokerSettings {
@@ -50,14 +51,30 @@ impl BrokerSettings {
         self
     }
 
-    /// Starts the broker and waits until it listens.
-    pub(crate) async fn start(&self) -> Broker {
-        let dir = TempDir::new().expect("a temporary directory");
+    /// Lets the broker open no more files than this.
+    pub(crate) fn open_files(mut self, files: u32) -> Self {
+        self.open_files = Some(files);
+        self
+    }
+
+    /// Makes the command that starts it in `dir`.
+    fn command(&self, dir: &TempDir) -> Command {
         if let Some(text) = &self.file {
             let path = dir.path().join("settings.toml");
             std::fs::write(path, text).expect("the directory is ours");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
+        let program = env!("CARGO_BIN_EXE_runcast");
+        let mut command = match self.open_files {
+            None => Command::new(program),
+            Some(files) => {
+                // It sets the limit, and becomes the program.
+                let mut command = Command::new("prlimit");
+                command
+                    .arg(format!("--nofile={files}:{files}"))
+                    .arg(program);
+                command
+            }
+        };
         // Settings of whoever runs the tests are none of theirs.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
@@ -74,12 +91,25 @@ impl BrokerSettings {
             .env("RUNCAST__SERVER__BIND", "127.0.0.1:0")
             .env("RUNCAST__LOG__FORMAT", "json")
             .envs(self.environment.iter().cloned());
+        command
+    }
+
+    /// Runs it to its end, as a command that does not serve.
+    pub(crate) fn output(&self) -> Output {
+        let dir = TempDir::new().expect("a temporary directory");
+        self.command(&dir).output().expect("the program was built")
+    }
+
+    /// Starts the broker and waits until it listens.
+    pub(crate) async fn start(&self) -> Broker {
+        let dir = TempDir::new().expect("a temporary directory");
+        let command = self.command(&dir);
         let mut process = Process::spawn(command);
         let mut addr = None;
         eventually("the broker says where it listens", SOON, || {
             let ended = process.ended();
             assert!(ended.is_none(), "{ended:?}: {:#?}", process.whole_log());
-            addr = listening_addr(&process.log());
+            addr = logged_addr(&process.log(), "listening");
             let found = addr.is_some();
             async move { found }
         })
@@ -99,10 +129,11 @@ impl BrokerSettings {
     }
 }
 
-fn listening_addr(log: &[String]) -> Option<SocketAddr> {
+/// Finds the address of a log line with this message.
+fn logged_addr(log: &[String], message: &str) -> Option<SocketAddr> {
     log.iter()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-        .find(|line| line["message"] == "listening")
+        .find(|line| line["message"] == message)
         .and_then(|line| line["addr"].as_str()?.parse().ok())
 }
 
@@ -136,6 +167,12 @@ impl Broker {
             self.get("/health/ready?strict=true").await.status() == 200
         })
         .await;
+    }
+
+    /// Returns where the operator's socket is (`metrics.bind`).
+    pub(crate) fn operator_addr(&self) -> SocketAddr {
+        let addr = logged_addr(&self.process.log(), "listening for operators");
+        addr.expect("it is bound before the workers start")
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {

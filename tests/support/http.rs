@@ -19,6 +19,7 @@ pub(crate) struct Request {
     headers: Vec<(String, String)>,
     body: Vec<u8>,
     version: &'static str,
+    before: Vec<u8>,
     receive_buffer: Option<u32>,
 }
 
@@ -30,6 +31,7 @@ impl Request {
             headers: Vec::new(),
             body: Vec::new(),
             version: "HTTP/1.1",
+            before: Vec::new(),
             receive_buffer: None,
         }
     }
@@ -49,6 +51,12 @@ impl Request {
         self
     }
 
+    /// Sends bytes before the request, as a proxy does.
+    pub(crate) fn after(mut self, bytes: impl Into<Vec<u8>>) -> Self {
+        self.before = bytes.into();
+        self
+    }
+
     /// Limits what the kernel takes for a client that does not read.
     pub(crate) fn receive_buffer(mut self, bytes: u32) -> Self {
         self.receive_buffer = Some(bytes);
@@ -65,7 +73,7 @@ impl Request {
             head.push_str(&format!("Content-Length: {}\r\n", self.body.len()));
         }
         head.push_str("\r\n");
-        [head.as_bytes(), &self.body].concat()
+        [&self.before, head.as_bytes(), &self.body].concat()
     }
 
     /// Sends it and reads the answer's head.

@@ -1,5 +1,6 @@
 //! What the tests stand on: real processes, real sockets, real conditions.
 
+pub(crate) mod authority;
 pub(crate) mod broker;
 pub(crate) mod cli;
 pub(crate) mod cluster;
@@ -15,6 +16,7 @@ pub(crate) mod process;
 pub(crate) mod redis;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
+pub(crate) mod token;
 pub(crate) mod wait;
 
 pub(crate) use broker::Broker;

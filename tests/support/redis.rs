@@ -200,6 +200,16 @@ impl Publisher {
         self.command(&["DUMP", key]).await
     }
 
+    /// Whether the user may not run a command.
+    pub(crate) async fn is_refused(&mut self, words: &[&str]) -> bool {
+        let mut command = ::redis::cmd(words[0]);
+        command.arg(&words[1..]);
+        let answer: RedisResult<::redis::Value> = command.query_async(&mut self.0).await;
+        answer.is_err_and(|error| {
+            error.to_string().contains("NOPERM") || error.code() == Some("NOPERM")
+        })
+    }
+
     /// Runs any command for its answer.
     pub(crate) async fn command<T: ::redis::FromRedisValue>(&mut self, words: &[&str]) -> T {
         let mut command = ::redis::cmd(words[0]);

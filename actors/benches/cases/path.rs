@@ -92,6 +92,7 @@ impl Readers {
         for n in 0..runs {
             for _ in 0..clients {
                 let request = StreamRequest {
+                    bearer: None,
                     run_id: run_id(n),
                     backend: BackendKind::Redis,
                     filter: filter.clone(),

@@ -1,31 +1,38 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
-mod addresses;
+mod access;
+mod memory;
 mod past_runs;
+mod places;
 mod run_list;
 mod run_view;
 mod settings;
 mod shared;
+#[cfg(test)]
+mod tests;
 mod types;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use memory::watch_memory;
 use run_view::Quiet;
 use tokio::time::timeout;
 
-pub(crate) use addresses::AddressPlace;
+pub(crate) use memory::{Pressure, Shed};
 pub(crate) use past_runs::PastRuns;
+pub(crate) use places::StreamPlaces;
+pub use places::client_network;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
+use shared::QUARANTINED;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd};
-use crate::metrics::Family;
+use crate::metrics::{Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::settings::DefaultBackend;
@@ -69,6 +76,7 @@ impl Broker {
         shared.start_store();
         shared.watch_kubectl();
         shared.core.spawn(keep_clock(Arc::clone(&shared)));
+        shared.core.spawn(watch_memory(Arc::clone(&shared)));
         Self { shared }
     }
 
@@ -81,6 +89,11 @@ impl Broker {
     /// The settings it was started with.
     pub fn settings(&self) -> &BrokerSettings {
         &self.shared.settings
+    }
+
+    /// Counts somebody who was refused at a limit.
+    pub fn refused(&self, limit: Limit) {
+        self.shared.metrics.refusals.of(limit).inc();
     }
 
     // ---- streams -----------------------------------------------------------
@@ -109,7 +122,7 @@ impl Broker {
     ) -> Result<StreamAnswer<StreamBody>, (Problem, CloseReason)> {
         let shared = &self.shared;
         self.check_room()?;
-        let place = self.address_place(request.peer)?;
+        let places = self.places(&request)?;
         if request.backend == BackendKind::Redis {
             self.until_redis_is_up().await?;
         }
@@ -120,15 +133,23 @@ impl Broker {
         // Once more: both may have changed while we waited. From here on nothing
         // waits, so this stream is seen by a drain that comes now.
         self.check_room()?;
-        let run = worker
-            .run(request.backend, &request.run_id)
-            .map_err(|problem| (problem, CloseReason::Overload))?;
-        let seat = Seat::new(FrameFilter::new(&request.filter));
+        // If it is revoked after this, its seat is found.
+        self.check_bearer(request.bearer.as_ref())?;
+        let run =
+            worker
+                .run(request.backend, &request.run_id)
+                .map_err(|problem| match problem.slug {
+                    QUARANTINED => (problem, CloseReason::Internal),
+                    _ => {
+                        self.refused(Limit::Hubs);
+                        (problem, CloseReason::Overload)
+                    }
+                })?;
+        let ends = self.ends_at(request.bearer.as_ref());
+        let seat = Seat::new(FrameFilter::new(&request.filter), request.bearer);
         seat.send(retry_block(shared.settings.retry.draw_ms()));
         shared.session_opened(request.backend);
-        let max_age = shared.settings.streaming.max_age;
-        let max_age = (!max_age.is_zero()).then_some(max_age);
-        let body = SseSession::open(seat, run, request.start, max_age, place);
+        let body = SseSession::open(seat, run, request.start, ends, places);
         Ok(StreamAnswer::Stream(body))
     }
 
@@ -142,8 +163,19 @@ impl Broker {
             );
             return Err((problem, CloseReason::Drain));
         }
+        if self.shared.pressure.shed() >= Shed::NewStreams {
+            self.refused(Limit::Memory);
+            let problem = Problem::new(
+                503,
+                "memory-short",
+                "Memory short",
+                "this broker has no memory for another stream (limits.max_memory); try again later",
+            );
+            return Err((problem, CloseReason::Overload));
+        }
         let limit = self.shared.settings.limits.max_streams;
         if self.shared.streams_open.load(Relaxed) >= limit {
+            self.refused(Limit::Streams);
             let problem = Problem::new(
                 503,
                 "too-many-streams",
@@ -155,16 +187,32 @@ impl Broker {
         Ok(())
     }
 
-    fn address_place(&self, peer: Option<IpAddr>) -> Result<AddressPlace, (Problem, CloseReason)> {
-        self.shared.addresses.take(peer).ok_or_else(|| {
-            let limit = self.shared.settings.limits.max_streams_per_ip;
-            let problem = Problem::new(
-                429,
-                "too-many-streams",
-                "Too many streams",
-                format!("this address has its limit of {limit} streams open; close one first"),
-            );
+    fn places(&self, request: &StreamRequest) -> Result<StreamPlaces, (Problem, CloseReason)> {
+        let shared = &self.shared;
+        let limits = &shared.settings.limits;
+        let too_many = |limit, status, detail| {
+            self.refused(limit);
+            let problem = Problem::new(status, "too-many-streams", "Too many streams", detail);
             (problem, CloseReason::Overload)
+        };
+        let address = shared.addresses.take(|| request.peer.map(client_network));
+        let address = address.ok_or_else(|| {
+            let limit = limits.max_streams_per_ip;
+            let detail =
+                format!("this address has its limit of {limit} streams open; close one first");
+            too_many(Limit::StreamsPerIp, 429, detail)
+        })?;
+        let run = || Some((request.backend, request.run_id.clone()));
+        let run = shared.streams_of_runs.take(run).ok_or_else(|| {
+            let limit = limits.max_streams_per_run;
+            let detail = format!(
+                "this run has its limit of {limit} streams on this broker; try again later"
+            );
+            too_many(Limit::StreamsPerRun, 503, detail)
+        })?;
+        Ok(StreamPlaces {
+            _address: address,
+            _run: run,
         })
     }
 
@@ -242,10 +290,8 @@ impl Broker {
         let deadline = tokio::time::Instant::now() + patience;
         loop {
             let claimed = self.store().claim(run_id, claim).await;
-            let claimed = claimed.map_err(|error| {
-                let detail = format!("{error}; nothing was published, send it again");
-                Problem::new(503, "store-unavailable", "Store unavailable", detail)
-            })?;
+            let claimed = claimed
+                .map_err(|error| unavailable(&error, "nothing was published, send it again"))?;
             if claimed != Claimed::Busy || tokio::time::Instant::now() >= deadline {
                 return Ok(claimed);
             }
@@ -279,14 +325,8 @@ impl Broker {
             store: self.store(),
             settings: &self.shared.settings,
         };
-        history.page(query).await.map_err(|error| {
-            Problem::new(
-                503,
-                "store-unavailable",
-                "Store unavailable",
-                format!("{error}; ask again"),
-            )
-        })
+        let page = history.page(query).await;
+        page.map_err(|error| unavailable(&error, "ask again"))
     }
 
     fn store(&self) -> &dyn RunStore {
@@ -412,4 +452,10 @@ impl Broker {
     pub async fn stop(&self) {
         self.shared.stop().await;
     }
+}
+
+/// The store's failure as a client is told, with what to do.
+fn unavailable(error: &StoreError, advice: &str) -> Problem {
+    let detail = format!("{error}; {advice}");
+    Problem::new(503, "store-unavailable", "Store unavailable", detail)
 }

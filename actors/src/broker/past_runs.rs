@@ -105,12 +105,24 @@ impl PastRuns {
         gauge.set(kept.runs.len() as u64);
     }
 
-    /// Returns the first `count` runs after the run id `after`, in order.
-    pub(super) fn page(&self, after: Option<&RunId>, count: usize) -> Vec<(RunKey, PastRun)> {
-        self.page_at(after, count, Instant::now())
+    /// Returns the first `count` runs after the run id `after` that are
+    /// `visible`, in order.
+    pub(super) fn page(
+        &self,
+        after: Option<&RunId>,
+        count: usize,
+        visible: impl Fn(&RunId) -> bool,
+    ) -> Vec<(RunKey, PastRun)> {
+        self.page_at(after, count, visible, Instant::now())
     }
 
-    fn page_at(&self, after: Option<&RunId>, count: usize, now: Instant) -> Vec<(RunKey, PastRun)> {
+    fn page_at(
+        &self,
+        after: Option<&RunId>,
+        count: usize,
+        visible: impl Fn(&RunId) -> bool,
+        now: Instant,
+    ) -> Vec<(RunKey, PastRun)> {
         let mut kept = self.lock();
         kept.forget(self.runs_max, self.ttl, now);
         let start = after.map_or(Bound::Unbounded, |run_id| {
@@ -120,7 +132,8 @@ impl PastRuns {
             })
         });
         let runs = kept.runs.range((start, Bound::Unbounded));
-        runs.take(count)
+        runs.filter(|(key, _)| visible(&key.run_id))
+            .take(count)
             .map(|(key, (_, run))| (key.clone(), run.clone()))
             .collect()
     }
@@ -173,14 +186,14 @@ mod tests {
 
     fn names(past: &PastRuns, after: Option<&str>, count: usize) -> Vec<String> {
         let after = after.map(|text| RunId::parse(text).expect("valid"));
-        let page = past.page(after.as_ref(), count);
+        let page = past.page(after.as_ref(), count, |_| true);
         page.into_iter()
             .map(|(key, _)| key.run_id.to_string())
             .collect()
     }
 
     fn status(past: &PastRuns) -> Option<String> {
-        let mut page = past.page(None, 1);
+        let mut page = past.page(None, 1, |_| true);
         page.pop().and_then(|(_, run)| run.into_summary().status)
     }
 
@@ -205,7 +218,7 @@ mod tests {
         past.note_at(&asked_for, &gauge, now);
         past.note_at(&run("a", None), &gauge, now);
         past.note_at(&run("b", None), &gauge, now + Duration::from_secs(5));
-        let left = past.page_at(None, 9, now + Duration::from_secs(9));
+        let left = past.page_at(None, 9, |_| true, now + Duration::from_secs(9));
         assert_eq!(left.len(), 1);
         assert_eq!(left[0].0.run_id.as_str(), "b");
     }
@@ -215,7 +228,7 @@ mod tests {
         let (past, gauge) = (PastRuns::new(9, Duration::from_secs(9)), Gauge::default());
         past.note(&run("a", Some("running")), &gauge);
         let told = |hub: RunDetail| {
-            let (_, past) = past.page(None, 1).pop().expect("noted");
+            let (_, past) = past.page(None, 1, |_| true).pop().expect("noted");
             past.under(hub)
         };
         // It has seen nothing yet, or an event after the status.

@@ -10,17 +10,22 @@ use crate::hub::{Describe, HubEntry};
 use crate::protocol::{BackendKind, RunId};
 
 impl Broker {
-    /// Returns up to `limit` runs that this broker knows, by run id, after
-    /// `after`; and whether there are more. Those without a hub are told as it
-    /// left them.
-    pub async fn runs(&self, after: Option<&RunId>, limit: usize) -> (Vec<RunSummary>, bool) {
+    /// Returns up to `limit` runs that this broker knows and that are
+    /// `visible`, by run id, after `after`; and whether there are more. Those
+    /// without a hub are told as it left them.
+    pub async fn runs(
+        &self,
+        after: Option<&RunId>,
+        limit: usize,
+        visible: impl Fn(&RunId) -> bool,
+    ) -> (Vec<RunSummary>, bool) {
         // The page, and as much more as one run can be.
         let count = limit + BackendKind::ALL.len();
         let mut page: BTreeMap<RunKey, Known> = BTreeMap::new();
-        for (key, hub) in self.hubs_after(after, count) {
+        for (key, hub) in self.hubs_after(after, count, &visible) {
             page.entry(key).or_default().hub = Some(hub);
         }
-        for (key, past) in self.shared.past_runs.page(after, count) {
+        for (key, past) in self.shared.past_runs.page(after, count, &visible) {
             page.entry(key).or_default().past = Some(past);
         }
         let keys: Vec<&RunKey> = page.keys().collect();
@@ -33,7 +38,12 @@ impl Broker {
 
     /// Returns the first `count` hubs after `after`, by run id; of many hubs,
     /// most are never copied.
-    fn hubs_after(&self, after: Option<&RunId>, count: usize) -> BTreeMap<RunKey, HubEntry> {
+    fn hubs_after(
+        &self,
+        after: Option<&RunId>,
+        count: usize,
+        visible: impl Fn(&RunId) -> bool,
+    ) -> BTreeMap<RunKey, HubEntry> {
         let mut page: BTreeMap<RunKey, HubEntry> = BTreeMap::new();
         for backend in BackendKind::ALL {
             self.shared.registry.each(backend, |run_id, entry| {
@@ -41,6 +51,7 @@ impl Broker {
                 let is_beyond = |(last, _): (&RunKey, _)| *run_id > last.run_id;
                 if after.is_some_and(|after| run_id <= after)
                     || is_full && page.last_key_value().is_some_and(is_beyond)
+                    || !visible(run_id)
                 {
                     return;
                 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::access::AccessSettings;
 use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
@@ -31,6 +32,8 @@ pub struct BrokerSettings {
     pub kubectl: KubectlSettings,
     /// `[limits]`
     pub limits: LimitSettings,
+    /// What the actors need of `[auth]`.
+    pub access: AccessSettings,
     /// What is switched off to show that a test finds it missing; no setting.
     pub safeguards: Safeguards,
 }

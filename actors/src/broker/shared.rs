@@ -1,5 +1,6 @@
 //! [`BrokerShared`]: what the actors of one broker share.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -11,11 +12,14 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
-use super::addresses::StreamsPerAddress;
-use super::{BrokerSettings, DependencyHealth, PastRuns};
+use super::places::Places;
+use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
+use crate::access::{
+    AccessStore, MemoryAccess, Revocation, RevocationNews, Revocations, keep_revocations,
+};
 use crate::hub::{
-    Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Refused, Registry,
-    RunHub,
+    Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Quarantine, Refused,
+    Registry, RunHub,
 };
 use crate::kubectl::{
     FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
@@ -28,10 +32,13 @@ use crate::redis::{Leave, Recorder, RedisLink, RedisStore, RedisSubscriber, Resu
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
-use crate::worker::{AttachId, Inbox};
+use crate::worker::{AttachId, Inbox, WorkerMessage};
 
 /// How often the embedded store looks for histories that have expired.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Type of the problem of a run that is not served for a while.
+pub(crate) const QUARANTINED: &str = "run-quarantined";
 
 /// How long giving up the recorder's lease may delay the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -72,7 +79,15 @@ pub struct BrokerShared {
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
-    pub(crate) addresses: Arc<StreamsPerAddress>,
+    /// Set with `store`.
+    access: OnceLock<Arc<dyn AccessStore>>,
+    /// Whose tokens count no more.
+    pub(crate) revocations: Revocations,
+    pub(crate) revocation_news: RevocationNews,
+    quarantine: Quarantine,
+    pub(crate) pressure: Pressure,
+    pub(crate) addresses: Arc<Places<IpAddr>>,
+    pub(crate) streams_of_runs: Arc<Places<(BackendKind, RunId)>>,
 }
 
 impl BrokerShared {
@@ -109,7 +124,13 @@ impl BrokerShared {
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
-            addresses: StreamsPerAddress::new(settings.limits.max_streams_per_ip),
+            access: OnceLock::new(),
+            revocations: Revocations::new(settings.access.clone()),
+            revocation_news: RevocationNews::default(),
+            quarantine: Quarantine::new(settings.hub.max_panics, settings.hub.quarantine),
+            pressure: Pressure::default(),
+            addresses: Places::new(settings.limits.max_streams_per_ip),
+            streams_of_runs: Places::new(settings.limits.max_streams_per_run),
             settings: Arc::new(settings),
         })
     }
@@ -117,7 +138,8 @@ impl BrokerShared {
     // ---- hubs --------------------------------------------------------------
 
     /// Calls `send` with the hub of a run, made if there is none; `None` when
-    /// hubs are at their limit and all of them watched.
+    /// hubs are at their limit and all of them watched, or the run is in
+    /// quarantine.
     pub(crate) fn with_hub<T>(
         self: &Arc<Self>,
         backend: BackendKind,
@@ -125,13 +147,16 @@ impl BrokerShared {
         send: impl FnOnce(&HubEntry) -> T,
     ) -> Option<T> {
         let make = || {
+            if self.quarantine.holds(backend, run_id, Instant::now()) {
+                return None;
+            }
             let stats = Arc::new(HubStats::default());
             let (shared, hub_run_id, hub_stats) =
                 (Arc::clone(self), run_id.clone(), Arc::clone(&stats));
             let hub = RunHub::start_in_arbiter(&self.core, move |_| {
                 RunHub::new(shared, hub_run_id, backend, hub_stats)
             });
-            HubEntry { hub, stats }
+            Some(HubEntry { hub, stats })
         };
         self.registry.with_or_make(backend, run_id, make, send)
     }
@@ -159,7 +184,20 @@ impl BrokerShared {
             entry.stats.add_attachment();
             (entry.hub.clone(), Arc::clone(&entry.stats))
         })
-        .ok_or_else(too_many_runs)
+        .ok_or_else(
+            || match self.quarantine.holds(backend, run_id, Instant::now()) {
+                true => quarantined(),
+                false => too_many_runs(),
+            },
+        )
+    }
+
+    /// Notes that a hub ended by a panic.
+    pub(crate) fn hub_panicked(&self, backend: BackendKind, run_id: &RunId) {
+        self.metrics.hub_panics.inc();
+        if self.quarantine.note(backend, run_id, Instant::now()) {
+            error!(%run_id, %backend, "its hub panicked again and again: the run is not served for a while");
+        }
     }
 
     // ---- workers and sessions ----------------------------------------------
@@ -194,12 +232,23 @@ impl BrokerShared {
             BackendKind::Redis => {
                 let store = self.redis_store();
                 self.start_subscriber(store.clone());
+                // Nobody else sets them.
+                let _ = self.access.set(Arc::new(store.clone()));
                 Arc::new(store)
             }
-            BackendKind::Embedded | BackendKind::Kubectl => self.start_memory_store(),
+            BackendKind::Embedded | BackendKind::Kubectl => {
+                let access = MemoryAccess::new(&self.settings.access);
+                let _ = self.access.set(Arc::new(access));
+                self.start_memory_store()
+            }
         };
-        // Nobody else sets it.
         let _ = self.store.set(store);
+        if self.settings.access.enabled {
+            let shared = Arc::clone(self);
+            self.core.spawn_fn(move || {
+                actix_rt::spawn(keep_revocations(shared));
+            });
+        }
         self.start_checker();
     }
 
@@ -396,6 +445,23 @@ impl BrokerShared {
         (!health.up).then_some(health.since)
     }
 
+    // ---- access ------------------------------------------------------------
+
+    pub(crate) fn access(&self) -> &dyn AccessStore {
+        let access = self.access.get();
+        &**access.expect("a broker has it from its start")
+    }
+
+    /// Notes what is revoked, and ends the streams that it concerns.
+    pub(crate) fn learn_revocations(&self, revocations: Vec<Revocation>) {
+        if self.revocations.learn(revocations) {
+            for inbox in self.inboxes() {
+                inbox.push(WorkerMessage::Revoked);
+            }
+        }
+        self.metrics.revocations.set(self.revocations.len() as u64);
+    }
+
     // ---- kubectl -----------------------------------------------------------
 
     /// Starts following a run's pods.
@@ -460,6 +526,8 @@ impl BrokerShared {
     }
 
     pub(crate) fn families(&self) -> Vec<Family> {
+        let quarantined = self.quarantine.count(Instant::now());
+        self.metrics.quarantined_runs.set(quarantined as u64);
         let mut families = self.metrics.families();
         families.extend(self.kubectl_counters.families());
         families
@@ -499,6 +567,16 @@ pub(crate) fn too_many_runs() -> Problem {
         "too-many-runs",
         "Too many runs",
         "this broker holds its limit of runs (hub.max_hubs); try again later",
+    )
+}
+
+fn quarantined() -> Problem {
+    Problem::new(
+        503,
+        QUARANTINED,
+        "Run in quarantine",
+        "serving this run failed again and again, and is tried again in a while (hub.quarantine); \
+         the causes are in the broker's log",
     )
 }
 

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use bytes::Bytes;
 
+use crate::access::Bearer;
 use crate::protocol::{
     BackendKind, Cursor, DurableId, EventKind, LogLevel, Problem, RunId, Timestamp,
 };
@@ -48,6 +49,8 @@ pub struct StreamRequest {
     pub start: StreamStart,
     /// Who asks, for the limit per address.
     pub peer: Option<IpAddr>,
+    /// Whose token it comes with: the stream ends with it.
+    pub bearer: Option<Bearer>,
 }
 
 /// What a stream request is answered with.

@@ -118,6 +118,12 @@ pub struct Detach {
     pub attach_id: AttachId,
 }
 
+/// Panic, as a test asks.
+#[cfg(test)]
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Panic;
+
 /// What is known of the run?
 #[derive(Debug, Message)]
 #[rtype(result = "RunDetail")]

@@ -5,6 +5,7 @@ mod checker;
 mod ending;
 mod kubectl_source;
 mod messages;
+mod quarantine;
 mod registry;
 mod stats;
 mod sync;
@@ -18,10 +19,13 @@ use actix::prelude::*;
 use tracing::{debug, warn};
 
 pub use checker::{CheckNow, PositionChecker};
+#[cfg(test)]
+pub(crate) use messages::Panic;
 pub use messages::{
     Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
     RecordingBroke, Retire, StorePosition,
 };
+pub(crate) use quarantine::Quarantine;
 pub use registry::{HubEntry, Registry};
 pub use stats::{HubStats, Refused};
 
@@ -275,6 +279,9 @@ impl Drop for RunHub {
         self.log.clear();
         self.count_bytes();
         self.shared.metrics.hubs.of(self.backend).sub(1);
+        if std::thread::panicking() {
+            self.shared.hub_panicked(self.backend, &self.run_id);
+        }
         if !self.retired {
             self.shared
                 .registry
@@ -305,6 +312,15 @@ impl Handler<Attach> for RunHub {
         if matches!(self.end, EndState::Ending { timer: None, .. }) {
             self.step(OrderInput::Doubt, ctx);
         }
+    }
+}
+
+#[cfg(test)]
+impl Handler<Panic> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: Panic, _: &mut Self::Context) {
+        panic!("as asked");
     }
 }
 

@@ -93,12 +93,13 @@ impl Registry {
     }
 
     /// Calls `send` with the hub of a run, made by `make` if there is none;
-    /// `None` when hubs are at their limit and none is idle to make room.
+    /// `None` when `make` makes none, or hubs are at their limit and none is
+    /// idle to make room.
     pub fn with_or_make<T>(
         &self,
         backend: BackendKind,
         run_id: &RunId,
-        make: impl FnOnce() -> HubEntry,
+        make: impl FnOnce() -> Option<HubEntry>,
         send: impl FnOnce(&HubEntry) -> T,
     ) -> Option<T> {
         // Counted before the entry's shard is locked: `len` locks them all.
@@ -109,7 +110,7 @@ impl Registry {
         let entry = match self.of(backend).entry(run_id.clone()) {
             Entry::Occupied(entry) => entry.into_ref(),
             Entry::Vacant(_) if is_full => return None,
-            Entry::Vacant(entry) => entry.insert(make()),
+            Entry::Vacant(entry) => entry.insert(make()?),
         };
         entry.stats.touch();
         Some(send(&entry))

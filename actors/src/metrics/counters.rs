@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{EventResult, RejectReason};
+use super::{EventResult, Limit, RejectReason};
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
 
@@ -11,6 +11,11 @@ use crate::session::CloseReason;
 pub struct Counter(AtomicU64);
 
 impl Counter {
+    /// Makes one that is 0.
+    pub const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
     /// Adds one.
     pub fn inc(&self) {
         self.add(1);
@@ -91,7 +96,8 @@ member_index!(
     GapReason,
     CloseReason,
     EventResult,
-    RejectReason
+    RejectReason,
+    Limit
 );
 
 impl<T, const N: usize> PerMember<T, N> {

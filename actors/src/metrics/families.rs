@@ -1,7 +1,8 @@
 //! All counters in the form of a scrape: names and help texts stand here only.
 
 use super::{
-    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Metrics, RejectReason, WorkerCounters,
+    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, PANICS, RejectReason,
+    WorkerCounters,
 };
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
@@ -11,6 +12,7 @@ impl Metrics {
     pub fn families(&self) -> Vec<Family> {
         let mut out = Families::default();
         self.session_families(&mut out);
+        self.access_families(&mut out);
         self.hub_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
@@ -52,6 +54,29 @@ impl Metrics {
                 )
             }),
         );
+        out.counter(
+            "runcast_limit_refusals_total",
+            "Requests, streams and connections refused at a limit, by its setting.",
+            Limit::ALL.map(|limit| {
+                (
+                    vec![("limit", limit.as_str())],
+                    self.refusals.of(limit).get(),
+                )
+            }),
+        );
+    }
+
+    fn access_families(&self, out: &mut Families) {
+        out.gauge(
+            "runcast_revocations",
+            "Subjects and tokens known to be revoked.",
+            [(vec![], self.revocations.get())],
+        );
+        out.counter(
+            "runcast_revocation_read_failures_total",
+            "Reads of what is revoked that failed.",
+            [(vec![], self.revocation_read_failures.get())],
+        );
     }
 
     fn hub_families(&self, out: &mut Families) {
@@ -88,6 +113,16 @@ impl Metrics {
             }),
         );
         out.gauge(
+            "runcast_memory_pressure",
+            "What is shed at limits.max_memory: 0 nothing, 1 idle rings, 2 log events of slow clients, 3 new streams.",
+            [(vec![], self.memory_pressure.get())],
+        );
+        out.gauge(
+            "runcast_quarantined_runs",
+            "Runs not served because their hubs panicked again and again.",
+            [(vec![], self.quarantined_runs.get())],
+        );
+        out.gauge(
             "runcast_ring_bytes",
             "Bytes in the rings of all hubs.",
             [(vec![], self.ring_bytes.get())],
@@ -109,6 +144,11 @@ impl Metrics {
                 &self.hubs_evicted,
             ),
             (
+                "runcast_logs_shed_total",
+                "Clients that fell behind and get no log events since, as memory was short.",
+                &self.logs_shed,
+            ),
+            (
                 "runcast_mailbox_refusals_total",
                 "Batches a full hub mailbox refused.",
                 &self.mailbox_refusals,
@@ -127,6 +167,16 @@ impl Metrics {
                 "runcast_actor_restarts_total",
                 "Actors that ended by a panic and were replaced.",
                 &self.actor_restarts,
+            ),
+            (
+                "runcast_hub_panics_total",
+                "Hubs that ended by a panic.",
+                &self.hub_panics,
+            ),
+            (
+                "runcast_panics_total",
+                "Panics of this process, of whatever task.",
+                &PANICS,
             ),
         ] {
             out.counter(name, help, [(vec![], counter.get())]);

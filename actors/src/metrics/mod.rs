@@ -6,12 +6,14 @@
 
 mod counters;
 mod families;
+mod limit;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use counters::{Counter, Gauge, Histogram, Member, PerMember};
 pub use families::{Families, Family, Labels, Samples};
+pub use limit::Limit;
 
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
@@ -229,6 +231,9 @@ pub struct StoreCounters {
     pub evicted_runs: Counter,
 }
 
+/// Panics of this process, of whatever task; counted by its panic hook.
+pub static PANICS: Counter = Counter::new();
+
 /// Everything counted in one broker.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -241,6 +246,14 @@ pub struct Metrics {
         PerMember<PerMember<Counter, { CloseReason::ALL.len() }>, { BackendKind::ALL.len() }>,
     /// Stream requests answered with `problem` and `goodbye`, by reason.
     pub sessions_refused: PerMember<Counter, { CloseReason::ALL.len() }>,
+    /// Who was refused at a limit, by the limit.
+    pub refusals: PerMember<Counter, { Limit::ALL.len() }>,
+    /// What is shed because memory is short: 0 nothing, 1 idle rings, 2 log
+    /// events of slow clients, 3 new streams.
+    pub memory_pressure: Gauge,
+    /// Clients that fell behind and get no log events since, as memory was
+    /// short.
+    pub logs_shed: Counter,
     /// Hubs now, by backend.
     pub hubs: PerMember<Gauge, { BackendKind::ALL.len() }>,
     /// Idle hubs ended by their time.
@@ -267,6 +280,14 @@ pub struct Metrics {
     pub inbox_refusals: Counter,
     /// Actors that ended by a panic and were replaced.
     pub actor_restarts: Counter,
+    /// Subjects and tokens revoked that the broker knows.
+    pub revocations: Gauge,
+    /// Reads of what is revoked that failed.
+    pub revocation_read_failures: Counter,
+    /// Hubs that ended by a panic.
+    pub hub_panics: Counter,
+    /// Runs not served because their hubs panicked again and again.
+    pub quarantined_runs: Gauge,
     /// The Redis side.
     pub redis: RedisCounters,
     /// The store of runs.

@@ -18,7 +18,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::cluster::{Slots, slot_of, slot_of_tag};
 use super::node::{Live, Node, Target, backoff, no_answer};
 use crate::protocol::RunId;
-use crate::settings::{RedisPlace, RedisSettings};
+use crate::settings::{RedisPlace, RedisSettings, with_tls};
 
 /// Longest pause before a refused command is sent again.
 const REPEAT_MAX_DELAY: std::time::Duration = std::time::Duration::from_millis(200);
@@ -537,9 +537,11 @@ fn is_demoted(answer: &RedisResult<Value>) -> bool {
 pub(super) fn at(known: &ConnectionInfo, address: &str) -> ConnectionInfo {
     let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
     let port = port.parse().unwrap_or(6379);
-    known
-        .clone()
-        .set_addr(ConnectionAddr::Tcp(host.to_owned(), port))
+    let address = ConnectionAddr::Tcp(host.to_owned(), port);
+    match known.addr() {
+        ConnectionAddr::TcpTls { .. } => with_tls(known.clone().set_addr(address)),
+        _ => known.clone().set_addr(address),
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,6 +2,7 @@
 //! connections for publishes and reads. No other part knows Redis, nor of
 //! which kind it is.
 
+mod access;
 mod batches;
 #[cfg(feature = "bench")]
 #[doc(hidden)]
@@ -21,6 +22,7 @@ mod socket;
 mod store;
 mod subscriber;
 mod subscription;
+mod tls;
 
 pub(crate) use check::check;
 pub use link::RedisLink;

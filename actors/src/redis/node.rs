@@ -9,8 +9,8 @@ use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
 use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, ProtocolVersion, PushInfo, PushKind,
-    RedisConnectionInfo, RedisError, RedisResult,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
+    PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
 };
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -153,14 +153,34 @@ pub(super) async fn connect(
 ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
     let connecting = async {
         let info = target.find().await?;
-        let connection = Client::open(info.clone())?
-            .get_multiplexed_async_connection_with_config(config)
-            .await?;
+        let connection = match info.addr() {
+            ConnectionAddr::TcpTls { .. } => connect_tls(&info, settings, config).await?,
+            _ => {
+                Client::open(info.clone())?
+                    .get_multiplexed_async_connection_with_config(config)
+                    .await?
+            }
+        };
         Ok((info, connection))
     };
     timeout(settings.connect_timeout, connecting)
         .await
         .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// Connects under TLS: with certificates that redis-rs would keep for ever.
+async fn connect_tls(
+    info: &ConnectionInfo,
+    settings: &RedisSettings,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    let socket = socket::open(info, settings).await?;
+    let redis = info.redis_settings();
+    let (connection, driver) =
+        MultiplexedConnection::new_with_config(redis, socket, config.clone()).await?;
+    // It ends with the last clone of the connection.
+    tokio::spawn(driver);
+    Ok(connection)
 }
 
 /// A connection whose messages go to a queue.
@@ -190,7 +210,7 @@ pub(super) async fn connect_tapped(
     });
     let connecting = async {
         let info = target.find().await?;
-        let tap = PushTap::new(socket::open(&info).await?, messages);
+        let tap = PushTap::new(socket::open(&info, settings).await?, messages);
         let redis = info.redis_settings();
         let (connection, driver) =
             MultiplexedConnection::new_with_config(redis, tap, config).await?;

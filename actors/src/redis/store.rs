@@ -64,6 +64,15 @@ impl RedisStore {
         Self { link, ..self }
     }
 
+    pub(super) fn settings(&self) -> &BrokerSettings {
+        &self.settings
+    }
+
+    /// The connections that write.
+    pub(super) fn appends(&self) -> &Connection {
+        &self.appends
+    }
+
     /// Has the server looked for anew before the next call: it may be another.
     pub(super) fn reconnect(&self) {
         self.appends.reconnect();
@@ -391,7 +400,7 @@ fn unavailable(error: &RedisError) -> PublishError {
     PublishError::Unavailable(in_short(error))
 }
 
-fn failed(what: &str, error: &RedisError) -> StoreError {
+pub(super) fn failed(what: &str, error: &RedisError) -> StoreError {
     warn!(%error, "{what}");
     StoreError(in_short(error))
 }

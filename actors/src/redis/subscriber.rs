@@ -10,6 +10,7 @@ use redis::aio::MultiplexedConnection;
 use tokio_util::task::AbortOnDropHandle;
 use tracing::{debug, error, info, warn};
 
+use super::access::REVOKED;
 use super::batches::{Batches, ChannelRead};
 use super::node::backoff;
 use super::push_queue::{Push, PushQueue, Turn};
@@ -189,6 +190,8 @@ impl RedisSubscriber {
             feed.set_subscribed(true);
         }
         self.shared.check_positions();
+        // What was revoked meanwhile was not told here.
+        self.shared.revocation_news.tell();
         info!(
             address,
             pattern = format!("{}*", self.shared.settings.redis.channel_prefix),
@@ -381,6 +384,10 @@ impl RedisSubscriber {
                     self.probe_came_back();
                 }
                 return;
+            }
+            if rest == REVOKED.as_bytes() {
+                // Only a hint, which anybody may give: what counts is read.
+                return self.shared.revocation_news.tell();
             }
             if let Some(rest) = rest.strip_prefix(RECORDER_PREFIX.as_bytes()) {
                 if let Some(feed) = &mut self.feed {

@@ -11,6 +11,7 @@ use bytes::Bytes;
 
 use super::seat::{Seat, SeatState};
 use super::{BodyDropped, CloseReason, PagesSent, Rejoin, SseSession};
+use crate::broker::Shed;
 use crate::protocol::Problem;
 use crate::settings::RetrySettings;
 use crate::sse::{Piece, problem_frame, retry_block};
@@ -31,6 +32,24 @@ struct Live {
 }
 
 impl Live {
+    /// Leaves log events out from now on if memory is short: what this client
+    /// has to catch up with, others pay for.
+    fn shed_logs(&self, seat: &Seat) {
+        let shared = self.run.shared();
+        if shared.pressure.shed() < Shed::SlowLogs || !seat.filter.borrow_mut().hide_logs() {
+            return;
+        }
+        shared.metrics.logs_shed.inc();
+        let problem = Problem::new(
+            503,
+            "logs-left-out",
+            "Log events left out",
+            "memory is short and this client behind: its stream goes on without log events; \
+             connect again for them",
+        );
+        seat.send(Bytes::from(problem_frame(&problem.retryable(true))));
+    }
+
     /// Returns the next frames of pages or the log.
     fn next_piece(&self, seat: &Seat) -> Option<Piece> {
         if seat.state.get() == SeatState::Paging {
@@ -47,6 +66,7 @@ impl Live {
             LogChunk::Piece(piece) => Some(piece),
             LogChunk::Behind(way) => {
                 seat.state.set(SeatState::Paging);
+                self.shed_logs(seat);
                 tell(&self.session, Rejoin(way));
                 None
             }
@@ -65,7 +85,7 @@ impl StreamBody {
     /// The body of a stream that cannot begin for now: `retry`, `problem`,
     /// `goodbye`, so that an EventSource comes back.
     pub fn failed(problem: &Problem, reason: CloseReason, retry: RetrySettings) -> Self {
-        let seat = Seat::new(FrameFilter::default());
+        let seat = Seat::new(FrameFilter::default(), None);
         seat.send(retry_block(retry.draw_ms()));
         seat.send(Bytes::from(problem_frame(problem)));
         seat.say_goodbye(reason, retry);

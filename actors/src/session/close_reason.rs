@@ -19,11 +19,15 @@ pub enum CloseReason {
     Unavailable,
     /// A failure of ours.
     Internal,
+    /// Its token ended.
+    TokenExpired,
+    /// Its token, or all of its subject, were revoked.
+    TokenRevoked,
 }
 
 impl CloseReason {
     /// All reasons, in the order used for counters.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::End,
         Self::ClientGone,
         Self::WriteTimeout,
@@ -32,9 +36,11 @@ impl CloseReason {
         Self::Overload,
         Self::Unavailable,
         Self::Internal,
+        Self::TokenExpired,
+        Self::TokenRevoked,
     ];
 
-    /// Returns the word used in `goodbye`, logs and metrics.
+    /// Returns the word used in logs and metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::End => "end",
@@ -45,6 +51,17 @@ impl CloseReason {
             Self::Overload => "overload",
             Self::Unavailable => "unavailable",
             Self::Internal => "internal",
+            Self::TokenExpired => "token_expired",
+            Self::TokenRevoked => "token_revoked",
+        }
+    }
+
+    /// Returns the word used in `goodbye`. Whose token was revoked is told that
+    /// it ended: the client comes back with a new one, or hears a 401.
+    pub fn told(self) -> &'static str {
+        match self {
+            Self::TokenRevoked => Self::TokenExpired.as_str(),
+            other => other.as_str(),
         }
     }
 }

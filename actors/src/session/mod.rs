@@ -22,7 +22,7 @@ pub(crate) use joining::Way;
 pub use seat::SessionId;
 pub(crate) use seat::{LogPlace, NextPage, Seat, SeatState};
 
-use crate::broker::{AddressPlace, StreamStart};
+use crate::broker::{StreamPlaces, StreamStart};
 use crate::order::JoinInput;
 use crate::run_log::LogPosition;
 use crate::worker::WorkerRun;
@@ -49,10 +49,11 @@ pub struct SseSession {
     /// The cursor it came with.
     cursor: Option<String>,
     member: usize,
-    max_age: Option<Duration>,
+    /// When it ends at the latest, and why.
+    ends: Option<(Duration, CloseReason)>,
     opened_at: Instant,
     /// Given back when the session is gone.
-    _place: AddressPlace,
+    _places: StreamPlaces,
 }
 
 impl SseSession {
@@ -62,8 +63,8 @@ impl SseSession {
         seat: Rc<Seat>,
         run: Rc<WorkerRun>,
         start: StreamStart,
-        max_age: Option<Duration>,
-        place: AddressPlace,
+        ends: Option<(Duration, CloseReason)>,
+        places: StreamPlaces,
     ) -> StreamBody {
         let session = Self::create(|ctx| Self {
             member: run.add_member(Rc::clone(&seat), ctx.address()),
@@ -75,9 +76,9 @@ impl SseSession {
             step: 0,
             log_end_asked: LogPosition::at_segment(0),
             cursor: None,
-            max_age,
+            ends,
             opened_at: Instant::now(),
-            _place: place,
+            _places: places,
         });
         run.when_ready(&seat, &session);
         StreamBody::new(seat, run, session)
@@ -89,14 +90,9 @@ impl Actor for SseSession {
 
     fn started(&mut self, ctx: &mut Self::Context) {
         self.bound_hello(ctx);
-        if let Some(max_age) = self.max_age {
-            // Up to a tenth earlier, so that clients that came together do
-            // not go together.
-            let jitter = max_age.mul_f64(fastrand::f64() * 0.1);
-            ctx.run_later(max_age - jitter, |session, _| {
-                session
-                    .seat
-                    .say_goodbye(CloseReason::MaxAge, session.run.retry());
+        if let Some((age, reason)) = self.ends {
+            ctx.run_later(age, move |session, _| {
+                session.seat.say_goodbye(reason, session.run.retry());
             });
         }
     }

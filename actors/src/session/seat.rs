@@ -10,6 +10,7 @@ use std::task::{Context, Waker};
 use bytes::Bytes;
 
 use super::CloseReason;
+use crate::access::Bearer;
 use crate::metrics::Metrics;
 use crate::order::JoinFrom;
 use crate::protocol::Cursor;
@@ -66,6 +67,8 @@ pub(crate) struct Seat {
     stood: Cell<(JoinFrom, bool)>,
     pages: RefCell<Option<Box<Pages>>>,
     pub(crate) filter: RefCell<FrameFilter>,
+    /// Whose token the stream was opened with, if with one.
+    pub(crate) bearer: Option<Box<Bearer>>,
     /// Frames outside the log, sent before anything of it. Bounded: the
     /// preamble, one heartbeat, a notice for each of its kinds, one goodbye.
     control: RefCell<VecDeque<Bytes>>,
@@ -138,7 +141,7 @@ struct Hidden {
 const CONTROL_FRAMES_MAX: usize = 16;
 
 impl Seat {
-    pub(crate) fn new(filter: FrameFilter) -> Rc<Self> {
+    pub(crate) fn new(filter: FrameFilter, bearer: Option<Bearer>) -> Rc<Self> {
         Rc::new(Self {
             id: SessionId::next(),
             state: Cell::new(SeatState::Waiting),
@@ -149,6 +152,7 @@ impl Seat {
             stood: Cell::new((JoinFrom::Start, true)),
             pages: RefCell::default(),
             filter: RefCell::new(filter),
+            bearer: bearer.map(Box::new),
             control: RefCell::default(),
             beating: Cell::new(false),
             hidden: RefCell::default(),
@@ -338,7 +342,7 @@ impl Seat {
         if matches!(self.state.get(), SeatState::Closing(_)) {
             return;
         }
-        let frame = goodbye_frame(reason.as_str(), retry.draw_ms());
+        let frame = goodbye_frame(reason.told(), retry.draw_ms());
         // Past the bound: a goodbye is always said.
         self.control.borrow_mut().push_back(Bytes::from(frame));
         self.state.set(SeatState::Closing(reason));

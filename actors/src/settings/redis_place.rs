@@ -1,13 +1,19 @@
 //! [`RedisPlace`]: which servers a `redis.url` names, and what kind of Redis
 //! they make.
 
-use redis::{ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
+use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionInfo};
 
 /// What stands before the addresses of Sentinels.
 const SENTINEL: &str = "redis+sentinel://";
 
 /// What stands before the addresses of a Cluster's nodes.
 const CLUSTER: &str = "redis+cluster://";
+
+/// The same of nodes that speak TLS.
+const CLUSTER_TLS: &str = "rediss+cluster://";
+
+/// What stands before the address of one server that speaks TLS.
+const STANDALONE_TLS: &str = "rediss://";
 
 /// Where Sentinels listen unless told otherwise.
 const SENTINEL_PORT: u16 = 26379;
@@ -49,8 +55,31 @@ impl RedisPlace {
         if let Some(rest) = url.strip_prefix(CLUSTER) {
             return cluster(rest).map(Self::Cluster);
         }
+        if let Some(rest) = url.strip_prefix(CLUSTER_TLS) {
+            let nodes = cluster(rest)?.into_iter().map(with_tls);
+            return Ok(Self::Cluster(nodes.collect()));
+        }
+        if let Some(rest) = url.strip_prefix(STANDALONE_TLS) {
+            let info = info(&format!("redis://{rest}"))?;
+            return Ok(Self::Standalone(with_tls(info)));
+        }
         info(url).map(Self::Standalone)
     }
+}
+
+/// Returns the same server as one that speaks TLS. The sockets under it are
+/// ours (`redis::socket`); redis-rs would not read such a URL without a TLS of
+/// its own.
+pub(crate) fn with_tls(info: ConnectionInfo) -> ConnectionInfo {
+    let ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
+        return info;
+    };
+    info.set_addr(ConnectionAddr::TcpTls {
+        host,
+        port,
+        insecure: false,
+        tls_params: None,
+    })
 }
 
 /// `[user:pass@]host[:port],…/<master name>[/db][?sentinel_username=…&sentinel_password=…]`

@@ -10,10 +10,10 @@ use super::RedisPlace;
 /// Where Redis is:
 ///
 /// ```text
-/// redis://[user:password@]host[:port][/db]
+/// redis[s]://[user:password@]host[:port][/db]
 /// unix:///path
 /// redis+sentinel://[user:password@]host[:port],…/<master name>[/db][?sentinel_password=…]
-/// redis+cluster://[user:password@]host[:port],…
+/// redis[s]+cluster://[user:password@]host[:port],…
 /// ```
 ///
 /// `Debug`, `Display` and `Serialize` hide the credentials; only
@@ -26,8 +26,8 @@ pub struct RedisUrl(String);
 /// a password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "must be redis://[user:password@]host[:port][/db], unix:///path, \
-     redis+sentinel://host,…/<master name> or redis+cluster://host,… ({0})"
+    "must be redis[s]://[user:password@]host[:port][/db], unix:///path, \
+     redis+sentinel://host,…/<master name> or redis[s]+cluster://host,… ({0})"
 )]
 pub struct BadRedisUrl(String);
 
@@ -112,6 +112,7 @@ mod tests {
             ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379"),
             ("redis://user:s3cret@h:1/2", "redis://***@h:1/2"),
             ("redis://:s3cret@h", "redis://***@h"),
+            ("rediss://u:s3cret@h:1", "rediss://***@h:1"),
             ("redis://h:1/?protocol=resp3", "redis://h:1/?***"),
             ("unix:///tmp/r.sock?pass=s3cret", "unix:///tmp/r.sock?***"),
             (
@@ -165,7 +166,9 @@ mod tests {
             "",
             "127.0.0.1:6379",
             "http://127.0.0.1",
-            "rediss://127.0.0.1",
+            "rediss://",
+            "rediss://h/x",
+            "rediss+sentinel://h/m",
             "redis://0.0.0.0:6379",
             "redis://h/x",
             "redis+sentinel://h",
@@ -178,7 +181,7 @@ mod tests {
             "redis+cluster://a,,b",
             "redis+cluster://a/1",
             "redis+cluster://a?x=y",
-            "rediss+cluster://a",
+            "rediss+cluster://a/1",
         ] {
             assert!(text.parse::<RedisUrl>().is_err(), "{text:?}");
         }

@@ -66,6 +66,11 @@ impl FrameClass {
         hidden
     }
 
+    /// Returns the classes of both.
+    pub fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
     /// Whether any class is in both.
     pub fn meets(self, other: Self) -> bool {
         self.0 & other.0 != 0

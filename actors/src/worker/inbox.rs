@@ -37,6 +37,8 @@ pub enum WorkerMessage {
     Tick,
     /// The process is going: every session gets `goodbye`.
     Drain,
+    /// Tokens were revoked: the sessions of those get `goodbye`.
+    Revoked,
 }
 
 /// What a worker is told about a run it serves, in order.
@@ -61,6 +63,9 @@ pub enum RunMessage {
     Failed(Problem),
     /// The hub is gone without a word (it panicked): attach to a new one.
     Lost,
+    /// Panic, as a test asks.
+    #[cfg(test)]
+    Panic,
 }
 
 /// A bounded queue from many hubs to one worker.

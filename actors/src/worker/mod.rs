@@ -12,8 +12,12 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::future::poll_fn;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use tracing::error;
 
 pub use inbox::{AttachId, Inbox, RunMessage, WorkerMessage};
 pub(crate) use run::{LogChunk, PageChunk, WorkerRun, tell};
@@ -61,7 +65,7 @@ impl Worker {
                 return Rc::clone(worker);
             }
             let worker = Rc::new(Self::new(shared));
-            actix_rt::spawn(Rc::clone(&worker).pump());
+            actix_rt::spawn(Rc::clone(&worker).keep_pumping());
             workers.push(Rc::clone(&worker));
             worker
         })
@@ -78,6 +82,27 @@ impl Worker {
             tick: Cell::new(0),
             pass: Cell::new(0),
             shared: Arc::clone(shared),
+        }
+    }
+
+    /// Pumps for as long as the thread lives. Should it panic, which messages
+    /// were lost is not known: the runs here attach anew.
+    async fn keep_pumping(self: Rc<Self>) {
+        loop {
+            let pump = AssertUnwindSafe(Rc::clone(&self).pump());
+            if pump.catch_unwind().await.is_ok() {
+                return;
+            }
+            error!("the pump of a worker panicked and goes on, its runs attach anew");
+            self.shared.metrics.actor_restarts.inc();
+            let runs: Vec<_> = self.by_run.borrow().values().cloned().collect();
+            for run in runs {
+                let lose = AssertUnwindSafe(|| run.apply(RunMessage::Lost));
+                if catch_unwind(lose).is_err() {
+                    // No way to serve it here; the next client begins anew.
+                    self.forget(&run);
+                }
+            }
         }
     }
 
@@ -104,6 +129,7 @@ impl Worker {
                     }
                     WorkerMessage::Tick => self.beat(),
                     WorkerMessage::Drain => drains = true,
+                    WorkerMessage::Revoked => self.each_run(WorkerRun::end_revoked),
                 }
             }
             self.inbox.reuse(messages);

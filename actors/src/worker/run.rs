@@ -153,6 +153,8 @@ impl WorkerRun {
             }
             RunMessage::Failed(problem) => self.failed(&problem),
             RunMessage::Lost => self.lost(),
+            #[cfg(test)]
+            RunMessage::Panic => panic!("as asked"),
         }
         false
     }
@@ -231,11 +233,12 @@ impl WorkerRun {
         warn!(run_id = %self.run_id, backend = %self.backend, "hub lost, clients attach to a new one");
         match attached {
             Ok((hub, stats)) => {
-                self.stats.replace(stats);
-                self.hub.replace(hub);
-                self.stats
-                    .borrow()
-                    .add_clients(self.members.borrow().len() as u64);
+                let stats_before = self.stats.replace(Arc::clone(&stats));
+                // It may live: then it is this worker that panicked.
+                crate::hub::detach(&self.hub.replace(hub), old);
+                if !Arc::ptr_eq(&stats_before, &stats) {
+                    stats.add_clients(self.members.borrow().len() as u64);
+                }
             }
             Err(problem) => return self.failed(&problem),
         }
@@ -489,6 +492,18 @@ impl WorkerRun {
     pub(super) fn say_goodbye(&self, reason: CloseReason) {
         let retry = self.retry();
         self.each_member(|seat| seat.say_goodbye(reason, retry));
+    }
+
+    /// Ends the streams whose token counts no more.
+    pub(super) fn end_revoked(&self) {
+        let worker = self.worker();
+        let known = worker.shared.revocations.read();
+        let retry = worker.shared.settings.retry;
+        self.each_member(|seat| {
+            if seat.bearer.as_deref().is_some_and(|it| known.has(it)) {
+                seat.say_goodbye(CloseReason::TokenRevoked, retry);
+            }
+        });
     }
 
     fn each_member(&self, mut call: impl FnMut(&Rc<Seat>)) {

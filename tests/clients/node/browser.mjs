@@ -3,6 +3,9 @@
 //   browser.mjs page URL RUN PROFILE          follows RUN on the page at `/`; prints {"text"}
 //   browser.mjs event-source URL RUN PROFILE  an EventSource in that page; prints its events,
 //                                             and {"closed":true} when it gave up for good
+//   browser.mjs streams URL COUNT PROFILE     an EventSource for each of run-0, run-1, …; prints
+//                                             {"stream"} at the output of each, then, all being
+//                                             open, {"fetched","protocol"} of a request beside them
 //
 // PROFILE is an empty directory that the caller removes.
 import { chromium } from 'playwright-core'
@@ -13,7 +16,7 @@ const browser = await chromium.launchPersistentContext(profile, {
   executablePath: '/usr/bin/chromium',
   headless: true,
   args: [
-    '--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run',
+    '--headless', '--no-sandbox', '--ignore-certificate-errors', '--disable-gpu', '--disable-quic', '--no-first-run',
     '--disable-background-networking', '--disable-component-update', '--disable-sync',
   ],
 })
@@ -40,6 +43,21 @@ if (mode === 'page') {
     })
     look()
   })
+} else if (mode === 'streams') {
+  await page.goto(url)
+  await page.evaluate(async (count) => {
+    const opened = Array.from({ length: count }, (_, stream) => new Promise((resolve) => {
+      const source = new EventSource(`/api/v1/runs/run-${stream}/stream`)
+      source.onopen = resolve
+      source.addEventListener('output', () => window.tell({ stream }))
+    }))
+    await Promise.all(opened)
+    const answer = await fetch('/api/v1/config', { cache: 'no-store' })
+    await answer.text()
+    const entries = performance.getEntriesByName(answer.url)
+    const protocol = entries.at(-1)?.nextHopProtocol
+    window.tell({ fetched: answer.status, protocol })
+  }, Number(run))
 } else {
   await page.goto(url)
   await page.evaluate(([run, events]) => {

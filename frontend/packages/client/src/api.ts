@@ -45,7 +45,8 @@ export interface RunsPage {
 export interface RunDetail extends RunSummary {
   first_id: string | null
   epoch: number | null
-  events: Record<EventKind, number> | null
+  /** Without the kinds that the token may not read. */
+  events: Partial<Record<EventKind, number>> | null
   gaps: Omit<GapEvent, 'type'>[]
   /** Why nothing comes, in plain words; null if something does. */
   quiet_because: string | null
@@ -98,6 +99,13 @@ export interface Published {
   /** Null where refused, or not known. */
   ids: (string | null)[]
   errors: { index: number; type: string; detail: string }[]
+}
+
+/** A code that opens one stream of a run, once, as `?ticket=`. */
+export interface Ticket {
+  ticket: string
+  /** How many seconds it is good for. */
+  expires_in: number
 }
 
 export interface Health {
@@ -186,6 +194,19 @@ export class RuncastClient {
   ): Promise<Published> {
     const { kind, source } = options
     return this.#post(runId, text, 'text/plain', { kind, source }, options)
+  }
+
+  /**
+   * Asks for a ticket, for what can send no header: an `EventSource`, a link.
+   * `AgentStream` sends the token itself and needs none.
+   */
+  ticket(runId: string, { signal }: CallOptions = {}): Promise<Ticket> {
+    return requestJson(this.endpoint, '/api/v1/tickets', {
+      method: 'POST',
+      body: JSON.stringify({ run_id: runId }),
+      headers: { 'Content-Type': 'application/json' },
+      ...(signal && { signal }),
+    })
   }
 
   #post(

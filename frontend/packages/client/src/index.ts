@@ -14,6 +14,7 @@ export type {
   RunDetail,
   RunsPage,
   RunSummary,
+  Ticket,
 } from './api.js'
 export type { EndpointOptions, Token, TokenProvider } from './endpoint.js'
 export { RuncastError } from './errors.js'

@@ -1,0 +1,78 @@
+//! What is asked of a broker about tokens: which are revoked, what tickets
+//! there are, how long a stream may last.
+
+use std::time::Duration;
+
+use super::{Broker, BrokerResult, unavailable};
+use crate::access::{Bearer, Revocation};
+use crate::protocol::Problem;
+use crate::session::CloseReason;
+
+impl Broker {
+    /// Whether a token counts no more, as far as this broker knows.
+    pub fn is_revoked(&self, bearer: &Bearer) -> bool {
+        self.shared.revocations.read().has(bearer)
+    }
+
+    /// Revokes a subject or a token, on all brokers: no stream is opened with
+    /// it, and those that are open end within two seconds. `false` if as many
+    /// are revoked as may be.
+    ///
+    /// # Errors
+    /// When the store does not answer; then nothing may be revoked.
+    pub async fn revoke(&self, revocation: Revocation) -> BrokerResult<bool> {
+        let revoked = self.shared.access().revoke(&revocation).await;
+        let revoked = revoked.map_err(|error| unavailable(&error, "revoke again"))?;
+        if revoked {
+            self.shared.learn_revocations(vec![revocation]);
+        }
+        Ok(revoked)
+    }
+
+    /// Keeps a ticket under a name that nobody can guess, for `ttl`.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn put_ticket(&self, name: &str, ticket: String, ttl: Duration) -> BrokerResult<()> {
+        let kept = self.shared.access().put_ticket(name, ticket, ttl).await;
+        kept.map_err(|error| unavailable(&error, "ask again"))
+    }
+
+    /// Takes a ticket that any broker keeps: whoever asks first gets it.
+    ///
+    /// # Errors
+    /// When the store does not answer; then the ticket may be lost.
+    pub async fn take_ticket(&self, name: &str) -> BrokerResult<Option<String>> {
+        let taken = self.shared.access().take_ticket(name).await;
+        taken.map_err(|error| unavailable(&error, "ask for a new ticket"))
+    }
+
+    /// Refuses a token that was revoked.
+    pub(super) fn check_bearer(
+        &self,
+        bearer: Option<&Bearer>,
+    ) -> Result<(), (Problem, CloseReason)> {
+        if !bearer.is_some_and(|bearer| self.is_revoked(bearer)) {
+            return Ok(());
+        }
+        let detail = "the token was revoked; come back with a new one";
+        let problem = Problem::new(401, "invalid-token", "Invalid token", detail);
+        Err((problem, CloseReason::TokenRevoked))
+    }
+
+    /// When a stream ends at the latest: at its greatest age, or with its
+    /// token.
+    pub(super) fn ends_at(&self, bearer: Option<&Bearer>) -> Option<(Duration, CloseReason)> {
+        let settings = &self.shared.settings;
+        let max_age = settings.streaming.max_age;
+        // Up to a tenth earlier, so that clients that came together do not go
+        // together.
+        let max_age = max_age - max_age.mul_f64(fastrand::f64() * 0.1);
+        let max_age = (!max_age.is_zero()).then_some((max_age, CloseReason::MaxAge));
+        let token = bearer.map(|bearer| {
+            let left = bearer.time_left(settings.access.leeway);
+            (left, CloseReason::TokenExpired)
+        });
+        max_age.into_iter().chain(token).min_by_key(|end| end.0)
+    }
+}

@@ -1,0 +1,136 @@
+//! Tickets and revocations in Redis, for all brokers that share it.
+//!
+//! ```text
+//! run:_ticket:<name>   string, with EX: a ticket, taken by GETDEL
+//! run:_revoked         sorted set: sub:<subject> and jti:<token id> by the second of their revocation
+//! run:_revoked         channel: something was revoked, read the set
+//! ```
+//! None of these is a run: no run id begins with `_`.
+
+use redis::{Cmd, FromRedisValue, RedisResult};
+
+use super::RedisStore;
+use super::connection::Repeat;
+use super::store::failed;
+use crate::access::{AccessStore, Revocation, since_epoch};
+use crate::store::{StoreError, StoreFuture};
+
+/// What follows the channel prefix in the names of the set and the channel.
+pub(super) const REVOKED: &str = "_revoked";
+
+/// The same of a ticket's key.
+const TICKET_PREFIX: &str = "_ticket:";
+
+/// How much longer the set is kept than what stands in it.
+const SET_TTL_EXTRA_SECONDS: u64 = 3600;
+
+impl RedisStore {
+    fn key(&self, rest: &str) -> String {
+        format!("{}{rest}", self.settings().redis.channel_prefix)
+    }
+
+    /// Runs a command on a key that holds no hash tag: it is its own.
+    async fn ask<T: FromRedisValue>(
+        &self,
+        key: &str,
+        command: Cmd,
+        repeat: Repeat,
+    ) -> RedisResult<T> {
+        let connection = self.appends();
+        let deadline = connection.deadline();
+        let answer = connection.query_at(key, command, repeat, deadline).await?;
+        Ok(redis::from_redis_value(answer)?)
+    }
+
+    async fn keep_ticket(&self, name: &str, ticket: &str, seconds: u64) -> RedisResult<()> {
+        let key = self.key(&format!("{TICKET_PREFIX}{name}"));
+        let mut set = redis::cmd("SET");
+        set.arg(&key).arg(ticket).arg("EX").arg(seconds);
+        self.ask(&key, set, Repeat::Allowed).await
+    }
+
+    async fn redeem(&self, name: &str) -> RedisResult<Option<String>> {
+        let key = self.key(&format!("{TICKET_PREFIX}{name}"));
+        let mut take = redis::cmd("GETDEL");
+        take.arg(&key);
+        // Sent twice, it would find that it has taken it itself.
+        self.ask(&key, take, Repeat::Refused).await
+    }
+
+    async fn add_revocation(&self, revocation: &Revocation) -> RedisResult<bool> {
+        let key = self.key(REVOKED);
+        let access = &self.settings().access;
+        let ttl = access.revocation_ttl.as_secs();
+        let oldest = since_epoch().as_secs().saturating_sub(ttl);
+        let command = |name: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(&key);
+            command
+        };
+        let mut forget = command("ZREMRANGEBYSCORE");
+        forget.arg("-inf").arg(format!("({oldest}"));
+        let _: u64 = self.ask(&key, forget, Repeat::Allowed).await?;
+        let count: usize = self.ask(&key, command("ZCARD"), Repeat::Allowed).await?;
+        if count >= access.max_revocations {
+            return Ok(false);
+        }
+        let mut add = command("ZADD");
+        add.arg("GT").arg(revocation.at).arg(revocation.member());
+        let _: u64 = self.ask(&key, add, Repeat::Allowed).await?;
+        let mut expire = command("EXPIRE");
+        expire.arg(ttl + SET_TTL_EXTRA_SECONDS);
+        let _: u64 = self.ask(&key, expire, Repeat::Allowed).await?;
+        let mut publish = command("PUBLISH");
+        publish.arg("");
+        let _: u64 = self.ask(&key, publish, Repeat::Allowed).await?;
+        Ok(true)
+    }
+
+    async fn read_revocations(&self) -> RedisResult<Vec<Revocation>> {
+        let key = self.key(REVOKED);
+        let access = &self.settings().access;
+        let mut range = redis::cmd("ZREVRANGE");
+        range.arg(&key).arg(0);
+        range.arg(access.max_revocations.saturating_sub(1));
+        range.arg("WITHSCORES");
+        let members: Vec<(String, f64)> = self.ask(&key, range, Repeat::Allowed).await?;
+        let read = |(member, at): (String, f64)| Revocation::of_member(&member, at as u64);
+        Ok(members.into_iter().filter_map(read).collect())
+    }
+}
+
+fn told(what: &'static str) -> impl FnOnce(redis::RedisError) -> StoreError {
+    move |error| failed(what, &error)
+}
+
+impl AccessStore for RedisStore {
+    fn put_ticket<'a>(
+        &'a self,
+        name: &'a str,
+        ticket: String,
+        ttl: std::time::Duration,
+    ) -> StoreFuture<'a, ()> {
+        Box::pin(async move {
+            let kept = self.keep_ticket(name, &ticket, ttl.as_secs().max(1)).await;
+            kept.map_err(told("ticket not kept"))
+        })
+    }
+
+    fn take_ticket<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<String>> {
+        Box::pin(async move { self.redeem(name).await.map_err(told("ticket not taken")) })
+    }
+
+    fn revoke<'a>(&'a self, revocation: &'a Revocation) -> StoreFuture<'a, bool> {
+        Box::pin(async move {
+            let added = self.add_revocation(revocation).await;
+            added.map_err(told("revocation not kept"))
+        })
+    }
+
+    fn revocations(&self) -> StoreFuture<'_, Vec<Revocation>> {
+        Box::pin(async move {
+            let read = self.read_revocations().await;
+            read.map_err(told("revocations not read"))
+        })
+    }
+}

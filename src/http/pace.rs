@@ -1,0 +1,184 @@
+//! [`Pace`]: so many a second, and who comes too early is told when.
+//!
+//! The generic cell rate algorithm: one time for each who is counted, when all
+//! that was taken so far would be paid at the even pace. A second's worth may
+//! be taken ahead. What comes in one piece is taken whole, and makes the next
+//! one wait for as long.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use runcast_actors::broker::client_network;
+
+/// How much may be taken ahead of the even pace.
+const AHEAD: Duration = Duration::from_secs(1);
+
+/// Addresses that a pace is kept for; past it those that have caught up are
+/// forgotten, and if there are none newcomers share one pace.
+const ADDRESSES_MAX: usize = 65_536;
+
+/// Whose pace newcomers share then.
+const OTHERS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+
+/// A pace that all keep together.
+#[derive(Debug)]
+pub(super) struct Pace {
+    per_second: usize,
+    paid_at: Mutex<Option<Instant>>,
+}
+
+/// A pace for each client address, or with IPv6 each /64.
+#[derive(Debug)]
+pub(super) struct PacePerAddress {
+    per_second: usize,
+    paid_at: Mutex<HashMap<IpAddr, Instant>>,
+}
+
+impl Pace {
+    /// Makes a pace; 0 is none, and all may come at once.
+    pub(super) fn new(per_second: usize) -> Self {
+        Self {
+            per_second,
+            paid_at: Mutex::default(),
+        }
+    }
+
+    /// Takes one, and returns how long to wait for it.
+    ///
+    /// # Errors
+    /// The wait, if it is longer than `patience`; then nothing is taken.
+    pub(super) fn take(&self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
+        if self.per_second == 0 {
+            return Ok(Duration::ZERO);
+        }
+        let mut paid_at = lock(&self.paid_at);
+        let (wait, paid) = turn(*paid_at, now, 1, self.per_second);
+        if wait > patience {
+            return Err(wait);
+        }
+        *paid_at = Some(paid);
+        Ok(wait)
+    }
+}
+
+impl PacePerAddress {
+    /// Makes paces; 0 is none, and all may come at once.
+    pub(super) fn new(per_second: usize) -> Self {
+        Self {
+            per_second,
+            paid_at: Mutex::default(),
+        }
+    }
+
+    /// How many addresses are known now.
+    pub(super) fn count(&self) -> usize {
+        lock(&self.paid_at).len()
+    }
+
+    /// Takes `count` for `address`, if it may have one now.
+    ///
+    /// # Errors
+    /// How long it has to wait; then nothing is taken.
+    pub(super) fn take(&self, address: IpAddr, now: Instant, count: usize) -> Result<(), Duration> {
+        if self.per_second == 0 {
+            return Ok(());
+        }
+        let mut address = client_network(address);
+        let mut paid_at = lock(&self.paid_at);
+        if paid_at.len() >= ADDRESSES_MAX && !paid_at.contains_key(&address) {
+            paid_at.retain(|_, paid| *paid > now);
+            if paid_at.len() >= ADDRESSES_MAX {
+                address = OTHERS;
+            }
+        }
+        let (wait, paid) = turn(paid_at.get(&address).copied(), now, count, self.per_second);
+        if !wait.is_zero() {
+            return Err(wait);
+        }
+        paid_at.insert(address, paid);
+        Ok(())
+    }
+}
+
+/// Returns how long to wait for one's turn, and when it will have been paid.
+fn turn(
+    paid_at: Option<Instant>,
+    now: Instant,
+    count: usize,
+    per_second: usize,
+) -> (Duration, Instant) {
+    let from = paid_at.map_or(now, |paid| paid.max(now));
+    let wait = from.duration_since(now).saturating_sub(AHEAD);
+    let cost = Duration::from_secs_f64(count as f64 / per_second as f64);
+    (wait, from + cost)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_may_be_taken_ahead_and_then_each_waits_its_turn() {
+        let pace = Pace::new(10);
+        let now = Instant::now();
+        for taken in 0..=10 {
+            assert_eq!(
+                pace.take(now, Duration::ZERO),
+                Ok(Duration::ZERO),
+                "{taken}"
+            );
+        }
+        let wait = Duration::from_millis(100);
+        assert_eq!(pace.take(now, Duration::ZERO), Err(wait));
+        assert_eq!(pace.take(now, wait), Ok(wait));
+        assert_eq!(pace.take(now, wait), Err(2 * wait));
+        assert_eq!(
+            pace.take(now + 2 * wait, Duration::ZERO),
+            Ok(Duration::ZERO)
+        );
+    }
+
+    #[test]
+    fn a_batch_is_taken_whole_and_makes_the_next_one_wait() {
+        let paces = PacePerAddress::new(100);
+        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let now = Instant::now();
+        assert_eq!(paces.take(one, now, 1000), Ok(()));
+        assert_eq!(paces.take(one, now, 1), Err(Duration::from_secs(9)));
+        assert_eq!(paces.take(other, now, 1), Ok(()));
+        assert_eq!(paces.take(one, now + Duration::from_secs(9), 1), Ok(()));
+    }
+
+    #[test]
+    fn addresses_without_end_share_a_pace_and_take_no_more_room() {
+        let paces = PacePerAddress::new(1);
+        let now = Instant::now();
+        let address = |index: u32| IpAddr::from(std::net::Ipv4Addr::from(index + 1));
+        for index in 0..ADDRESSES_MAX as u32 {
+            assert_eq!(paces.take(address(index), now, 1), Ok(()));
+        }
+        let newcomers = (0..5).map(|index| paces.take(address(1 << 24 | index), now, 1));
+        assert_eq!(newcomers.filter(Result::is_ok).count(), 2);
+        assert_eq!(paces.count(), ADDRESSES_MAX + 1);
+        let later = now + Duration::from_secs(2);
+        assert_eq!(paces.take(address(1 << 25), later, 1), Ok(()));
+        assert!(paces.count() < 10, "who caught up is forgotten");
+    }
+
+    #[test]
+    fn no_pace_counts_nobody() {
+        let (pace, paces) = (Pace::new(0), PacePerAddress::new(0));
+        let now = Instant::now();
+        for _ in 0..1000 {
+            assert!(pace.take(now, Duration::ZERO).is_ok());
+            assert!(paces.take(OTHERS, now, 1000).is_ok());
+        }
+        assert_eq!(paces.count(), 0);
+    }
+}
