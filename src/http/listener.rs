@@ -90,7 +90,11 @@ impl Surface {
             routes,
         } = self.clone();
         let header_timeout = state.broker.settings().limits.header_timeout;
-        let cors = match state.gate.as_ref().is_some_and(|gate| gate.cookie.is_some()) {
+        let cors = match state
+            .gate
+            .as_ref()
+            .is_some_and(|gate| gate.cookie.is_some())
+        {
             true => cors(&state.settings.allowed_origins).supports_credentials(),
             false => cors(&state.settings.allowed_origins),
         };

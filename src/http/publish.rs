@@ -115,7 +115,10 @@ pub(super) async fn publish(
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
     let limits = &state.broker.settings().limits;
-    let body = state.body_room.read(&request, payload).await?;
+    let body = state
+        .body_room
+        .read(&request, payload, limits.max_body_bytes.as_u64())
+        .await?;
     let events = read_events(
         form,
         &body.bytes,

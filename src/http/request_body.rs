@@ -60,7 +60,7 @@ impl BodyRoom {
         }
     }
 
-    /// Reads a body of at most `limits.max_body_bytes`.
+    /// Reads a body of at most `limit` bytes.
     ///
     /// # Errors
     /// 413 for a longer one, 408 for a slow one, 400 for a broken one, 503 when
@@ -69,17 +69,17 @@ impl BodyRoom {
         &self,
         request: &HttpRequest,
         payload: Payload,
+        limit: u64,
     ) -> Result<RequestBody, ApiError> {
-        let limits = &self.broker.settings().limits;
         let declared = request
             .headers()
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let limit = limits.max_body_bytes.as_u64();
         if declared.is_some_and(|bytes| bytes > limit) {
             return Err(self.too_large(limit));
         }
-        tokio::time::timeout(limits.body_timeout, self.read_all(payload, limit))
+        let body_timeout = self.broker.settings().limits.body_timeout;
+        tokio::time::timeout(body_timeout, self.read_all(payload, limit))
             .await
             .map_err(|_| {
                 self.broker.refused(Limit::BodyTime);

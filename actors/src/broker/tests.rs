@@ -41,6 +41,7 @@ impl Client {
             },
             start: StreamStart::Start,
             peer: None,
+            bearer: None,
         };
         let body = match broker.open_stream(request).await {
             StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => body,
