@@ -19,9 +19,9 @@ SEED := 1
 SEEDS := 100000
 SUITES := $(CARGO) test $(LOCKED) --package runcast --test suites
 SUITE := $(SUITES) -- --nocapture --exact
-# The integration tests mostly wait, for a Redis that is away, say: as many at
-# once keep the cores half busy. The other tests compute.
-WAITING_TESTS := $$(( 2 * $$(nproc) ))
+# The integration tests mostly wait, for a Redis that is away, say: with as many
+# at once the cores are busy. The other tests compute.
+WAITING_TESTS := $$(( 3 * $$(nproc) ))
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
 # What `make test` fuzzes is the same each time: ten seconds a target.

@@ -454,6 +454,18 @@ async fn metrics_are_for_admins() {
     assert!(text.contains("runcast_auth_refusals_total"), "{text}");
 }
 
+/// Prometheus need not be given a token where only operators come.
+#[tokio::test]
+async fn metrics_on_a_socket_of_their_own_need_no_token() {
+    let settings = guarded(Broker::embedded()).set("metrics.bind", "127.0.0.1:0");
+    let broker = settings.start().await;
+    let operator = broker.operator_addr();
+    let text = Request::get("/metrics").send(operator).await.text();
+    assert!(text.contains("runcast_auth_refusals_total"), "{text}");
+    Request::get("/api/v1/runs").send(operator).await.problem(404);
+    get(&broker, "/metrics", &admin()).await.problem(404);
+}
+
 #[tokio::test]
 async fn a_token_in_the_query_is_refused_and_shown_nowhere() {
     let redis = Redis::start().await;

@@ -3,7 +3,8 @@
 //! One thread, one `epoll` loop, one `write` per message and socket: no HTTP
 //! framework, no history, no ids to resume by, no filters. What a broker needs
 //! beyond this, on the same machine in the same minutes, is its own cost.
-//! Coalescing, it writes the messages of a run that arrived together at once.
+//! Coalescing, it writes the messages of a run that arrived together at once;
+//! bounded, into sockets that take as little ahead as the broker's.
 
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -19,6 +20,10 @@ const LISTENER: Token = Token(usize::MAX - 1);
 
 /// Unsent bytes of a client beyond this close it.
 const UNSENT_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// What the broker lets a socket hold (its `src/http/sockets.rs`).
+const SEND_BUFFER_BYTES: usize = 64 * 1024;
+const NOTSENT_LOWAT_BYTES: u32 = 16 * 1024;
 
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\
     Cache-Control: no-cache\r\n\r\nretry: 1000\n\n";
@@ -38,6 +43,10 @@ pub(crate) struct BareLoop {
     /// Write messages that arrived together once per socket
     #[arg(long)]
     coalesce: bool,
+    /// Give sockets the small send buffers of the broker's, so that a client
+    /// that does not read takes as little of the kernel's memory
+    #[arg(long)]
+    bounded: bool,
 }
 
 struct Client {
@@ -55,6 +64,7 @@ struct Server {
     messages: u64,
     /// Frames of each run that are to be written together, if any shall.
     waiting: Option<HashMap<String, Vec<u8>>>,
+    is_bounded: bool,
 }
 
 impl BareLoop {
@@ -79,6 +89,7 @@ impl BareLoop {
             runs: HashMap::new(),
             messages: 0,
             waiting: self.coalesce.then(HashMap::new),
+            is_bounded: self.bounded,
         }
         .serve(redis)
     }
@@ -121,6 +132,12 @@ impl Server {
             match self.listener.accept() {
                 Ok((mut socket, _)) => {
                     socket.set_nodelay(true)?;
+                    if self.is_bounded {
+                        let socket = socket2::SockRef::from(&socket);
+                        socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+                        #[cfg(target_os = "linux")]
+                        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT_BYTES)?;
+                    }
                     let token = Token(self.next_client);
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     self.poll

@@ -197,7 +197,7 @@ fn public_routes() -> Vec<Route> {
     routes
 }
 
-/// The routes for whoever runs brokers.
+/// The routes for whoever runs brokers, where everybody comes.
 fn operator_routes() -> Vec<Route> {
     vec![get("/metrics", metrics::metrics)]
 }
@@ -250,9 +250,9 @@ fn configure_public(app: &mut ServiceConfig) {
     app.default_service(web::to(problem::unknown_route));
 }
 
-/// Registers those.
+/// Registers those, where only operators come.
 fn configure_operator(app: &mut ServiceConfig) {
-    register(app, operator_routes());
+    register(app, vec![get("/metrics", metrics::metrics_for_operators)]);
     register(app, health_routes());
     app.default_service(web::to(problem::unknown_route));
 }

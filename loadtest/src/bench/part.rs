@@ -137,8 +137,13 @@ impl Part {
     /// Returns how often a system is measured of at most so many times: what a
     /// target compares gets all of them. 0: it has no place here.
     pub(crate) fn rounds(self, system: System, rounds: u16) -> u16 {
-        use System::{BareLoop, Coalescing, Durable, Nchan, Nchan2, NchanRedis2, Runcast, Unpaced};
+        use System::{
+            BareLoop, Bounded, Coalescing, Durable, Nchan, Nchan2, NchanRedis2, Runcast, Unpaced,
+        };
         match self {
+            Self::FlatOut if system == Bounded => rounds,
+            // Only there do sockets fill.
+            _ if system == Bounded => 0,
             Self::Sizes => match system {
                 BareLoop | Coalescing | Nchan | Runcast | Unpaced | Durable => 1,
                 _ => 0,

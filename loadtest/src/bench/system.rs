@@ -18,6 +18,8 @@ pub(crate) enum System {
     BareLoop,
     /// The same, coalescing.
     Coalescing,
+    /// The same with the broker's small send buffers.
+    Bounded,
     /// nchan with memory storage and one worker.
     Nchan,
     /// The same with two workers.
@@ -52,6 +54,7 @@ impl System {
         match self {
             Self::BareLoop => "bare loop",
             Self::Coalescing => "bare loop, coalescing",
+            Self::Bounded => "bare loop, coalescing, with our send buffers",
             Self::Nchan => "nchan (memory)",
             Self::Nchan2 => "nchan (memory), 2 workers",
             Self::NchanRedis => "nchan (Redis)",
@@ -80,7 +83,11 @@ impl System {
     pub(crate) fn in_flight(self) -> u32 {
         match self {
             Self::Python | Self::PythonShared => 10,
-            Self::Coalescing | Self::Runcast | Self::Unpaced | Self::Durable => 1_000,
+            Self::Coalescing
+            | Self::Bounded
+            | Self::Runcast
+            | Self::Unpaced
+            | Self::Durable => 1_000,
             _ => 100,
         }
     }
@@ -105,8 +112,9 @@ impl System {
         };
         let python = |shared| Server::python(Path::new(&programs.python), redis, shared);
         match self {
-            Self::BareLoop => Server::bare_loop(redis, false),
-            Self::Coalescing => Server::bare_loop(redis, true),
+            Self::BareLoop => Server::bare_loop(redis, &[]),
+            Self::Coalescing => Server::bare_loop(redis, &["--coalesce"]),
+            Self::Bounded => Server::bare_loop(redis, &["--coalesce", "--bounded"]),
             Self::Runcast | Self::Durable => broker(&[]),
             Self::Unpaced => broker(&[("RUNCAST__HUB__MAX_FLUSH_DELAY", "0s")]),
             Self::Python => python(false),

@@ -165,13 +165,10 @@ impl Server {
         Self::start(command)
     }
 
-    /// Starts the bare loop of this very program, as it is or coalescing.
-    pub(crate) fn bare_loop(redis: &Redis, coalesce: bool) -> Result<Self> {
+    /// Starts the bare loop of this very program, with these flags.
+    pub(crate) fn bare_loop(redis: &Redis, flags: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bare-loop", "--redis", &redis.url]);
-        if coalesce {
-            command.arg("--coalesce");
-        }
+        command.args(["bare-loop", "--redis", &redis.url]).args(flags);
         Self::start(command)
     }
 
