@@ -462,7 +462,10 @@ async fn metrics_on_a_socket_of_their_own_need_no_token() {
     let operator = broker.operator_addr();
     let text = Request::get("/metrics").send(operator).await.text();
     assert!(text.contains("runcast_auth_refusals_total"), "{text}");
-    Request::get("/api/v1/runs").send(operator).await.problem(404);
+    Request::get("/api/v1/runs")
+        .send(operator)
+        .await
+        .problem(404);
     get(&broker, "/metrics", &admin()).await.problem(404);
 }
 

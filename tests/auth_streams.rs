@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::http::{Request, Response, slug};
 use crate::support::sse::Next;
@@ -50,6 +51,38 @@ async fn ends(stream: &mut SseClient, within: Duration) {
 async fn goes_on(stream: &mut SseClient) {
     let next = stream.next_within(Duration::from_millis(300)).await;
     assert_eq!(next, Next::Silence);
+}
+
+/// A post's body may take its time, in which its token is taken back.
+#[tokio::test]
+async fn a_post_begun_before_its_token_was_revoked_is_refused() {
+    let broker = guarded(Broker::embedded()).start().await;
+    let writer = token(&claims_but(json!({"publish": ["42"]}), json!({"jti": "w"})));
+    let body = r#"{"kind":"output","data":1}"#;
+    let mut post = tokio::net::TcpStream::connect(broker.addr)
+        .await
+        .expect("it listens");
+    let head = format!(
+        "POST /api/v1/runs/42/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {writer}\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
+        body.len()
+    );
+    let begun = head + &body[..3];
+    post.write_all(begun.as_bytes()).await.expect("it reads");
+    let root = format!("Bearer {}", admin());
+    let metrics = Request::get("/metrics").header("Authorization", root);
+    eventually("the body is being read", SOON, async || {
+        let text = metrics.send(broker.addr).await.text();
+        text.contains("runcast_http_body_bytes 3\n")
+    })
+    .await;
+    assert_eq!(revoke(&broker, json!({"jti": "w"})).await.status(), 200);
+    post.write_all(&body.as_bytes()[3..])
+        .await
+        .expect("it reads");
+    let mut answer = String::new();
+    post.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
 }
 
 #[tokio::test]

@@ -251,3 +251,17 @@ async fn a_ticket_that_cannot_be_looked_up_is_trouble_that_passes() {
     })
     .await;
 }
+
+/// A ticket admits to no more than the token that it was issued for.
+#[tokio::test]
+async fn a_ticket_ends_with_its_token() {
+    let settings = guarded(Broker::embedded()).set("auth.leeway", "0s");
+    let broker = settings.start().await;
+    let ends_at = now() + 2;
+    let rights = json!({"subscribe": ["42"]});
+    let short = token(&claims_but(rights, json!({"exp": ends_at})));
+    let code = ticket(&broker, &short, "42").await;
+    eventually("the token has ended", SOON, async || now() > ends_at).await;
+    let problem = at("42", &code).send(broker.addr).await.problem(401);
+    assert_eq!(slug(&problem), "invalid-token");
+}

@@ -126,6 +126,18 @@ impl Caller {
         }
     }
 
+    /// Checks once more that the token counts: a body may take half a minute
+    /// to come.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn still_counts(&self, state: &HttpState) -> Result<(), ApiError> {
+        match (&state.gate, self.bearer()) {
+            (Some(gate), Some(bearer)) => gate.check_bearer(bearer, &state.broker),
+            _ => Ok(()),
+        }
+    }
+
     /// Whose token it is, if there is one.
     pub(super) fn bearer(&self) -> Option<&Bearer> {
         self.0.as_ref().map(|identity| &identity.bearer)

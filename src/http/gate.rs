@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus::{IntCounterVec, Opts, Registry};
+use runcast_actors::access::Bearer;
 use runcast_actors::broker::Broker;
 use runcast_actors::protocol::Problem;
 
@@ -144,9 +145,22 @@ impl Gate {
             }
             Credential::Ticket(code) => redeem(self, broker, &code).await?,
         };
-        match broker.is_revoked(&identity.bearer) {
+        self.check_bearer(&identity.bearer, broker)?;
+        Ok(identity)
+    }
+
+    /// Checks that a token which was good before still is, or the one that a
+    /// ticket was issued for.
+    ///
+    /// # Errors
+    /// 401.
+    pub(super) fn check_bearer(&self, bearer: &Bearer, broker: &Broker) -> Result<(), ApiError> {
+        if bearer.has_ended(broker.settings().access.leeway) {
+            return Err(self.refuse(TokenError::Expired));
+        }
+        match broker.is_revoked(bearer) {
             true => Err(self.refuse(TokenError::Revoked)),
-            false => Ok(identity),
+            false => Ok(()),
         }
     }
 

@@ -105,8 +105,9 @@ impl Surface {
             .configure(routes)
             .wrap(CatchPanic::default())
             .wrap(from_fn(convert_failures))
-            .wrap(from_fn(check_head))
             .wrap(cors)
+            // It must see preflights, too, which CORS answers.
+            .wrap(from_fn(check_head))
             .wrap(from_fn(rewrite_errors))
             .wrap(from_fn(secure_headers))
             .wrap(from_fn(log_request))

@@ -102,6 +102,9 @@ struct HttpState {
     metrics: HttpMetrics,
     idempotency: IdempotencyKeys,
     body_room: BodyRoom,
+    /// Of the access routes: posts that fill the other must not keep an admin
+    /// from revoking.
+    small_body_room: BodyRoom,
     history_reads: HistoryReads,
     addresses: ClientAddresses,
     accept_pace: Pace,
@@ -115,6 +118,7 @@ impl HttpState {
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             body_room: BodyRoom::new(broker.clone()),
+            small_body_room: BodyRoom::new(broker.clone()),
             history_reads: HistoryReads::new(limits.history_reads),
             addresses: ClientAddresses::new(&settings),
             accept_pace: Pace::new(limits.accept_rate),

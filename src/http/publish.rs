@@ -128,6 +128,7 @@ pub(super) async fn publish(
             source_bytes: limits.max_source_bytes,
         },
     )?;
+    caller.still_counts(&state)?;
     caller.may_publish_kinds(events.iter().map(|event| event.kind))?;
     check_pace(&state, &request, events.len())?;
     let Some(key) = key else {

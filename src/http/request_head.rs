@@ -106,6 +106,7 @@ impl HeadWatch {
             }
             (RequestStage::Serving, _) => {
                 self.deadline = None;
+                self.bytes = 0;
                 HeadVerdict::Read
             }
         }
@@ -175,6 +176,7 @@ pub(super) async fn check_head<B: MessageBody>(
     let has_body = has_body(&request);
     let takes_body = request.method() == Method::POST;
     let answer = next.call(request).await;
+    let answer = answer.inspect_err(|_| stage(RequestStage::Between));
     let mut answer = answer?.map_into_left_body();
     if has_body && !(takes_body && was_read(answer.status())) {
         close_after(answer.response_mut());

@@ -64,6 +64,7 @@ pub(super) async fn revocations(
     caller.may_administer()?;
     check_origin(&request, &state.settings.allowed_origins)?;
     let wish: RevocationRequestJson = read_json(&state, &request, payload).await?;
+    caller.still_counts(&state)?;
     let revocation = Revocation::now(name_of(wish)?);
     let at = revocation.at;
     if !state.broker.revoke(revocation).await? {

@@ -27,7 +27,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
         return Err(Problem::new(415, slug, title, detail).into());
     }
     let body = state
-        .body_room
+        .small_body_room
         .read(request, payload, BODY_BYTES_MAX)
         .await?;
     serde_json::from_slice(&body.bytes).map_err(|error| {

@@ -111,6 +111,7 @@ pub(super) async fn tickets(
     };
     check_origin(&request, &state.settings.allowed_origins)?;
     let wish: TicketRequestJson = read_json(&state, &request, payload).await?;
+    caller.still_counts(&state)?;
     let run_id = RunId::parse(&wish.run_id).map_err(ApiError::bad_run_id)?;
     caller.may_read(&run_id)?;
     gate.issued.take(&bearer.subject)?;

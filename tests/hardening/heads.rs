@@ -96,6 +96,27 @@ async fn slow_heads_are_closed_on_any_request_of_a_connection() {
     assert!(patient.answer().await.starts_with("HTTP/1.1 200 "));
 }
 
+/// CORS answers a preflight before any route is asked.
+#[tokio::test]
+async fn a_preflight_switches_no_bound_off() {
+    const PREFLIGHT: &str = "OPTIONS /api/v1/runs HTTP/1.1\r\nHost: x\r\n\
+        Origin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n\r\n";
+    let broker = Broker::embedded()
+        .set("limits.header_timeout", "1s")
+        .set("limits.max_header_bytes", "1KiB")
+        .start_ready()
+        .await;
+    let mut client = Raw::connect(broker.addr).await;
+    // Each is small, however many they are.
+    for _ in 0..50 {
+        client.send(PREFLIGHT).await;
+        assert!(client.answer().await.starts_with("HTTP/1.1 200 "));
+    }
+    client.send("GET /health/live HTTP/1.1\r\nX-").await;
+    assert_eq!(client.rest().await, "");
+    assert_eq!(refusals(&broker, "limits.header_timeout").await, 1.0);
+}
+
 /// An answer without a look at the body, of which the rest never comes.
 #[tokio::test]
 async fn a_body_that_nobody_reads_holds_no_connection() {

@@ -5,10 +5,12 @@ use serde_json::json;
 
 use crate::support::authority::Authority;
 use crate::support::broker::BrokerSettings;
+use crate::support::http::Request;
 use crate::support::port::free_port;
 use crate::support::redis::Publisher;
+use crate::support::token::{admin, guarded, token_for};
 use crate::support::wait::SOON;
-use crate::support::{Broker, Redis, eventually};
+use crate::support::{Broker, Redis, SseClient, eventually};
 
 const PASSWORD: &str = "s3cret";
 
@@ -120,8 +122,7 @@ async fn the_documented_user_is_all_that_is_needed() {
         assert_eq!(client.run_event().await.payload(), "\"plain\"");
         let keyed = |body: &str| {
             let path = format!("/api/v1/runs/{run}/events?restart=false");
-            crate::support::http::Request::post(path, "text/plain", body)
-                .header("Idempotency-Key", "once")
+            Request::post(path, "text/plain", body).header("Idempotency-Key", "once")
         };
         for _ in 0..2 {
             assert_eq!(keyed("keyed").send(broker.addr).await.status(), 202);
@@ -139,6 +140,23 @@ async fn the_documented_user_is_all_that_is_needed() {
         assert_eq!(frames.last().expect("an end").event, "end");
         check_secret(&broker);
     }
+    let broker = guarded(redis.broker()).start_ready().await;
+    let bearing = async |request: Request, token: &str| {
+        let request = request.header("Authorization", format!("Bearer {token}"));
+        request.send(broker.addr).await
+    };
+    let post = |path: &str, body: &str| Request::post(path, "application/json", body);
+    let wish = post("/api/v1/tickets", r#"{"run_id":"42"}"#);
+    let ticket = bearing(wish, &token_for(json!({"subscribe": ["42"]}))).await;
+    assert_eq!(ticket.status(), 201, "{}", ticket.text());
+    let code = ticket.json()["ticket"].as_str().expect("a code").to_owned();
+    let stream = Request::get(format!("/api/v1/runs/42/stream?ticket={code}"));
+    SseClient::request(broker.addr, &stream)
+        .await
+        .preamble()
+        .await;
+    let wish = post("/api/v1/revocations", r#"{"sub":"mallory"}"#);
+    assert_eq!(bearing(wish, &admin()).await.status(), 200);
     let check = redis.broker().arguments(&["check"]).output();
     assert!(check.status.success(), "{check:?}");
     assert_eq!(denied(&mut publisher).await, Vec::<String>::new());

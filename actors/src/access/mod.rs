@@ -65,6 +65,11 @@ impl Bearer {
         let end = Duration::from_secs(self.expires_at) + leeway.mul_f64(fastrand::f64());
         end.saturating_sub(since_epoch())
     }
+
+    /// Whether the token has ended, clocks being up to `leeway` apart.
+    pub fn has_ended(&self, leeway: Duration) -> bool {
+        Duration::from_secs(self.expires_at) + leeway <= since_epoch()
+    }
 }
 
 /// Returns the time since the Unix epoch by this machine's clock.

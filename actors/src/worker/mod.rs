@@ -103,6 +103,8 @@ impl Worker {
                     self.forget(&run);
                 }
             }
+            // That tokens were revoked may be among what was lost.
+            self.each_run(WorkerRun::end_revoked);
         }
     }
 

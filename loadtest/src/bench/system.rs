@@ -83,11 +83,9 @@ impl System {
     pub(crate) fn in_flight(self) -> u32 {
         match self {
             Self::Python | Self::PythonShared => 10,
-            Self::Coalescing
-            | Self::Bounded
-            | Self::Runcast
-            | Self::Unpaced
-            | Self::Durable => 1_000,
+            Self::Coalescing | Self::Bounded | Self::Runcast | Self::Unpaced | Self::Durable => {
+                1_000
+            }
             _ => 100,
         }
     }

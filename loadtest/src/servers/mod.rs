@@ -168,7 +168,9 @@ impl Server {
     /// Starts the bare loop of this very program, with these flags.
     pub(crate) fn bare_loop(redis: &Redis, flags: &[&str]) -> Result<Self> {
         let mut command = Command::new(std::env::current_exe()?);
-        command.args(["bare-loop", "--redis", &redis.url]).args(flags);
+        command
+            .args(["bare-loop", "--redis", &redis.url])
+            .args(flags);
         Self::start(command)
     }
 
