@@ -24,8 +24,8 @@ SUITE := $(SUITES) -- --nocapture --exact
 WAITING_TESTS := $$(( 3 * $$(nproc) ))
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
-# What `make test` fuzzes is the same each time: ten seconds a target.
-TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 10
+# What `make test` fuzzes is the same each time: half a minute a target.
+TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
 # A short bench of the dev build, without the peers: it fails if an event is lost
 # or doubled; its times say nothing.
 DEV := $${CARGO_TARGET_DIR:-target}/debug

@@ -307,10 +307,12 @@ impl RunState {
 
 /// How many of `events` fit on the page.
 fn taken<'a>(events: impl Iterator<Item = &'a Kept>, query: PageQuery) -> usize {
-    let mut bytes = 0_usize;
+    let mut bytes: Option<usize> = None;
     let fits = |kept: &&Kept| {
-        let is_open = bytes < query.bytes_max.max(1);
-        bytes = bytes.saturating_add(kept.event.payload.len());
+        // One event always does.
+        let is_open = bytes.is_none_or(|bytes| bytes < query.bytes_max);
+        let before = bytes.unwrap_or(0);
+        bytes = Some(before.saturating_add(kept.event.payload.len()));
         is_open
     };
     events
