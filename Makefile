@@ -76,9 +76,7 @@ test: test-deps console lint
 	RUST_TEST_THREADS=$(WAITING_TESTS) $(CARGO) test $(LOCKED) --workspace --test integration
 	$(CARGO) test $(LOCKED) --workspace --lib --bins --test '[!i]*'
 	$(CARGO) test $(LOCKED) --workspace --doc
-	@# These leave half of the cores idle: what the last steps need is built beside.
-	nice -n 19 sh -c '$(INSTRUCTIONS) --no-run && scripts/fuzz build' & \
-		built=$$!; scripts/test-frontend && wait $$built
+	scripts/test-frontend
 	$(TEST_BENCH)
 	$(INSTRUCTIONS)
 	$(TEST_FUZZ)
