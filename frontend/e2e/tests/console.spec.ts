@@ -208,6 +208,8 @@ test.describe('a broker that remembers little', () => {
     redis,
     broker,
   }) => {
+    // On a busy machine the page is told of many holes, and each is looked at.
+    test.setTimeout(180_000)
     await open(page, broker, '?run=42')
     await expect(badge(page)).toHaveText('Redis Streaming')
     const sent = 20_000
