@@ -166,14 +166,6 @@ pub(super) struct Claims {
 }
 
 impl Claims {
-    pub(super) fn expires_at(&self) -> u64 {
-        self.exp.0
-    }
-
-    pub(super) fn issued_at(&self) -> Option<u64> {
-        self.iat.as_ref().map(|date| date.0)
-    }
-
     pub(super) fn into_identity(self) -> Identity {
         Identity {
             bearer: Bearer {

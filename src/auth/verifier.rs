@@ -233,21 +233,23 @@ impl Verifier {
     }
 
     fn in_time(&self, claims: Claims) -> Result<Identity, TokenError> {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
+        let identity = claims.into_identity();
+        let bearer = &identity.bearer;
         // The library takes a token for the whole second that it ends in.
-        if Duration::from_secs(claims.expires_at()) + self.leeway <= now {
+        if bearer.has_ended(self.leeway) {
             return Err(TokenError::Expired);
         }
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
         let latest = (now + self.leeway).as_secs();
-        if claims.issued_at().is_some_and(|issued| issued > latest) {
+        if bearer.issued_at.is_some_and(|issued| issued > latest) {
             return Err(TokenError::Early);
         }
         let longest = (now + self.leeway + self.max_life).as_secs();
-        if claims.expires_at() > longest {
+        if bearer.expires_at > longest {
             return Err(TokenError::LivesTooLong);
         }
-        Ok(claims.into_identity())
+        Ok(identity)
     }
 }
 
