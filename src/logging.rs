@@ -18,6 +18,10 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::settings::{LogFormat, LogSettings};
 
+/// What actix says of connections of clients: an error for each request that is
+/// no HTTP, so that anybody could fill the log. Such a client is answered 400.
+const QUIET: &str = "actix_http::h1=off";
+
 /// Starts logging for the whole process, panics included: a panic ends one task
 /// and not the process, so it must not break the log's form either.
 ///
@@ -50,8 +54,9 @@ fn subscriber<W>(settings: &LogSettings, writer: W) -> anyhow::Result<Subscriber
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
+    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.level))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::try_new(&settings.level)?)
+        .with_env_filter(filter)
         .with_writer(writer);
     Ok(match settings.format {
         LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
