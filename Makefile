@@ -40,8 +40,8 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench scale micro instructions \
-	faults faults-off soak simulate fuzz
+.PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom bench scale micro \
+	instructions faults faults-off soak soak-hostile simulate fuzz
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -51,7 +51,8 @@ help:
 	@echo 'make test-kubectl-1.20  run the tests of the kubectl backend with kubectl 1.20'
 	@echo 'make lint    formatting and lints'
 	@echo 'make fmt     format the code'
-	@echo 'make deny    licences, bans and sources of the dependencies (needs cargo-deny)'
+	@echo 'make deny    licences, bans, sources and advisories of the dependencies'
+	@echo 'make sbom    write what the program and the pages are built of, as CycloneDX, into target/sbom'
 	@echo 'make bench   measure a release build, write docs/performance.md'
 	@echo 'make scale   measure how its costs grow and who disturbs whom, write docs/scale.md'
 	@echo 'make micro   time the parts of an event'"'"'s way, and count what they allocate'
@@ -59,6 +60,7 @@ help:
 	@echo 'make faults  FAULTS_TRIALS (600) of random faults, with SEED; write docs/reliability.md'
 	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
+	@echo 'make soak-hostile  2,000 clients beside hostile ones for SOAK_SECONDS (1200)'
 	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
 
@@ -109,8 +111,12 @@ lint:
 fmt:
 	$(CARGO) fmt --all
 
+# Both install what they need into target/tools.
 deny:
-	$(CARGO) deny --locked check licenses bans sources
+	scripts/supply-chain deny
+
+sbom:
+	scripts/supply-chain sbom
 
 bench:
 	scripts/bench
@@ -140,6 +146,10 @@ faults-off: test-deps
 
 soak: test-deps
 	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) soak::soak
+
+soak-hostile: SOAK_SECONDS := 1200
+soak-hostile: test-deps
+	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) hostile::hostile
 
 # A seed given on the command line is replayed.
 simulate:

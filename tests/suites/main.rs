@@ -1,4 +1,4 @@
-//! The long suites: random faults and a soak, each for as many seconds as its
+//! The long suites: random faults and two soaks, each for as many seconds as its
 //! environment variable says. Apart from the other tests, since they take the
 //! time they are given.
 
@@ -11,6 +11,7 @@
 mod support;
 
 mod faults;
+mod hostile;
 mod soak;
 mod times;
 mod trend;

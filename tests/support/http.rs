@@ -1,7 +1,7 @@
 //! A raw HTTP/1.1 client: sends exactly the bytes it is told, decodes nothing
 //! but the transfer coding.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use memchr::memmem::find;
 use serde_json::Value;
@@ -21,6 +21,7 @@ pub(crate) struct Request {
     version: &'static str,
     before: Vec<u8>,
     receive_buffer: Option<u32>,
+    from: Ipv4Addr,
 }
 
 impl Request {
@@ -33,6 +34,7 @@ impl Request {
             version: "HTTP/1.1",
             before: Vec::new(),
             receive_buffer: None,
+            from: Ipv4Addr::LOCALHOST,
         }
     }
 
@@ -63,6 +65,13 @@ impl Request {
         self
     }
 
+    /// Comes from another address of this machine: 127.0.0.0/8 are all ours.
+    #[allow(dead_code, reason = "only the suites have so many clients")]
+    pub(crate) fn from(mut self, address: Ipv4Addr) -> Self {
+        self.from = address;
+        self
+    }
+
     fn bytes(&self) -> Vec<u8> {
         let (method, path, version) = (&self.method, &self.path, self.version);
         let mut head = format!("{method} {path} {version}\r\nHost: localhost\r\n");
@@ -78,12 +87,7 @@ impl Request {
 
     /// Sends it and reads the answer's head.
     pub(crate) async fn open(&self, addr: SocketAddr) -> std::io::Result<Answer> {
-        let socket = TcpSocket::new_v4()?;
-        if let Some(bytes) = self.receive_buffer {
-            socket.set_recv_buffer_size(bytes)?;
-        }
-        let mut stream = socket.connect(addr).await?;
-        stream.set_nodelay(true)?;
+        let mut stream = connect(addr, self.from, self.receive_buffer).await?;
         // A server may answer and close before it has read a whole body.
         let _ = stream.write_all(&self.bytes()).await;
         Answer::read_head(stream, self.method == "HEAD").await
@@ -117,6 +121,24 @@ impl Request {
             .await
             .unwrap_or_else(|_| panic!("{} {} is not answered", self.method, self.path))
     }
+}
+
+/// Connects to `addr` from an address of this machine.
+pub(crate) async fn connect(
+    addr: SocketAddr,
+    from: Ipv4Addr,
+    receive_buffer: Option<u32>,
+) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    if let Some(bytes) = receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if from != Ipv4Addr::LOCALHOST {
+        socket.bind((from, 0).into())?;
+    }
+    let stream = socket.connect(addr).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 /// Status and headers of an answer.

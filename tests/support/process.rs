@@ -93,15 +93,27 @@ impl Process {
 
     /// Returns the resident memory in bytes.
     pub(crate) fn rss_bytes(&self) -> u64 {
+        let kib = self.status("VmRSS");
+        let kib = kib
+            .strip_suffix(" kB")
+            .and_then(|kib| kib.parse::<u64>().ok());
+        kib.expect("Linux tells VmRSS in kB") * 1024
+    }
+
+    /// Returns the number of threads.
+    #[allow(dead_code, reason = "only the suites count them")]
+    pub(crate) fn thread_count(&self) -> u64 {
+        let count = self.status("Threads").parse();
+        count.expect("Linux tells a number")
+    }
+
+    /// Returns what `/proc` says under a name.
+    fn status(&self, name: &str) -> String {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))
             .expect("the process runs");
-        let kib = status
-            .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
-            .and_then(|rest| rest.trim().strip_suffix(" kB"))
-            .and_then(|kib| kib.trim().parse::<u64>().ok())
-            .expect("Linux tells VmRSS in kB");
-        kib * 1024
+        let mut pairs = status.lines().filter_map(|line| line.split_once(':'));
+        let pair = pairs.find(|(known, _)| *known == name);
+        pair.expect("Linux tells it").1.trim().to_owned()
     }
 
     /// Returns the number of open file descriptors.

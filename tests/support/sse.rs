@@ -55,6 +55,11 @@ impl SseClient {
         assert_eq!(answer.head.status, 200, "to {request:?}");
         let content_type = answer.head.header("content-type");
         assert_eq!(content_type.as_deref(), Some("text/event-stream"));
+        Self::of(answer)
+    }
+
+    /// Reads the stream of an answer.
+    pub(crate) fn of(answer: Answer) -> Self {
         Self {
             answer,
             body: Vec::new(),
