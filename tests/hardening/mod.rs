@@ -8,6 +8,7 @@ mod memory;
 mod open_files;
 mod rates;
 mod redis_access;
+mod requests;
 mod surfaces;
 mod tls;
 
