@@ -97,6 +97,7 @@ pub(super) async fn live() -> HttpResponse {
     params(("strict" = Option<bool>, Query, description = "true: also 503 while the default backend is unusable")),
     responses(
         (status = 200, description = "Ready", body = ProbeJson),
+        (status = 400, description = "Bad query value", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = "Draining, or (strict) without its default backend", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]

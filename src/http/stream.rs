@@ -8,6 +8,7 @@ use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
 use runcast_actors::broker::{StreamAnswer, StreamRequest};
 use runcast_actors::protocol::BackendKind;
 use runcast_actors::session::{CloseReason, StreamBody};
+use utoipa::ToSchema;
 
 use super::HttpState;
 use super::caller::Follower;
@@ -30,6 +31,24 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 const FOR_NOW: &str = "The stream cannot begin for now. Only if `Accept` leaves out text/event-stream; else 200 with retry, problem and goodbye";
 const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is";
 
+/// One event of a stream, of which the body is a sequence.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "it describes what the broker writes")]
+struct StreamEvent {
+    /// What it is; a block with `retry` alone has none.
+    #[schema(
+        pattern = "^(output|status|log|hello|heartbeat|cursor|gap|source|problem|goodbye|end)$"
+    )]
+    event: Option<String>,
+    /// One line of JSON, as docs/protocol.md says for each event.
+    #[schema(content_media_type = "application/json")]
+    data: Option<String>,
+    /// Of what changes a client's position: where it goes on after it.
+    id: Option<String>,
+    /// Milliseconds to wait before coming back.
+    retry: Option<u32>,
+}
+
 /// Streams a run from the default backend.
 #[utoipa::path(
     get,
@@ -48,7 +67,7 @@ const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is
         ("Last-Event-ID" = Option<String>, Header, description = "Id of the last event seen"),
     ),
     responses(
-        (status = 200, description = "Server-Sent Events, see docs/protocol.md", content_type = "text/event-stream", body = String,
+        (status = 200, description = "Server-Sent Events, see docs/protocol.md", content_type = "text/event-stream", body = StreamEvent,
          headers(("X-Streaming-Backend" = String, description = "redis, kubectl or embedded"))),
         (status = 204, description = "The client has seen the run's end; do not come back"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
@@ -77,7 +96,7 @@ pub(super) async fn stream(
     tag = "stream",
     params(("run_id" = String, Path, description = "As of /stream; so are the query keys, except backend")),
     responses(
-        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
+        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = StreamEvent),
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
@@ -112,7 +131,7 @@ pub(super) async fn stream_redis(
     tag = "stream",
     params(("run_id" = String, Path, description = "At most 63 characters here; the query keys are those of /stream, except backend")),
     responses(
-        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = String),
+        (status = 200, description = "Server-Sent Events", content_type = "text/event-stream", body = StreamEvent),
         (status = 204, description = "The client has seen the run's end"),
         (status = 400, description = "Bad run id or query value", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 401, description = "No token, or one that does not count", content_type = "application/problem+json", body = ProblemJson<'_>),
