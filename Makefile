@@ -19,13 +19,10 @@ SEED := 1
 SEEDS := 100000
 SUITES := $(CARGO) test $(LOCKED) --package runcast --test suites
 SUITE := $(SUITES) -- --nocapture --exact
-# The integration tests mostly wait, for a Redis that is away, say: with as many
-# at once the cores are busy. The other tests compute.
-WAITING_TESTS := $$(( 3 * $$(nproc) ))
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
-# What `make test` fuzzes is the same each time: half a minute a target.
-TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 30
+# What `make test` fuzzes is the same each time: a minute, all targets at once.
+TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 60
 # A short bench of the dev build, without the peers: it fails if an event is lost
 # or doubled; its times say nothing.
 DEV := $${CARGO_TARGET_DIR:-target}/debug
@@ -75,7 +72,7 @@ console:
 
 # The tests have built the programs that the browser tests and the bench start.
 test: test-deps console lint
-	RUST_TEST_THREADS=$(WAITING_TESTS) $(CARGO) test $(LOCKED) --workspace --test integration
+	scripts/test-integration
 	$(CARGO) test $(LOCKED) --workspace --lib --bins --test '[!i]*'
 	$(CARGO) test $(LOCKED) --workspace --doc
 	scripts/test-frontend
