@@ -37,7 +37,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 # The oldest kubectl we are tried with; the installed one is used otherwise.
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
-.PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom bench scale micro \
+.PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom schemathesis bench scale micro \
 	instructions faults faults-off soak soak-hostile simulate fuzz
 
 help:
@@ -49,6 +49,7 @@ help:
 	@echo 'make lint    formatting and lints'
 	@echo 'make fmt     format the code'
 	@echo 'make deny    licences, bans, sources and advisories of the dependencies'
+	@echo 'make schemathesis  look for answers that the OpenAPI document does not have'
 	@echo 'make sbom    write what the program and the pages are built of, as CycloneDX, into target/sbom'
 	@echo 'make bench   measure a release build, write docs/performance.md'
 	@echo 'make scale   measure how its costs grow and who disturbs whom, write docs/scale.md'
@@ -115,6 +116,9 @@ deny:
 sbom:
 	scripts/supply-chain sbom
 
+schemathesis:
+	scripts/schemathesis
+
 bench:
 	scripts/bench
 
@@ -153,5 +157,6 @@ simulate:
 	SEEDS=$(SEEDS) $(if $(filter command environment,$(firstword $(origin SEED))),SEED=$(SEED)) \
 		$(CARGO) test $(LOCKED) --profile simulation --package runcast-actors --test simulation -- --nocapture
 
+# Those of the program, too.
 fuzz:
-	scripts/fuzz $(FUZZ_SECONDS)
+	FUZZ_PROGRAM=1 scripts/fuzz $(FUZZ_SECONDS)

@@ -2,12 +2,16 @@
 //!
 //! The process: command line → settings → log → server. Exit codes: 0 done,
 //! 1 failed, 64 wrong usage or settings; `exec` ends with its command's.
+#![cfg_attr(fuzzing, no_main)]
+#![cfg_attr(fuzzing, allow(dead_code, reason = "the fuzzer has a main of its own"))]
 
 mod auth;
 mod check;
 mod cli;
 mod demo;
 mod exec;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod http;
 mod logging;
 mod open_files;

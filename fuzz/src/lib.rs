@@ -7,3 +7,7 @@
 pub mod protocol;
 #[path = "../../actors/src/sse/mod.rs"]
 pub mod sse;
+
+pub mod kubectl_line;
+#[path = "../../actors/src/kubectl/line.rs"]
+mod line;

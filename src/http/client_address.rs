@@ -38,7 +38,7 @@ impl ClientAddresses {
 
     /// Follows the addresses that proxies have noted, newest first, for as long
     /// as it is a trusted proxy that noted them.
-    fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
+    pub(super) fn behind(&self, peer: IpAddr, headers: &HeaderMap) -> IpAddr {
         let noted = match self.told_by {
             _ if !self.trusts(peer) => return peer,
             ProxyHeader::ProxyProtocol => return peer,

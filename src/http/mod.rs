@@ -15,6 +15,8 @@ mod console;
 mod cors;
 mod credential;
 mod door;
+#[cfg(fuzzing)]
+pub(crate) mod fuzzing;
 mod gate;
 mod health;
 mod history;

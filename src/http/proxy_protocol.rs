@@ -8,9 +8,8 @@
 use std::io;
 use std::net::SocketAddr;
 
-use actix_web::rt::net::TcpStream;
 use ppp::{v1, v2};
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncRead, AsyncReadExt as _};
 
 /// How much tells the versions apart; the shortest header is longer.
 const PREFIX_BYTES: usize = 12;
@@ -29,7 +28,9 @@ const V1_BYTES_MAX: usize = 107;
 ///
 /// # Errors
 /// The connection ended, or does not begin with a header.
-pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<SocketAddr>> {
+pub(super) async fn read_header(
+    socket: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<SocketAddr>> {
     let mut header = vec![0; PREFIX_BYTES];
     socket.read_exact(&mut header).await?;
     match header[..] == *v2::PROTOCOL_PREFIX {
@@ -38,7 +39,10 @@ pub(super) async fn read_header(socket: &mut TcpStream) -> io::Result<Option<Soc
     }
 }
 
-async fn read_v2(socket: &mut TcpStream, mut header: Vec<u8>) -> io::Result<Option<SocketAddr>> {
+async fn read_v2(
+    socket: &mut (impl AsyncRead + Unpin),
+    mut header: Vec<u8>,
+) -> io::Result<Option<SocketAddr>> {
     header.resize(V2_HEAD_BYTES, 0);
     socket.read_exact(&mut header[PREFIX_BYTES..]).await?;
     let length = usize::from(u16::from_be_bytes([header[14], header[15]]));
@@ -57,7 +61,10 @@ async fn read_v2(socket: &mut TcpStream, mut header: Vec<u8>) -> io::Result<Opti
 }
 
 /// A line: read byte by byte, since nobody says how long it is.
-async fn read_v1(socket: &mut TcpStream, mut header: Vec<u8>) -> io::Result<Option<SocketAddr>> {
+async fn read_v1(
+    socket: &mut (impl AsyncRead + Unpin),
+    mut header: Vec<u8>,
+) -> io::Result<Option<SocketAddr>> {
     if !header.starts_with(v1::PROTOCOL_PREFIX.as_bytes()) {
         return Err(broken(
             "it does not begin with a header of the PROXY protocol",
