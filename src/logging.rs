@@ -145,6 +145,17 @@ mod tests {
     }
 
     #[test]
+    fn whoever_sends_no_http_fills_no_log() {
+        let complaint = |level| {
+            log(LogFormat::Pretty, level, || {
+                tracing::error!(target: "actix_http::h1::dispatcher", "stream error");
+            })
+        };
+        assert_eq!(complaint("trace"), "");
+        assert!(complaint("info,actix_http::h1=error").contains("stream error"));
+    }
+
+    #[test]
     fn a_panic_is_one_line_of_the_log() {
         let text = log(LogFormat::Json, "info", || {
             let before = panic::take_hook();
