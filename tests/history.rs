@@ -1,5 +1,8 @@
 //! `GET …/events`: pages of a run's history, over a real Redis and in memory.
 
+use std::time::{Duration, Instant};
+
+use futures_util::future::join;
 use redis::Pipeline;
 use serde_json::{Value, json};
 
@@ -387,6 +390,48 @@ async fn large_events_make_short_pages() {
     broker
         .wait_metric("runcast_http_history_reads", &[], 0.0)
         .await;
+}
+
+/// Pages and streams share `history.read_rate`; live events need none of it.
+#[tokio::test]
+async fn who_reads_much_waits_and_misses_nothing() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis)
+        .set("history.read_rate", "512KiB")
+        .set("limits.max_event_bytes", "64KiB")
+        .set("hub.ring_bytes", "128KiB")
+        .start_ready()
+        .await;
+    let mut last = String::new();
+    for n in 0..60 {
+        last = broker.publish("42", json!([n, "x".repeat(32_000)])).await;
+    }
+    let begin = Instant::now();
+    let mut reader = broker.follow("42/stream?from=start").await;
+    let mut live = broker.follow("43/stream").await;
+    let read = async {
+        for n in 0..60 {
+            let frame = reader.run_event().await;
+            assert_eq!(frame.json()["data"][0], n);
+            if n == 59 {
+                assert_eq!(frame.id(), last);
+            }
+        }
+        begin.elapsed()
+    };
+    let watch = async {
+        let id = broker.publish("43", json!("live")).await;
+        assert_eq!(live.run_event().await.id(), id);
+        begin.elapsed()
+    };
+    let (read, watched) = join(read, watch).await;
+    // 1.9 MB of which the first MiB comes at once.
+    assert!(read > Duration::from_secs(1), "{read:?}");
+    assert!(watched < read, "{watched:?}, {read:?}");
+    let page = page(&broker, "limit=60").await;
+    assert!(!ids(&page).is_empty());
+    let paced = broker.metric("runcast_store_reads_paced_total", &[]).await;
+    assert!(paced > 0.0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Streams of the kubectl backend as a client sees them: the built broker, the
 //! real kubectl, the stand-in API server.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -307,6 +307,36 @@ async fn a_flood_of_lines_comes_whole_and_in_order() {
     for (n, (text, _)) in lines(&mut client, 20_000).await.iter().enumerate() {
         assert_eq!(text.split(' ').next(), Some(&*n.to_string()));
     }
+}
+
+/// What is not taken waits in kubectl: nothing is lost.
+#[tokio::test]
+async fn a_flood_is_taken_no_faster_than_it_may() {
+    let api = KubeApi::start();
+    api.add_running_pod("42", "pod-1", &["main"]);
+    let filler = "x".repeat(200);
+    for n in 0..8_000 {
+        api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
+    }
+    let broker = kubectl_settings(&api)
+        .set("kubectl.follow_rate", "512KiB")
+        .start()
+        .await;
+    let begin = Instant::now();
+    let mut client = broker.follow("42/stream/kubectl").await;
+    for (n, (text, _)) in lines(&mut client, 8_000).await.iter().enumerate() {
+        assert_eq!(text.split(' ').next(), Some(&*n.to_string()));
+    }
+    // 1.8 MB of which the first MiB comes at once.
+    assert!(
+        begin.elapsed() > Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    let paced = broker
+        .metric("runcast_kubectl_reads_paced_total", &[])
+        .await;
+    assert!(paced > 0.0);
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ pub mod kubectl;
 pub mod memory_store;
 pub mod metrics;
 pub mod order;
+mod pace;
 pub mod protocol;
 pub mod reach;
 pub mod redis;

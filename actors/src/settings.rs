@@ -95,6 +95,9 @@ pub struct HistorySettings {
     pub page_bytes: ByteSize,
     /// Most pages read at once; further readers wait.
     pub max_reads: usize,
+    /// Most bytes a second that clients read of the store, all together; 0 is
+    /// no bound.
+    pub read_rate: ByteSize,
     /// Bytes of pages on their way to clients past which no further page is
     /// read for one.
     pub total_page_bytes: ByteSize,
@@ -120,6 +123,7 @@ impl Default for HistorySettings {
             ttl: Duration::from_secs(24 * 3600),
             page_bytes: ByteSize::kib(64),
             max_reads: 64,
+            read_rate: ByteSize::mib(32),
             total_page_bytes: ByteSize::mib(256),
             record_plain: false,
             record_plain_messages: 100_000,
@@ -286,6 +290,8 @@ pub struct KubectlSettings {
     pub selector: String,
     /// Most `kubectl logs` processes at once (about 50 MB each).
     pub max_follows: usize,
+    /// Most bytes a second taken of the log of one container; 0 is no bound.
+    pub follow_rate: ByteSize,
     /// How long a follow outlives its last client.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
@@ -309,6 +315,7 @@ impl Default for KubectlSettings {
             namespace: "default".to_owned(),
             selector: "run-id={run_id}".to_owned(),
             max_follows: 64,
+            follow_rate: ByteSize::mib(8),
             linger: Duration::from_secs(10),
             timeout: Duration::from_secs(10),
             max_backoff: Duration::from_secs(10),

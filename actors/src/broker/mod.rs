@@ -1,6 +1,7 @@
 //! [`Broker`]: the actors as a whole, and what HTTP may ask of them.
 
 mod access;
+mod client_reads;
 mod memory;
 mod past_runs;
 mod places;
@@ -322,8 +323,7 @@ impl Broker {
     /// When the store does not answer.
     pub async fn history(&self, query: &HistoryQuery) -> BrokerResult<HistoryPage> {
         let history = History {
-            store: self.store(),
-            settings: &self.shared.settings,
+            shared: &self.shared,
         };
         let page = history.page(query).await;
         page.map_err(|error| unavailable(&error, "ask again"))

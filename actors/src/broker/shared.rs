@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use tracing::{debug, error, warn};
 
+use super::client_reads::ClientReads;
 use super::places::Places;
 use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
 use crate::access::{
@@ -58,9 +59,9 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
-    /// Bounds the pages that are read at once, for clients and for HTTP.
-    reads: Semaphore,
-    /// The same for hubs, which must not wait behind a herd of clients.
+    /// Bounds the pages that are read for clients, of streams and of pages.
+    reads: ClientReads,
+    /// Bounds those for hubs, which must not wait behind a herd of clients.
     hub_reads: Semaphore,
     checker: Mutex<Option<Addr<PositionChecker>>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
@@ -108,7 +109,7 @@ impl BrokerShared {
             past_runs: PastRuns::new(settings.hub.max_past_runs, settings.history.ttl),
             redis: Arc::default(),
             store: OnceLock::new(),
-            reads: Semaphore::new(settings.history.max_reads.max(1)),
+            reads: ClientReads::new(&settings.history),
             hub_reads: Semaphore::new(settings.history.max_reads.max(1)),
             checker: Mutex::default(),
             core,
@@ -327,7 +328,8 @@ impl BrokerShared {
         &**store.expect("a broker has its store from its start")
     }
 
-    /// Reads a page of a run, when one of `history.max_reads` is free.
+    /// Reads a page of a run for a client, when `history.max_reads` and
+    /// `history.read_rate` let it.
     ///
     /// # Errors
     /// When the store does not answer in time.
@@ -336,9 +338,10 @@ impl BrokerShared {
         run_id: &RunId,
         query: PageQuery,
     ) -> Result<Page, StoreError> {
-        let permit = self.reads.acquire().await;
-        let _permit = permit.expect("nobody closes it");
-        self.store().read(run_id, query).await
+        let _turn = self.reads.turn(&self.metrics.store.reads_paced).await;
+        let page = self.store().read(run_id, query).await?;
+        self.reads.took(&page);
+        Ok(page)
     }
 
     /// Reads a page for a run's hub.
@@ -355,9 +358,9 @@ impl BrokerShared {
         self.store().read(run_id, query).await
     }
 
-    /// Whether as many pages are being read as may be.
+    /// Whether as many pages are being read as may be, or as fast.
     pub(crate) fn reads_are_queued(&self) -> bool {
-        self.reads.available_permits() == 0 || self.hub_reads.available_permits() == 0
+        self.reads.are_queued() || self.hub_reads.available_permits() == 0
     }
 
     /// Reads the last ids of many runs.

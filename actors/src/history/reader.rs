@@ -3,10 +3,10 @@
 use super::collector::{Collector, PageRules};
 use super::standing::Standing;
 use super::{HistoryFrom, HistoryPage, HistoryQuery};
-use crate::broker::BrokerSettings;
+use crate::broker::BrokerShared;
 use crate::protocol::{Cursor, DurableId, EventId, Gap, GapReason};
 use crate::sse::gap_data;
-use crate::store::{Page, PageFrom, PageQuery, RunStore, StoreError};
+use crate::store::{Page, PageFrom, PageQuery, StoreError};
 
 /// Most reads of the store for one page: a filter that nothing passes ends
 /// there, and the page says where to go on.
@@ -25,8 +25,7 @@ const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Reads pages of runs' histories.
 pub(crate) struct History<'a> {
-    pub(crate) store: &'a dyn RunStore,
-    pub(crate) settings: &'a BrokerSettings,
+    pub(crate) shared: &'a BrokerShared,
 }
 
 /// A page's beginning: its first read, and what is told of the cursor.
@@ -306,16 +305,16 @@ impl History<'_> {
         let page = PageQuery {
             from,
             events_max,
-            bytes_max: self.settings.history.page_bytes.as_u64() as usize,
+            bytes_max: self.shared.settings.history.page_bytes.as_u64() as usize,
         };
-        self.store.read(&query.run_id, page).await
+        self.shared.read_page(&query.run_id, page).await
     }
 
     fn rules<'q>(&self, query: &'q HistoryQuery) -> PageRules<'q> {
-        let limits = &self.settings.limits;
+        let limits = &self.shared.settings.limits;
         PageRules {
             run_id: &query.run_id,
-            backend: self.settings.backend(),
+            backend: self.shared.settings.backend(),
             filter: &query.filter,
             events_max: query.limit,
             bytes_max: PAGE_BYTES_MAX,

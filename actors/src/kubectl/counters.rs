@@ -16,6 +16,7 @@ pub struct KubectlCounters {
     lines: AtomicU64,
     restarts: AtomicU64,
     killed: AtomicU64,
+    paced: AtomicU64,
     failures: [AtomicU64; FailureReason::ALL.len()],
 }
 
@@ -45,10 +46,19 @@ impl KubectlCounters {
         self.killed.load(Ordering::Relaxed)
     }
 
+    /// Returns how many reads of a log waited for `kubectl.follow_rate`.
+    pub fn paced(&self) -> u64 {
+        self.paced.load(Ordering::Relaxed)
+    }
+
     /// Returns how often each failure happened.
     pub fn failures(&self) -> impl Iterator<Item = (FailureReason, u64)> + '_ {
         let counts = self.failures.iter().map(|n| n.load(Ordering::Relaxed));
         FailureReason::ALL.into_iter().zip(counts)
+    }
+
+    pub(crate) fn add_paced(&self) {
+        self.paced.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn add_lines(&self, lines: usize) {

@@ -33,6 +33,11 @@ impl KubectlCounters {
                 "kubectl processes killed by us.",
                 self.killed(),
             ),
+            (
+                "runcast_kubectl_reads_paced_total",
+                "Reads of a log that waited for kubectl.follow_rate.",
+                self.paced(),
+            ),
         ] {
             out.counter(name, help, [(vec![], value)]);
         }

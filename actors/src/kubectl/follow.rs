@@ -14,6 +14,7 @@ use super::failure::{Failure, FailureReason};
 use super::line::{LineSplitter, Piece, Walk, kind_of, since_time, split_stamp};
 use super::outlet::{Closed, NewLine, Outlet, Restart, Source};
 use super::pods::parse_pod;
+use crate::pace::Pace;
 
 /// Most lines, and about the most bytes, of one message to the hub.
 const BATCH_LINES_MAX: usize = 256;
@@ -203,8 +204,18 @@ impl Reading<'_> {
     ) -> Result<(), ReadError> {
         let mut stop = self.shared.stop.clone();
         let mut silence = Silence::new(self.shared.kubectl.settings.timeout);
+        let rate = self.shared.kubectl.settings.follow_rate.as_u64();
+        let mut pace = Pace::new(rate, Instant::now());
         let mut buffer = Vec::new();
         loop {
+            // Meanwhile kubectl waits for us, and the node keeps the log.
+            if let Some(until) = pace.rests_until(Instant::now()) {
+                self.shared.kubectl.counters.add_paced();
+                tokio::select! {
+                    _ = stop.wait_for(|stop| *stop) => return Err(ReadError::Closed),
+                    () = sleep_until(until) => {}
+                }
+            }
             let read = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Err(ReadError::Closed),
@@ -223,7 +234,10 @@ impl Reading<'_> {
             match read {
                 // A broken pipe shows in kubectl's exit as well.
                 Ok(0) | Err(_) => return Ok(()),
-                Ok(_) => silence.reset(),
+                Ok(bytes) => {
+                    pace.took(bytes as u64, Instant::now());
+                    silence.reset();
+                }
             }
             let mut pieces = Vec::new();
             splitter.feed(&buffer, |piece| pieces.push(piece));

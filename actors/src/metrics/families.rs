@@ -313,6 +313,11 @@ impl Metrics {
                 &store.reads,
             ),
             (
+                "runcast_store_reads_paced_total",
+                "Pages read for clients that waited for history.read_rate.",
+                &store.reads_paced,
+            ),
+            (
                 "runcast_store_read_events_total",
                 "Events in pages read from the store.",
                 &store.read_events,

@@ -217,7 +217,9 @@ pub struct RecorderCounters {
 pub struct StoreCounters {
     /// Pages read.
     pub reads: Counter,
-    /// Events in them.
+    /// Those for clients that waited for `history.read_rate`.
+    pub reads_paced: Counter,
+    /// Events in pages.
     pub read_events: Counter,
     /// Reads of pages or positions that failed.
     pub read_failures: Counter,

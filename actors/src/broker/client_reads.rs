@@ -1,0 +1,70 @@
+//! [`ClientReads`]: how many pages are read for clients at once, and how fast.
+
+use std::sync::{Mutex, PoisonError};
+
+use tokio::sync::{Mutex as Turns, Semaphore, SemaphorePermit};
+use tokio::time::{Instant, sleep_until};
+
+use crate::metrics::Counter;
+use crate::pace::Pace;
+use crate::settings::HistorySettings;
+use crate::store::Page;
+
+/// What an event of a page costs beside its payload.
+const EVENT_OVERHEAD_BYTES: usize = 128;
+
+/// Bounds what clients that read history take of the store and of the cores,
+/// which live events need, too.
+pub(crate) struct ClientReads {
+    permits: Semaphore,
+    pace: Mutex<Pace>,
+    /// Of those that the pace has wait the first goes first.
+    turns: Turns<()>,
+}
+
+impl ClientReads {
+    pub(crate) fn new(settings: &HistorySettings) -> Self {
+        let rate = settings.read_rate.as_u64();
+        Self {
+            permits: Semaphore::new(settings.max_reads.max(1)),
+            pace: Mutex::new(Pace::new(rate, Instant::now())),
+            turns: Turns::new(()),
+        }
+    }
+
+    /// Waits until one more page may be read; `paced` counts those that had to
+    /// wait for the rate.
+    pub(crate) async fn turn(&self, paced: &Counter) -> SemaphorePermit<'_> {
+        let permit = self.permits.acquire().await.expect("nobody closes it");
+        if self.rests_until().is_some() {
+            paced.inc();
+            let _turn = self.turns.lock().await;
+            while let Some(until) = self.rests_until() {
+                sleep_until(until).await;
+            }
+        }
+        permit
+    }
+
+    /// Notes a page that was read.
+    pub(crate) fn took(&self, page: &Page) {
+        let bytes = page.events.iter().map(|event| event.payload.len());
+        let bytes = bytes
+            .map(|bytes| bytes + EVENT_OVERHEAD_BYTES)
+            .sum::<usize>();
+        self.pace().took(bytes as u64, Instant::now());
+    }
+
+    /// Whether readers wait for their turn.
+    pub(crate) fn are_queued(&self) -> bool {
+        self.permits.available_permits() == 0 || self.rests_until().is_some()
+    }
+
+    fn rests_until(&self) -> Option<Instant> {
+        self.pace().rests_until(Instant::now())
+    }
+
+    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
