@@ -63,7 +63,7 @@ async fn a_post_begun_before_its_token_was_revoked_is_refused() {
         .await
         .expect("it listens");
     let head = format!(
-        "POST /api/v1/runs/42/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {writer}\r\n\
+        "POST /api/v1/runs/42/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {writer}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );

@@ -18,7 +18,7 @@ async fn a_herd_of_connections_is_let_in_at_a_pace() {
     for _ in 0..HERD {
         let mut client = Raw::connect(broker.addr).await;
         client
-            .send("GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            .send("GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             .await;
         herd.push(client);
     }

@@ -164,7 +164,7 @@ async fn what_is_no_tls_gets_nothing() {
         .start()
         .await;
     let mut plain = Raw::connect(broker.addr).await;
-    plain.send("GET /health HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    plain.send("GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     // An alert at most, and no word of HTTP.
     let mut answer = Vec::new();
     let reading = plain.0.read_to_end(&mut answer);
@@ -189,7 +189,7 @@ async fn what_is_no_tls_gets_nothing() {
     let mut client = Tls::connect(&authority, &broker).await;
     let large = "x".repeat(100_000);
     client
-        .send(&format!("GET / HTTP/1.1\r\nHost: x\r\nX: {large}\r\n\r\n"))
+        .send(&format!("GET / HTTP/1.1\r\nHost: localhost\r\nX: {large}\r\n\r\n"))
         .await;
     client.until("HTTP/1.1 431 ").await;
 }
