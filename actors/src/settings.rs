@@ -14,7 +14,7 @@ use crate::protocol::{LogLevel, RunId};
 mod redis_place;
 mod redis_url;
 
-pub(crate) use redis_place::with_tls;
+pub(crate) use redis_place::{tcp_address, with_tls};
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
