@@ -6,6 +6,8 @@ mod heads;
 mod http2;
 mod memory;
 mod open_files;
+#[cfg(feature = "fault-switches")]
+mod quarantine;
 mod rates;
 mod redis_access;
 mod surfaces;
