@@ -232,7 +232,10 @@ async fn any_accept_that_allows_a_stream_gets_one() {
 async fn requests_that_are_no_http_do_no_harm() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let broker = Broker::embedded().start_ready().await;
-    let long_path = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(200_000));
+    let long_path = format!(
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "x".repeat(200_000)
+    );
     let many_headers = format!(
         "GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
         "X-H: y\r\n".repeat(5000)

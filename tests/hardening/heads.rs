@@ -33,7 +33,10 @@ async fn a_head_over_the_limit_is_431_wherever_it_comes() {
             client.send(piece).await;
         }
         check_too_large(&client.rest().await);
-        let path = format!("GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n", "x".repeat(bytes));
+        let path = format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "x".repeat(bytes)
+        );
         let mut client = Raw::connect(broker.addr).await;
         client.send(path).await;
         check_too_large(&client.rest().await);
