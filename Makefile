@@ -138,8 +138,10 @@ faults: test-deps
 		RUNCAST_FAULTS_REPORT="$(CURDIR)/docs/reliability.md" \
 		RUNCAST_SEED=$(SEED) $(SUITE) faults::faults
 
-# A build whose safeguards can be switched off, which nothing else uses.
+# A build whose safeguards can be switched off, and that can be told to fail,
+# which nothing else uses.
 faults-off: test-deps
+	$(CARGO) test $(LOCKED) --package runcast --test integration --features fault-switches -- quarantine
 	RUNCAST_FAULTS_SECONDS=$(SAFEGUARD_SECONDS) \
 		RUNCAST_FAULTS_REPORT="$(CURDIR)/docs/reliability.md" \
 		RUNCAST_SEED=$(SEED) $(SUITES) --features fault-switches -- \

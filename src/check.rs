@@ -56,7 +56,7 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
             name: "redis",
             place: settings.redis.url.to_string(),
             needed: backend == DefaultBackend::Redis,
-            outcome: reach::redis(&settings.redis)
+            outcome: reach::redis(&settings.redis, &settings.auth.access())
                 .await
                 .map_err(|error| one_line(&error)),
         });

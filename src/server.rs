@@ -35,6 +35,7 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         metrics_bind: settings.metrics.bind,
         trusted_proxies: settings.server.trusted_proxies.clone(),
         proxy_header: settings.server.proxy_header,
+        hosts: settings.server.hosts.clone(),
     };
     let gate = gate(settings)?;
     let server = HttpServer::bind(&settings.server, http, gate, broker.clone())?;

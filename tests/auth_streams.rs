@@ -63,7 +63,7 @@ async fn a_post_begun_before_its_token_was_revoked_is_refused() {
         .await
         .expect("it listens");
     let head = format!(
-        "POST /api/v1/runs/42/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {writer}\r\n\
+        "POST /api/v1/runs/42/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {writer}\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
         body.len()
     );
@@ -304,6 +304,68 @@ async fn who_may_revoke_and_what() {
     }
     // A star is a subject's name like any other.
     assert_eq!(self::status(&broker, &reader(json!({}))).await, 200);
+}
+
+/// What is revoked already takes no more room: anew, it concerns the tokens
+/// issued since.
+#[tokio::test]
+async fn at_the_limit_what_is_revoked_can_be_revoked_anew() {
+    let redis = Redis::start().await;
+    for settings in [Broker::embedded(), Broker::redis(&redis)] {
+        let settings = guarded(settings).set("auth.leeway", "0s");
+        let broker = settings.set("auth.max_revocations", 2).start_ready().await;
+        for (wish, status) in [
+            (json!({"sub": "alice"}), 200),
+            (json!({"jti": "alice"}), 200),
+            (json!({"sub": "bob"}), 503),
+            (json!({"jti": "bob"}), 503),
+        ] {
+            assert_eq!(
+                revoke(&broker, wish.clone()).await.status(),
+                status,
+                "{wish}"
+            );
+        }
+        let before = now();
+        eventually("a second is over", SOON, async || now() > before).await;
+        let later = reader(json!({"iat": now()}));
+        assert_eq!(status(&broker, &later).await, 200);
+        assert_eq!(revoke(&broker, json!({"sub": "alice"})).await.status(), 200);
+        assert_eq!(status(&broker, &later).await, 401);
+        assert_eq!(revoke(&broker, json!({"sub": "bob"})).await.status(), 503);
+    }
+}
+
+/// The client's going took the revocation along: not kept, or kept and not told.
+#[tokio::test]
+async fn a_revocation_is_done_though_its_client_has_gone() {
+    let redis = Redis::start().await;
+    let settings = guarded(Broker::redis(&redis)).set("redis.command_timeout", "30s");
+    let (one, other) = tokio::join!(settings.start_ready(), settings.start_ready());
+    let alice = reader(json!({}));
+    let mut stream = follow(&other, &alice).await;
+    redis.freeze();
+    let body = r#"{"sub":"alice"}"#;
+    let mut client = tokio::net::TcpStream::connect(one.addr)
+        .await
+        .expect("it listens");
+    let (root, length) = (admin(), body.len());
+    let request = format!(
+        "POST /api/v1/revocations HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {root}\r\n\
+         Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+    );
+    client
+        .write_all(request.as_bytes())
+        .await
+        .expect("connected");
+    // Nothing shows that the request has been read, nor that the broker knows
+    // of the client's going: it has this long for each.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    drop(client);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    redis.thaw();
+    ends(&mut stream, SOON).await;
+    assert_eq!(status(&other, &alice).await, 401);
 }
 
 /// With the rules that the documentation gives publishers, an agent publishes,

@@ -55,10 +55,11 @@ async fn a_ticket_opens_one_stream_of_its_run_on_any_broker() {
         let problem = at("42", &code).send(broker.addr).await.problem(401);
         assert_eq!(slug(&problem), "invalid-token");
     }
-    // Of another run it opens nothing, and is gone.
+    // Of another run it opens nothing.
     let code = ticket(&one, &reader, "42").await;
     assert_eq!(opened(&other, &at("43", &code)).await, 404);
-    assert_eq!(opened(&one, &at("42", &code)).await, 401);
+    assert_eq!(opened(&one, &at("42", &code)).await, 200);
+    assert_eq!(opened(&other, &at("42", &code)).await, 401);
     // A code is kept under its hash: who reads the store learns none.
     let code = ticket(&one, &reader, "42").await;
     let keys: Vec<String> = publisher.command(&["KEYS", "run:_ticket:*"]).await;
@@ -217,6 +218,104 @@ async fn one_subject_does_not_take_the_tickets_of_all() {
         statuses.push(ask(&broker, &of(subject), &wish).await.status());
     }
     assert_eq!(statuses, [201, 201, 201, 429, 201, 201, 503, 503]);
+}
+
+/// A ticket was taken before it was known whether there would be a stream.
+#[tokio::test]
+async fn what_opens_no_stream_uses_up_no_ticket() {
+    let redis = Redis::start().await;
+    let broker = guarded(Broker::redis(&redis))
+        .set("limits.max_streams_per_subject", 1)
+        .set("limits.max_streams_per_run", 2)
+        .set("kubectl.enabled", false)
+        .start_ready()
+        .await;
+    let of = |subject: &str| {
+        let rights = json!({"subscribe": ["*"], "kinds": ["output"]});
+        token(&claims_but(rights, json!({"sub": subject})))
+    };
+    let code = ticket(&broker, &of("alice"), "42").await;
+    let path = format!("/api/v1/runs/42/stream?ticket={code}");
+    for (request, status) in [
+        (Request::new("HEAD", path.clone()), 200),
+        (Request::get(format!("{path}&from=yesterday")), 400),
+        (Request::get(format!("{path}&kinds=shouts")), 400),
+        (Request::get(format!("{path}&kinds=log")), 403),
+        (Request::get(format!("{path}&access_token=x")), 400),
+        (
+            Request::get(format!("/api/v1/runs/42/stream/kubectl?ticket={code}")),
+            404,
+        ),
+        (
+            Request::get(format!("/api/v1/runs/43/stream?ticket={code}")),
+            404,
+        ),
+        (Request::post(path.clone(), "text/plain", ""), 405),
+    ] {
+        let answer = request.clone().header("Accept", "text/event-stream");
+        assert_eq!(
+            answer.send(broker.addr).await.status(),
+            status,
+            "{request:?}"
+        );
+    }
+    // Nor does a limit: of the subject, then of the run.
+    let mut others = Vec::new();
+    for subject in ["alice", "bob"] {
+        let token = of(subject);
+        let request = Request::get("/api/v1/runs/42/stream");
+        let request = request.header("Authorization", format!("Bearer {token}"));
+        let mut stream = SseClient::request(broker.addr, &request).await;
+        stream.preamble().await;
+        others.push(stream);
+    }
+    let plain = Request::get(path).header("Accept", "application/json");
+    assert_eq!(plain.send(broker.addr).await.status(), 429);
+    others.remove(0);
+    eventually(
+        "the run is at its limit, and nobody else",
+        SOON,
+        async || {
+            let carol = ticket(&broker, &of("carol"), "42").await;
+            opened(&broker, &at("42", &carol)).await == 200
+        },
+    )
+    .await;
+    eventually("there is room again", SOON, async || {
+        let mut stream = SseClient::request(broker.addr, &at("42", &code)).await;
+        stream.frame().await;
+        stream.frame().await.event == "hello"
+    })
+    .await;
+    assert_eq!(opened(&broker, &at("42", &code)).await, 401);
+}
+
+/// What the store did not keep took a subject's room for the life of a ticket.
+#[tokio::test]
+async fn a_ticket_that_the_store_refuses_takes_no_room() {
+    let mut redis = Redis::start().await;
+    let broker = guarded(Broker::redis(&redis))
+        .set("redis.command_timeout", "500ms")
+        .set("auth.max_tickets_per_subject", 1)
+        .set("auth.ticket_ttl", "5m")
+        .start_ready()
+        .await;
+    let reader = token_for(json!({"subscribe": ["42"]}));
+    let wish = json!({"run_id": "42"});
+    redis.kill();
+    for _ in 0..3 {
+        assert_eq!(ask(&broker, &reader, &wish).await.status(), 503);
+    }
+    redis.restart().await;
+    eventually("a ticket is issued", SOON, async || {
+        let status = ask(&broker, &reader, &wish).await.status();
+        assert!(matches!(status, 201 | 503), "{status}");
+        status == 201
+    })
+    .await;
+    let refused = ask(&broker, &reader, &wish).await;
+    assert_eq!(slug(&refused.problem(429)), "too-many-tickets");
+    assert!(refused.header("retry-after").is_some());
 }
 
 /// Temporary trouble is told in a stream, so that an EventSource comes back.

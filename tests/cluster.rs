@@ -5,6 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
+use crate::support::authority::Authority;
 use crate::support::cluster::RedisCluster;
 use crate::support::failover::{FAILOVER, Posts};
 use crate::support::{Broker, eventually};
@@ -44,6 +45,32 @@ async fn durable_events_of_every_slot_range_are_kept_in_one_slot_and_delivered()
         let keys: Vec<String> = master.command(&["KEYS", &format!("*{run_id}*")]).await;
         assert_eq!(keys.len(), 2, "stream and meta: {keys:?}");
     }
+}
+
+#[tokio::test]
+async fn under_tls_runs_of_every_node_stream_and_a_failover_loses_nothing_in_silence() {
+    let authority = Authority::new();
+    let mut cluster = RedisCluster::start_with_tls(Some(&authority)).await;
+    let settings = cluster
+        .broker()
+        .set("redis.tls_ca", authority.path("ca.pem"));
+    let check = settings.clone().arguments(&["check"]).output();
+    assert!(check.status.success(), "{check:?}");
+    let broker = settings.start_ready().await;
+    for run_id in cluster.run_of_each_master().await {
+        let mut client = broker.follow(&format!("{run_id}/stream")).await;
+        let posted = broker.publish(&run_id, json!("posted")).await;
+        assert_eq!(client.run_event().await.id(), posted);
+        let mut late = broker.follow(&format!("{run_id}/stream")).await;
+        assert_eq!(late.run_event().await.id(), posted);
+    }
+    let mut client = broker.follow("42/stream").await;
+    let mut posts = Posts::default();
+    posts.post(&broker, "42", 20).await;
+    let master = cluster.master_of("42").await;
+    cluster.nodes[master].kill();
+    posts.post(&broker, "42", 20).await;
+    posts.check(&mut client).await;
 }
 
 #[tokio::test]

@@ -232,18 +232,21 @@ async fn any_accept_that_allows_a_stream_gets_one() {
 async fn requests_that_are_no_http_do_no_harm() {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     let broker = Broker::embedded().start_ready().await;
-    let long_path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(200_000));
+    let long_path = format!(
+        "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        "x".repeat(200_000)
+    );
     let many_headers = format!(
-        "GET / HTTP/1.1\r\nHost: x\r\n{}\r\n",
+        "GET / HTTP/1.1\r\nHost: localhost\r\n{}\r\n",
         "X-H: y\r\n".repeat(5000)
     );
     for bytes in [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc".as_slice(),
         b"GARBAGE\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\0 HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"POST /api/v1/runs/42/events HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n",
-        b"POST /api/v1/runs/42/events HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"GET /\0 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /api/v1/runs/42/events HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n",
+        b"POST /api/v1/runs/42/events HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         long_path.as_bytes(),
         many_headers.as_bytes(),
     ] {

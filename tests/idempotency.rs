@@ -120,7 +120,7 @@ async fn a_client_that_vanished_in_the_middle_publishes_once() {
     let events = "/api/v1/runs/42/events";
     let body = json!({"kind": "output", "data": "once"}).to_string();
     let head = format!(
-        "POST {events} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {}\r\n\r\n",
+        "POST {events} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nIdempotency-Key: k\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
     redis.freeze();

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::support::authority::Authority;
 use crate::support::failover::{FAILOVER, Posts};
 use crate::support::sentinel::Sentinels;
 use crate::support::wait::SOON;
@@ -29,6 +30,30 @@ async fn a_failover_loses_nothing_in_silence() {
             break;
         }
     }
+}
+
+/// Sentinels, master and replica all speak TLS, and so does the broker with them.
+#[tokio::test]
+async fn under_tls_a_failover_loses_nothing_in_silence() {
+    let authority = Authority::new();
+    let mut redis = Sentinels::start_with_tls(3, Some(&authority)).await;
+    let settings = redis.broker().set("redis.tls_ca", authority.path("ca.pem"));
+    let check = settings.clone().arguments(&["check"]).output();
+    assert!(check.status.success(), "{check:?}");
+    let broker = settings.start_ready().await;
+    subscribed_to(&broker, redis.master.best_port()).await;
+    let mut client = broker.follow("42/stream").await;
+    let mut posts = Posts::default();
+    posts.post(&broker, "42", 50).await;
+    redis.master.kill();
+    posts.post(&broker, "42", 50).await;
+    posts.check(&mut client).await;
+    subscribed_to(&broker, redis.replica.best_port()).await;
+    // Whom we do not trust is told nothing.
+    let stranger = Authority::new();
+    let check = settings.set("redis.tls_ca", stranger.path("ca.pem"));
+    let check = check.arguments(&["check"]).output();
+    assert_eq!(check.status.code(), Some(1), "{check:?}");
 }
 
 /// A switch by hand: the old master lives on, and takes writes for some ten

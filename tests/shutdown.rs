@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 
 use crate::support::http::Request;
 use crate::support::wait::SOON;
@@ -85,6 +86,48 @@ async fn draining_is_told_and_bounded_by_the_grace() {
         begin.elapsed()
     );
     drop(stalled);
+}
+
+/// The operator's socket answers until the end, is no reason to wait for it, and
+/// is free for the next broker.
+#[tokio::test]
+async fn metrics_are_told_until_the_end_and_keep_nobody_waiting() {
+    let mut broker = Broker::embedded()
+        .set("metrics.bind", "127.0.0.1:0")
+        .set("server.shutdown_grace", "3s")
+        .start_ready()
+        .await;
+    let operator = broker.operator_addr();
+    let request = Request::get("/api/v1/runs/42/stream").receive_buffer(8 * 1024);
+    let _stalled = SseClient::request(broker.addr, &request).await;
+    let event = json!({"kind": "output", "source": "s", "data": "x".repeat(200_000)});
+    for _ in 0..40 {
+        assert_eq!(broker.post("42", &event).await.status(), 202);
+    }
+    // A scrape that has begun and never goes on.
+    let mut scrape = tokio::net::TcpStream::connect(operator)
+        .await
+        .expect("it listens");
+    scrape
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\nGET /met")
+        .await
+        .expect("connected");
+    broker.terminate();
+    let begin = Instant::now();
+    eventually("ready says 503 while draining", SOON, async || {
+        let answer = Request::get("/health/ready").try_send(operator).await;
+        answer.expect("it still answers").status() == 503
+    })
+    .await;
+    let metrics = Request::get("/metrics").send(operator).await;
+    assert!(metrics.text().contains("runcast_sessions"));
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    assert!(
+        begin.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begin.elapsed()
+    );
+    let _free = std::net::TcpListener::bind(operator).expect("nobody listens there");
 }
 
 #[tokio::test]

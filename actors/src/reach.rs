@@ -5,20 +5,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use crate::access::AccessSettings;
 use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
 use crate::protocol::{Problem, RunId};
 use crate::settings::{KubectlSettings, RedisSettings};
 
 /// Does at Redis all that a broker does, once: connects to each server that
 /// takes writes, subscribes, sees a probe come back, loads the functions and
-/// calls them. Returns how long connecting and a `PING` took.
+/// calls them; where there are tokens, keeps and takes a ticket and a
+/// revocation. Returns how long connecting and a `PING` took.
 ///
 /// # Errors
 ///
 /// A sentence that names what cannot be done, within
 /// `redis.connect_timeout` and `redis.command_timeout`.
-pub async fn redis(settings: &RedisSettings) -> Result<Duration, String> {
-    crate::redis::check(settings).await
+pub async fn redis(settings: &RedisSettings, access: &AccessSettings) -> Result<Duration, String> {
+    crate::redis::check(settings, access).await
 }
 
 /// Lists the pods of a run that does not exist, as the broker lists those of

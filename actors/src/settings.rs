@@ -14,8 +14,8 @@ use crate::protocol::{LogLevel, RunId};
 mod redis_place;
 mod redis_url;
 
-pub(crate) use redis_place::with_tls;
 pub use redis_place::{RedisPlace, SentinelPlace};
+pub(crate) use redis_place::{tcp_address, with_tls};
 pub use redis_url::{BadRedisUrl, RedisUrl};
 
 /// `[redis]`: where events come from and how a dead link is noticed.
@@ -349,6 +349,8 @@ pub struct LimitSettings {
     pub max_body_bytes: ByteSize,
     /// Most bytes of all `POST` bodies being read or published.
     pub total_body_bytes: ByteSize,
+    /// The same of one client's: of its token's subject, else of its address.
+    pub body_bytes_per_client: ByteSize,
     /// Most events in one `POST`.
     pub max_batch_events: usize,
     /// Most bytes of an event's source.
@@ -360,6 +362,8 @@ pub struct LimitSettings {
     pub max_streams: usize,
     /// Most streams of one client address, of a /64 with IPv6; 0 is no limit.
     pub max_streams_per_ip: usize,
+    /// Most streams of one token's subject; 0 is no limit.
+    pub max_streams_per_subject: usize,
     /// Most streams of one run; 0 is no limit.
     pub max_streams_per_run: usize,
     /// Memory of the process from which on it sheds; 0 is no limit.
@@ -368,6 +372,8 @@ pub struct LimitSettings {
     pub accept_rate: usize,
     /// Most events that one client address posts in a second; 0 is no limit.
     pub publish_rate_per_ip: usize,
+    /// The same of one token's subject; 0 is no limit.
+    pub publish_rate_per_subject: usize,
     /// Most pages of history read or sent at once.
     pub history_reads: usize,
     /// Most `Idempotency-Key`s whose answer is remembered.
@@ -386,15 +392,18 @@ impl Default for LimitSettings {
             max_event_bytes: ByteSize::kib(256),
             max_body_bytes: ByteSize::mib(4),
             total_body_bytes: ByteSize::mib(256),
+            body_bytes_per_client: ByteSize::mib(64),
             max_batch_events: 10_000,
             max_source_bytes: 16 * 1024,
             write_timeout: Duration::from_secs(30),
             max_streams: 100_000,
             max_streams_per_ip: 0,
+            max_streams_per_subject: 0,
             max_streams_per_run: 0,
             max_memory: ByteSize::b(0),
             accept_rate: 0,
             publish_rate_per_ip: 0,
+            publish_rate_per_subject: 0,
             history_reads: 128,
             idempotency_keys: 10_000,
             idempotency_ttl: Duration::from_secs(600),

@@ -1,25 +1,42 @@
 //! [`Caller`]: who asks, for routes to ask what they may do.
 
+use std::net::IpAddr;
+use std::sync::Arc;
+
 use actix_web::dev::Payload;
 use actix_web::web::Data;
 use actix_web::{FromRequest, HttpRequest};
 use futures_util::future::LocalBoxFuture;
 use runcast_actors::access::Bearer;
-use runcast_actors::broker::StreamFilter;
+use runcast_actors::broker::{StreamFilter, client_network};
 use runcast_actors::protocol::{EventKind, Problem, RunId};
 
 use super::HttpState;
 use super::credential::{Credential, credential_of};
 use super::problem::ApiError;
+use super::tickets::TicketName;
 use crate::auth::{Identity, Kinds, RunPattern};
 
 /// Who asks. With `auth.mode = "none"` nobody is known, and may do everything.
 #[derive(Debug)]
 pub(super) struct Caller(Option<Identity>);
 
-/// Who asks for a stream: also by a ticket.
+/// Who asks for a stream: also by a ticket, which is taken when the stream
+/// begins.
 #[derive(Debug)]
-pub(super) struct Follower(pub(super) Caller);
+pub(super) struct Follower {
+    pub(super) caller: Caller,
+    pub(super) ticket: Option<TicketName>,
+}
+
+/// One client, as limits see it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(super) enum Client {
+    /// Whoever has a token of this subject.
+    Subject(Arc<str>),
+    /// Whoever has this address, or with IPv6 one of its /64.
+    Address(Option<IpAddr>),
+}
 
 impl Caller {
     /// Checks that the events of a run may be read.
@@ -138,6 +155,15 @@ impl Caller {
         }
     }
 
+    /// Whom limits of what one client may hold count by: the token's subject,
+    /// or else the address.
+    pub(super) fn client(&self, state: &HttpState, request: &HttpRequest) -> Client {
+        match self.bearer() {
+            Some(bearer) => Client::Subject(Arc::clone(&bearer.subject)),
+            None => Client::Address(state.addresses.of(request).map(client_network)),
+        }
+    }
+
     /// Whose token it is, if there is one.
     pub(super) fn bearer(&self) -> Option<&Bearer> {
         self.0.as_ref().map(|identity| &identity.bearer)
@@ -170,12 +196,13 @@ impl FromRequest for Caller {
     type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
-        admitted(request, |credential| match credential {
+        let admitted = admitted(request, |credential| match credential {
             Credential::Ticket(_) => Err(not_allowed(
                 "a ticket opens a stream and nothing else: send Authorization: Bearer <token>",
             )),
             Credential::Token(_) => Ok(()),
-        })
+        });
+        Box::pin(async { admitted.await.map(|(caller, _)| caller) })
     }
 }
 
@@ -185,25 +212,28 @@ impl FromRequest for Follower {
 
     fn from_request(request: &HttpRequest, _: &mut Payload) -> Self::Future {
         let admitted = admitted(request, |_| Ok(()));
-        Box::pin(async { admitted.await.map(Self) })
+        Box::pin(async {
+            let (caller, ticket) = admitted.await?;
+            Ok(Self { caller, ticket })
+        })
     }
 }
 
 fn admitted(
     request: &HttpRequest,
     takes: fn(&Credential) -> Result<(), ApiError>,
-) -> LocalBoxFuture<'static, Result<Caller, ApiError>> {
+) -> LocalBoxFuture<'static, Result<(Caller, Option<TicketName>), ApiError>> {
     let state = request.app_data::<Data<HttpState>>();
     let state = state.expect("every route has the state").clone();
     let Some(gate) = &state.gate else {
-        return Box::pin(async { Ok(Caller(None)) });
+        return Box::pin(async { Ok((Caller(None), None)) });
     };
     let found = credential_of(request, gate, &state.settings.allowed_origins)
         .and_then(|found| found.ok_or_else(|| gate.missing()))
         .and_then(|credential| takes(&credential).map(|()| credential));
     Box::pin(async move {
         let gate = state.gate.as_ref().expect("just seen");
-        let identity = gate.admit(found?, &state.broker).await?;
-        Ok(Caller(Some(identity)))
+        let (identity, ticket) = gate.admit(found?, &state.broker).await?;
+        Ok((Caller(Some(identity)), ticket))
     })
 }

@@ -15,10 +15,11 @@ use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use actix_web::body::{BodySize, MessageBody};
 use actix_web::dev::Service;
@@ -34,7 +35,7 @@ use super::HttpState;
 use super::door::Door;
 use super::problem::ApiError;
 use super::request_head::{HeadVerdict, HeadWatch, Requests};
-use super::stream_writer::{Framing, StreamWriter};
+use super::stream_writer::{Framing, SAID_BYTES_MAX, StreamEnd, StreamWriter};
 
 /// A client's socket, under TLS or not.
 pub(super) type ClientSocket = Either<TcpStream, Box<TlsStream<TcpStream>>>;
@@ -44,6 +45,10 @@ pub(super) struct Connection {
     socket: Option<ClientSocket>,
     handle: ConnectionHandle,
     head: HeadWatch,
+    /// The client takes nothing for now.
+    is_blocked: bool,
+    /// What the client of a stream has said since its request.
+    said_bytes: usize,
     state: Data<HttpState>,
 }
 
@@ -83,6 +88,8 @@ impl Connection {
             socket: Some(socket),
             handle,
             head: HeadWatch::new(&state.broker.settings().limits),
+            is_blocked: false,
+            said_bytes: 0,
             state,
         }
     }
@@ -114,6 +121,25 @@ impl Connection {
             let _ = Pin::new(&mut socket).poll_shutdown(cx);
         }
     }
+
+    /// Reads what the client of a stream says, for nothing; the end when it is
+    /// gone, or says too much.
+    fn discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(socket) = &mut self.socket else {
+            return Poll::Ready(Ok(()));
+        };
+        let mut buffer = [MaybeUninit::uninit(); 256];
+        while self.said_bytes <= SAID_BYTES_MAX {
+            let mut buffer = ReadBuf::uninit(&mut buffer);
+            ready!(Pin::new(&mut *socket).poll_read(cx, &mut buffer))?;
+            if buffer.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            self.said_bytes += buffer.filled().len();
+        }
+        self.state.metrics.talkative_streams.inc();
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncRead for Connection {
@@ -127,10 +153,12 @@ impl AsyncRead for Connection {
             // The end: there is nothing left to read here.
             return Poll::Ready(Ok(()));
         };
-        let stage = this.handle.0.requests.stage();
-        match this.head.verdict(stage, cx) {
+        let requests = &this.handle.0.requests;
+        let stage = requests.stage();
+        match this.head.verdict(requests, this.is_blocked, cx) {
             HeadVerdict::Read => {}
-            HeadVerdict::Wait => return Poll::Pending,
+            HeadVerdict::Wait | HeadVerdict::Hold => return Poll::Pending,
+            HeadVerdict::Discard => return this.discard(cx),
             HeadVerdict::TooLarge => {
                 this.refuse_head(cx);
                 return Poll::Ready(Ok(()));
@@ -143,7 +171,7 @@ impl AsyncRead for Connection {
         }
         let read_before = buffer.filled().len();
         let read = Pin::new(socket).poll_read(cx, buffer);
-        this.head.read(buffer.filled().len() - read_before, stage);
+        this.head.read(&buffer.filled()[read_before..], stage);
         read
     }
 }
@@ -154,10 +182,13 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.get_mut().socket {
-            Some(socket) => Pin::new(socket).poll_write(cx, bytes),
-            None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
-        }
+        let this = self.get_mut();
+        let Some(socket) = &mut this.socket else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let written = Pin::new(socket).poll_write(cx, bytes);
+        this.is_blocked = written.is_pending();
+        written
     }
 
     /// Called when all that was to be written has been: what is offered now,
@@ -165,11 +196,15 @@ impl AsyncWrite for Connection {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         this.hand_over();
-        this.head.written(this.handle.0.requests.stage(), cx);
-        match &mut this.socket {
-            Some(socket) => Pin::new(socket).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
+        let Some(socket) = &mut this.socket else {
+            return Poll::Ready(Ok(()));
+        };
+        let flushed = Pin::new(socket).poll_flush(cx);
+        this.is_blocked = flushed.is_pending();
+        if !this.is_blocked {
+            this.head.written(&this.handle.0.requests, cx);
         }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -227,8 +262,10 @@ where
     let handle = connection.handle();
     // Boxed, so that its memory goes when it ends, while the stream lasts.
     let requests = Box::pin(http.call((connection, peer)));
-    if let Some(stream) = until_taken(requests, handle).await? {
-        stream.await;
+    if let Some(stream) = until_taken(requests, handle).await?
+        && stream.await == StreamEnd::SaidTooMuch
+    {
+        door.state().metrics.talkative_streams.inc();
     }
     Ok(())
 }

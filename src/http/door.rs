@@ -46,6 +46,10 @@ impl Door {
         }
     }
 
+    pub(super) fn state(&self) -> &HttpState {
+        &self.state
+    }
+
     /// Returns the connection and whose it is; `None` if it was turned away.
     pub(super) async fn let_in(
         &self,

@@ -10,7 +10,7 @@ use runcast_actors::protocol::Problem;
 
 use super::credential::Credential;
 use super::problem::ApiError;
-use super::tickets::{Issued, redeem};
+use super::tickets::{Issued, TicketName, look_up};
 use crate::auth::{Identity, KeySet, RemoteKeys, TokenError, Verifier};
 use crate::settings::AuthSettings;
 
@@ -128,7 +128,7 @@ impl Gate {
         Ok(())
     }
 
-    /// Returns who shows `credential`.
+    /// Returns who shows `credential`, and the ticket's name if it is one.
     ///
     /// # Errors
     /// 401 for a token or ticket that does not count; 503 while that cannot be
@@ -137,16 +137,19 @@ impl Gate {
         &self,
         credential: Credential,
         broker: &Broker,
-    ) -> Result<Identity, ApiError> {
-        let identity = match credential {
+    ) -> Result<(Identity, Option<TicketName>), ApiError> {
+        let (identity, ticket) = match credential {
             Credential::Token(token) => {
                 let verified = self.verifier.verify(&token).await;
-                verified.map_err(|error| self.refuse(error))?
+                (verified.map_err(|error| self.refuse(error))?, None)
             }
-            Credential::Ticket(code) => redeem(self, broker, &code).await?,
+            Credential::Ticket(code) => {
+                let (identity, ticket) = look_up(self, broker, &code).await?;
+                (identity, Some(ticket))
+            }
         };
         self.check_bearer(&identity.bearer, broker)?;
-        Ok(identity)
+        Ok((identity, ticket))
     }
 
     /// Checks that a token which was good before still is, or the one that a

@@ -21,6 +21,7 @@ use anyhow::Context as _;
 use super::connection::{self, Connection};
 use super::cors::cors;
 use super::door::Door;
+use super::host_check::{HostCheck, check_host};
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_head::check_head;
 use super::request_log::log_request;
@@ -47,6 +48,8 @@ pub(super) struct Listener {
 pub(super) struct Surface {
     pub(super) state: Data<HttpState>,
     pub(super) door: Door,
+    /// It asks for no token.
+    pub(super) is_open: bool,
     /// Registers the routes that are here.
     pub(super) routes: fn(&mut ServiceConfig),
 }
@@ -87,8 +90,14 @@ impl Surface {
         let Self {
             state,
             door,
+            is_open,
             routes,
         } = self.clone();
+        let hosts = HostCheck::new(
+            &state.settings.hosts,
+            is_open && address.ip().to_canonical().is_loopback(),
+            state.metrics.host_refusals.clone(),
+        );
         let header_timeout = state.broker.settings().limits.header_timeout;
         let cors = match state
             .gate
@@ -106,6 +115,9 @@ impl Surface {
             .wrap(CatchPanic::default())
             .wrap(from_fn(convert_failures))
             .wrap(cors)
+            .wrap(from_fn(move |request, next| {
+                check_host(hosts.clone(), request, next)
+            }))
             // It must see preflights, too, which CORS answers.
             .wrap(from_fn(check_head))
             .wrap(from_fn(rewrite_errors))

@@ -37,6 +37,11 @@ pub(super) struct HttpMetrics {
     pub(super) tls_failures: IntCounter,
     history_reads: IntGauge,
     publish_addresses: IntGauge,
+    publish_subjects: IntGauge,
+    /// Streams closed because their client went on sending.
+    pub(super) talkative_streams: IntCounter,
+    /// Requests refused because of the name in `Host`.
+    pub(super) host_refusals: IntCounter,
     /// Pages of history refused because too many were being read.
     pub(super) history_refused: IntCounter,
 }
@@ -94,6 +99,18 @@ impl HttpMetrics {
             "runcast_http_publish_addresses",
             "Client addresses whose pace of publishing is known.",
         )?;
+        let publish_subjects = IntGauge::new(
+            "runcast_http_publish_subjects",
+            "Subjects of tokens whose pace of publishing is known.",
+        )?;
+        let talkative_streams = IntCounter::new(
+            "runcast_http_talkative_streams_total",
+            "Streams closed because their client sent more than 64 KiB after its request.",
+        )?;
+        let host_refusals = IntCounter::new(
+            "runcast_http_host_refusals_total",
+            "Requests refused because of the name in Host (server.hosts).",
+        )?;
         let history_refused = IntCounter::new(
             "runcast_http_history_refused_total",
             "Pages of history refused because too many were being read.",
@@ -112,6 +129,9 @@ impl HttpMetrics {
         registry.register(Box::new(tls_failures.clone()))?;
         registry.register(Box::new(history_reads.clone()))?;
         registry.register(Box::new(publish_addresses.clone()))?;
+        registry.register(Box::new(publish_subjects.clone()))?;
+        registry.register(Box::new(talkative_streams.clone()))?;
+        registry.register(Box::new(host_refusals.clone()))?;
         registry.register(Box::new(history_refused.clone()))?;
         registry.register(Box::new(build_info))?;
         #[cfg(target_os = "linux")]
@@ -129,6 +149,9 @@ impl HttpMetrics {
             tls_failures,
             history_reads,
             publish_addresses,
+            publish_subjects,
+            talkative_streams,
+            host_refusals,
             history_refused,
         })
     }
@@ -194,6 +217,8 @@ pub(super) async fn metrics_for_operators(
         .set(gauge_value(state.history_reads.count() as u64));
     now.publish_addresses
         .set(gauge_value(state.publish_pace.count() as u64));
+    now.publish_subjects
+        .set(gauge_value(state.publish_pace_of_subjects.count() as u64));
     let mut all = state.metrics.registry.gather();
     all.extend(state.broker.families().into_iter().map(metric_family));
     let mut text = Vec::new();

@@ -20,6 +20,7 @@ pub(crate) mod fuzzing;
 mod gate;
 mod health;
 mod history;
+mod host_check;
 mod idempotency;
 mod listener;
 mod metrics;
@@ -49,7 +50,8 @@ mod tests;
 mod tickets;
 mod tls;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Instant;
 
 use actix_web::web::{self, ServiceConfig};
@@ -62,7 +64,7 @@ use client_address::ClientAddresses;
 use history::HistoryReads;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
-use pace::{Pace, PacePerAddress};
+use pace::{Pace, PacePer};
 use problem::ApiError;
 use request_body::BodyRoom;
 
@@ -93,6 +95,8 @@ pub(crate) struct HttpSettings {
     pub(crate) trusted_proxies: Vec<IpNet>,
     /// `server.proxy_header`.
     pub(crate) proxy_header: ProxyHeader,
+    /// `server.hosts`.
+    pub(crate) hosts: Vec<String>,
 }
 
 /// What every handler shares.
@@ -110,7 +114,9 @@ struct HttpState {
     history_reads: HistoryReads,
     addresses: ClientAddresses,
     accept_pace: Pace,
-    publish_pace: PacePerAddress,
+    /// By the address, or with IPv6 its /64.
+    publish_pace: PacePer<IpAddr>,
+    publish_pace_of_subjects: PacePer<Arc<str>>,
     started: Instant,
 }
 
@@ -124,7 +130,8 @@ impl HttpState {
             history_reads: HistoryReads::new(limits.history_reads),
             addresses: ClientAddresses::new(&settings),
             accept_pace: Pace::new(limits.accept_rate),
-            publish_pace: PacePerAddress::new(limits.publish_rate_per_ip),
+            publish_pace: PacePer::new(limits.publish_rate_per_ip),
+            publish_pace_of_subjects: PacePer::new(limits.publish_rate_per_subject),
             broker,
             settings,
             gate: None,

@@ -6,21 +6,16 @@
 //! one wait for as long.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-use runcast_actors::broker::client_network;
 
 /// How much may be taken ahead of the even pace.
 const AHEAD: Duration = Duration::from_secs(1);
 
-/// Addresses that a pace is kept for; past it those that have caught up are
+/// Keys that a pace is kept for; past it those that have caught up are
 /// forgotten, and if there are none newcomers share one pace.
-const ADDRESSES_MAX: usize = 65_536;
-
-/// Whose pace newcomers share then.
-const OTHERS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+const KEYS_MAX: usize = 65_536;
 
 /// A pace that all keep together.
 #[derive(Debug)]
@@ -29,11 +24,12 @@ pub(super) struct Pace {
     paid_at: Mutex<Option<Instant>>,
 }
 
-/// A pace for each client address, or with IPv6 each /64.
+/// A pace for each key: a client's address, or a token's subject.
 #[derive(Debug)]
-pub(super) struct PacePerAddress {
+pub(super) struct PacePer<K> {
     per_second: usize,
-    paid_at: Mutex<HashMap<IpAddr, Instant>>,
+    /// `None`: of the newcomers that share one.
+    paid_at: Mutex<HashMap<Option<K>, Instant>>,
 }
 
 impl Pace {
@@ -63,7 +59,7 @@ impl Pace {
     }
 }
 
-impl PacePerAddress {
+impl<K: Eq + Hash> PacePer<K> {
     /// Makes paces; 0 is none, and all may come at once.
     pub(super) fn new(per_second: usize) -> Self {
         Self {
@@ -72,32 +68,32 @@ impl PacePerAddress {
         }
     }
 
-    /// How many addresses are known now.
+    /// How many keys are known now.
     pub(super) fn count(&self) -> usize {
         lock(&self.paid_at).len()
     }
 
-    /// Takes `count` for `address`, if it may have one now.
+    /// Takes `count` for `key`, if it may have one now.
     ///
     /// # Errors
     /// How long it has to wait; then nothing is taken.
-    pub(super) fn take(&self, address: IpAddr, now: Instant, count: usize) -> Result<(), Duration> {
+    pub(super) fn take(&self, key: K, now: Instant, count: usize) -> Result<(), Duration> {
         if self.per_second == 0 {
             return Ok(());
         }
-        let mut address = client_network(address);
+        let mut key = Some(key);
         let mut paid_at = lock(&self.paid_at);
-        if paid_at.len() >= ADDRESSES_MAX && !paid_at.contains_key(&address) {
+        if paid_at.len() >= KEYS_MAX && !paid_at.contains_key(&key) {
             paid_at.retain(|_, paid| *paid > now);
-            if paid_at.len() >= ADDRESSES_MAX {
-                address = OTHERS;
+            if paid_at.len() >= KEYS_MAX {
+                key = None;
             }
         }
-        let (wait, paid) = turn(paid_at.get(&address).copied(), now, count, self.per_second);
+        let (wait, paid) = turn(paid_at.get(&key).copied(), now, count, self.per_second);
         if !wait.is_zero() {
             return Err(wait);
         }
-        paid_at.insert(address, paid);
+        paid_at.insert(key, paid);
         Ok(())
     }
 }
@@ -146,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_batch_is_taken_whole_and_makes_the_next_one_wait() {
-        let paces = PacePerAddress::new(100);
-        let [one, other] = ["192.0.2.1", "192.0.2.2"].map(|text| text.parse().expect("an address"));
+        let paces = PacePer::new(100);
+        let [one, other] = ["one", "other"];
         let now = Instant::now();
         assert_eq!(paces.take(one, now, 1000), Ok(()));
         assert_eq!(paces.take(one, now, 1), Err(Duration::from_secs(9)));
@@ -156,28 +152,27 @@ mod tests {
     }
 
     #[test]
-    fn addresses_without_end_share_a_pace_and_take_no_more_room() {
-        let paces = PacePerAddress::new(1);
+    fn keys_without_end_share_a_pace_and_take_no_more_room() {
+        let paces = PacePer::new(1);
         let now = Instant::now();
-        let address = |index: u32| IpAddr::from(std::net::Ipv4Addr::from(index + 1));
-        for index in 0..ADDRESSES_MAX as u32 {
-            assert_eq!(paces.take(address(index), now, 1), Ok(()));
+        for key in 0..KEYS_MAX {
+            assert_eq!(paces.take(key, now, 1), Ok(()));
         }
-        let newcomers = (0..5).map(|index| paces.take(address(1 << 24 | index), now, 1));
+        let newcomers = (0..5).map(|index| paces.take(KEYS_MAX + index, now, 1));
         assert_eq!(newcomers.filter(Result::is_ok).count(), 2);
-        assert_eq!(paces.count(), ADDRESSES_MAX + 1);
+        assert_eq!(paces.count(), KEYS_MAX + 1);
         let later = now + Duration::from_secs(2);
-        assert_eq!(paces.take(address(1 << 25), later, 1), Ok(()));
+        assert_eq!(paces.take(2 * KEYS_MAX, later, 1), Ok(()));
         assert!(paces.count() < 10, "who caught up is forgotten");
     }
 
     #[test]
     fn no_pace_counts_nobody() {
-        let (pace, paces) = (Pace::new(0), PacePerAddress::new(0));
+        let (pace, paces) = (Pace::new(0), PacePer::new(0));
         let now = Instant::now();
         for _ in 0..1000 {
             assert!(pace.take(now, Duration::ZERO).is_ok());
-            assert!(paces.take(OTHERS, now, 1000).is_ok());
+            assert!(paces.take("anybody", now, 1000).is_ok());
         }
         assert_eq!(paces.count(), 0);
     }

@@ -14,6 +14,7 @@ use actix_web::middleware::Next;
 use actix_web::{HttpRequest, HttpResponse, ResponseError};
 use runcast_actors::protocol::{Problem, RunId, RunIdError};
 use serde::Serialize;
+use tokio::task::JoinError;
 use utoipa::ToSchema;
 
 use super::publish::EventErrorJson;
@@ -21,7 +22,7 @@ use super::publish::EventErrorJson;
 /// Media type of every error body.
 pub(super) const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Seconds after which a 503 may be tried again.
+/// Seconds after which a 503 may be tried again, or a 429 that does not know.
 const RETRY_AFTER_SECONDS: u64 = 1;
 
 /// An error answer: a problem and, for a refused `POST`, its events' fates.
@@ -275,13 +276,22 @@ impl ResponseError for ApiError {
         if let Some(challenge) = self.challenge() {
             answer.insert_header((header::WWW_AUTHENTICATE, challenge));
         }
-        let is_for_now = status == StatusCode::SERVICE_UNAVAILABLE;
+        let is_for_now = matches!(
+            status,
+            StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS
+        );
         let retry_after = is_for_now.then_some(RETRY_AFTER_SECONDS);
         if let Some(seconds) = self.retry_after_seconds.or(retry_after) {
             answer.insert_header((header::RETRY_AFTER, seconds));
         }
         answer.body(self.to_json())
     }
+}
+
+/// 500 for a task that panicked.
+pub(super) fn task_failed(error: JoinError) -> ApiError {
+    tracing::error!(%error, "the task of a request failed");
+    ApiError::internal()
 }
 
 /// Answers a path that no route matches: 400 if what stands where a run id

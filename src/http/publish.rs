@@ -1,10 +1,11 @@
 //! `POST /api/v1/runs/{run_id}/events`: durable publish over HTTP.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
-use runcast_actors::broker::{NewEvent, PublishError, PublishResult, Published};
+use runcast_actors::broker::{NewEvent, PublishError, PublishResult, Published, client_network};
 use runcast_actors::metrics::Limit;
 use runcast_actors::protocol::{Problem, RunId};
 use runcast_actors::store::{AppendBatch, Claimed, PostClaim, Producer};
@@ -16,7 +17,7 @@ use super::body_form::BodyForm;
 use super::caller::Caller;
 use super::cors::check_origin;
 use super::idempotency::{Answer, Fingerprint, IdempotencyKey, Outcome, key_reused};
-use super::problem::{ApiError, ProblemJson};
+use super::problem::{ApiError, ProblemJson, task_failed};
 use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
 use super::run_path::RunPath;
@@ -94,7 +95,7 @@ pub(super) struct EventErrorJson {
         (status = 413, description = "Body or event too large", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 415, description = "Unsupported body type", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 422, description = "JSON that is no event, or an Idempotency-Key used for another post", content_type = "application/problem+json", body = ProblemJson<'_>),
-        (status = 429, description = "This address publishes too fast; `Retry-After` says when", content_type = "application/problem+json", body = ProblemJson<'_>),
+        (status = 429, description = "This address or subject publishes too fast, or has too much under way; `Retry-After` says when", content_type = "application/problem+json", body = ProblemJson<'_>),
         (status = 503, description = "The store is unavailable", content_type = "application/problem+json", body = ProblemJson<'_>),
     )
 )]
@@ -117,7 +118,12 @@ pub(super) async fn publish(
     let limits = &state.broker.settings().limits;
     let body = state
         .body_room
-        .read(&request, payload, limits.max_body_bytes.as_u64())
+        .read(
+            &request,
+            payload,
+            limits.max_body_bytes.as_u64(),
+            caller.client(&state, &request),
+        )
         .await?;
     let events = read_events(
         form,
@@ -130,7 +136,7 @@ pub(super) async fn publish(
     )?;
     caller.still_counts(&state)?;
     caller.may_publish_kinds(events.iter().map(|event| event.kind))?;
-    check_pace(&state, &request, events.len())?;
+    check_pace(&state, &caller, &request, events.len())?;
     let Some(key) = key else {
         let results = publish_all(&state, run_id, events, restart, None).await?;
         drop(body.room);
@@ -145,28 +151,48 @@ pub(super) async fn publish(
         answer
     })
     .await
-    .map_err(|error| {
-        tracing::error!(%error, "publishing failed");
-        ApiError::internal()
-    })?
+    .map_err(task_failed)?
 }
 
+/// Takes the events from the pace of the token's subject, then from that of the
+/// address. A post that the second refuses has been taken from the first: its
+/// repetition waits a little longer for that.
+///
 /// # Errors
 /// 429 for a client that publishes too fast.
-fn check_pace(state: &HttpState, request: &HttpRequest, events: usize) -> Result<(), ApiError> {
-    let Some(address) = state.addresses.of(request) else {
-        return Ok(());
-    };
-    let taken = state.publish_pace.take(address, Instant::now(), events);
-    taken.map_err(|wait| {
-        state.broker.refused(Limit::PublishRatePerIp);
-        let rate = state.broker.settings().limits.publish_rate_per_ip;
-        let detail = format!(
-            "this address may publish {rate} events in a second (limits.publish_rate_per_ip); nothing was published, send it again later"
-        );
-        let problem = Problem::new(429, "publishing-too-fast", "Publishing too fast", detail);
-        ApiError::from(problem).retry_after(wait)
-    })
+fn check_pace(
+    state: &HttpState,
+    caller: &Caller,
+    request: &HttpRequest,
+    events: usize,
+) -> Result<(), ApiError> {
+    let now = Instant::now();
+    let limits = &state.broker.settings().limits;
+    if let Some(bearer) = caller.bearer() {
+        let subject = Arc::clone(&bearer.subject);
+        let taken = state.publish_pace_of_subjects.take(subject, now, events);
+        let rate = limits.publish_rate_per_subject;
+        let limit = Limit::PublishRatePerSubject;
+        taken.map_err(|wait| too_fast(state, "this token's subject", rate, limit, wait))?;
+    }
+    if let Some(address) = state.addresses.of(request) {
+        let taken = state
+            .publish_pace
+            .take(client_network(address), now, events);
+        let (rate, limit) = (limits.publish_rate_per_ip, Limit::PublishRatePerIp);
+        taken.map_err(|wait| too_fast(state, "this address", rate, limit, wait))?;
+    }
+    Ok(())
+}
+
+fn too_fast(state: &HttpState, who: &str, rate: usize, limit: Limit, wait: Duration) -> ApiError {
+    state.broker.refused(limit);
+    let detail = format!(
+        "{who} may publish {rate} events in a second ({}); nothing was published, send it again later",
+        limit.as_str()
+    );
+    let problem = Problem::new(429, "publishing-too-fast", "Publishing too fast", detail);
+    ApiError::from(problem).retry_after(wait)
 }
 
 async fn publish_once(

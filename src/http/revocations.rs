@@ -10,7 +10,7 @@ use utoipa::ToSchema;
 use super::HttpState;
 use super::caller::Caller;
 use super::cors::check_origin;
-use super::problem::{ApiError, ProblemJson, json_answer};
+use super::problem::{ApiError, ProblemJson, json_answer, task_failed};
 use super::small_body::read_json;
 
 /// Longest name of a subject or token.
@@ -63,11 +63,18 @@ pub(super) async fn revocations(
     }
     caller.may_administer()?;
     check_origin(&request, &state.settings.allowed_origins)?;
-    let wish: RevocationRequestJson = read_json(&state, &request, payload).await?;
+    let wish: RevocationRequestJson = {
+        let client = caller.client(&state, &request);
+        read_json(&state, &request, payload, client).await?
+    };
     caller.still_counts(&state)?;
     let revocation = Revocation::now(name_of(wish)?);
     let at = revocation.at;
-    if !state.broker.revoke(revocation).await? {
+    let broker = state.broker.clone();
+    // A task of its own: a client that goes away in the middle must not leave
+    // it half done, kept and not told to the other brokers.
+    let revoking = actix_web::rt::spawn(async move { broker.revoke(revocation).await });
+    if !revoking.await.map_err(task_failed)?? {
         let detail = "as many subjects and tokens are revoked as may be (auth.max_revocations); exchange the keys instead";
         let (slug, title) = ("too-many-revocations", "Too many revocations");
         return Err(Problem::new(503, slug, title, detail).into());

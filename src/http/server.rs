@@ -51,6 +51,7 @@ impl HttpServer {
         let is_tls = tls.is_some();
         let surface = Surface {
             door: Door::new(Data::clone(&state), tls.transpose()?),
+            is_open: state.gate.is_none(),
             state: Data::clone(&state),
             routes: match metrics_bind {
                 None => configure,
@@ -142,6 +143,7 @@ fn operator(
         .max_concurrent_connections(OPERATOR_CONNECTIONS);
     let surface = Surface {
         door: Door::of_operators(Data::clone(&state)),
+        is_open: true,
         state,
         routes: configure_operator,
     };

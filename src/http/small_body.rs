@@ -7,6 +7,7 @@ use serde::de::DeserializeOwned;
 
 use super::HttpState;
 use super::body_form::BodyForm;
+use super::caller::Client;
 use super::problem::ApiError;
 
 /// Longest body read.
@@ -20,6 +21,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     state: &HttpState,
     request: &HttpRequest,
     payload: Payload,
+    client: Client,
 ) -> Result<T, ApiError> {
     if BodyForm::of(request.headers())? != BodyForm::Json {
         let (slug, title) = ("unsupported-media-type", "Unsupported media type");
@@ -28,7 +30,7 @@ pub(super) async fn read_json<T: DeserializeOwned>(
     }
     let body = state
         .small_body_room
-        .read(request, payload, BODY_BYTES_MAX)
+        .read(request, payload, BODY_BYTES_MAX, client)
         .await?;
     serde_json::from_slice(&body.bytes).map_err(|error| {
         let detail = format!("the body is not the JSON that this route takes: {error}");

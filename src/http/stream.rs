@@ -10,6 +10,7 @@ use runcast_actors::protocol::BackendKind;
 use runcast_actors::session::{CloseReason, StreamBody};
 use utoipa::ToSchema;
 
+use super::Gate;
 use super::HttpState;
 use super::caller::Follower;
 use super::connection::{ConnectionHandle, HandedOver};
@@ -29,7 +30,7 @@ const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// Temporary trouble is a status only for a client that wants no stream.
 const FOR_NOW: &str = "The stream cannot begin for now. Only if `Accept` leaves out text/event-stream; else 200 with retry, problem and goodbye";
-const TOO_MANY: &str = "This address has too many streams open. Told as a 503 is";
+const TOO_MANY: &str = "This address or subject has too many streams open. Told as a 503 is";
 
 /// One event of a stream, of which the body is a sequence.
 #[derive(ToSchema)]
@@ -179,8 +180,8 @@ async fn open(
     state: &HttpState,
 ) -> Result<HttpResponse, ApiError> {
     let accepts_stream = accepts_stream(request);
-    let caller = match caller {
-        Ok(Follower(caller)) => caller,
+    let Follower { caller, ticket } = match caller {
+        Ok(follower) => follower,
         // Trouble that passes is told in a stream, as all such.
         Err(error) if error.is_ours() && accepts_stream => {
             let backend = state.backends().choose(choice, &run_id, &state.broker)?;
@@ -209,14 +210,27 @@ async fn open(
         filter,
         start: query.start,
         bearer: caller.bearer().cloned(),
+        ticket: ticket.map(|ticket| ticket.0),
     };
-    Ok(match state.broker.open_stream(wish).await {
+    let has_ticket = wish.ticket.is_some();
+    let answer = state.broker.open_stream(wish).await;
+    if let (StreamAnswer::Stream(_), true, Some(gate)) = (&answer, has_ticket, &state.gate) {
+        gate.tickets.with_label_values(&["used"]).inc();
+    }
+    Ok(match answer {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
         StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
             stream_answer(body, backend, request)
         }
+        StreamAnswer::TicketUsed => return Err(used_ticket(state)),
         StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
     })
+}
+
+/// 401 for a ticket that another one was faster with.
+fn used_ticket(state: &HttpState) -> ApiError {
+    let gate = state.gate.as_ref();
+    gate.map_or_else(ApiError::auth_disabled, Gate::bad_ticket)
 }
 
 /// Answers 200 with a stream, which takes the connection over.
@@ -230,9 +244,14 @@ fn stream_answer(body: StreamBody, backend: BackendKind, request: &HttpRequest) 
         true => Framing::UntilClose,
         false => Framing::Chunked,
     };
-    let connection = request.conn_data::<ConnectionHandle>();
-    let mut answer = match connection.filter(|handle| handle.takes_streams()).cloned() {
-        Some(connection) => head.body(HandedOver::new(body, framing, connection)),
+    let mut answer = match request.conn_data::<ConnectionHandle>() {
+        Some(connection) if connection.takes_streams() => {
+            head.body(HandedOver::new(body, framing, connection.clone()))
+        }
+        Some(connection) => {
+            connection.requests().stream_begins();
+            head.body(body)
+        }
         None => head.body(body),
     };
     let is_chunked = framing == Framing::Chunked;

@@ -41,7 +41,7 @@ const READ_BYTES: usize = 256;
 
 /// Bytes that a client may say all the same. One that goes on has its
 /// connection closed: reading for nothing would cost whatever it likes.
-const READ_BYTES_MAX: u32 = 64 * 1024;
+pub(super) const SAID_BYTES_MAX: usize = 64 * 1024;
 
 /// How the end of a body is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +50,15 @@ pub(super) enum Framing {
     Chunked,
     /// By the end of the connection: all that HTTP/1.0 knows.
     UntilClose,
+}
+
+/// Why a stream's connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// All was sent, or the client is gone.
+    Over,
+    /// The client went on sending.
+    SaidTooMuch,
 }
 
 /// A stream on a socket of its own. Ends when the stream has ended and was
@@ -63,7 +72,7 @@ pub(super) struct StreamWriter {
     /// This task is woken when the client says something, or goes.
     is_watching: bool,
     /// What the client has said since its request.
-    read_bytes: u32,
+    said_bytes: u32,
     /// What the kernel had no room for.
     unsent: Option<Box<Unsent>>,
 }
@@ -91,7 +100,7 @@ impl StreamWriter {
             framing,
             has_ended: false,
             is_watching: false,
-            read_bytes: 0,
+            said_bytes: 0,
             unsent: None,
         }
     }
@@ -101,9 +110,9 @@ impl StreamWriter {
     /// What it sends is thrown away: it has no more to ask on this connection,
     /// whose answer says `Connection: close`. Between two events of the kernel
     /// this is one atomic load; to ask for the next one takes a lock.
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         let mut buffer = [MaybeUninit::uninit(); READ_BYTES];
-        while self.read_bytes <= READ_BYTES_MAX {
+        while self.said_bytes as usize <= SAID_BYTES_MAX {
             let mut was_told = false;
             let socket = &self.socket;
             let read = socket.try_io(Interest::READABLE, || {
@@ -111,10 +120,10 @@ impl StreamWriter {
                 SockRef::from(socket).recv(&mut buffer)
             });
             match read {
-                Ok(0) => return Poll::Ready(()),
-                Ok(bytes) => self.read_bytes += bytes as u32,
+                Ok(0) => return Poll::Ready(StreamEnd::Over),
+                Ok(bytes) => self.said_bytes += bytes as u32,
                 Err(error) if error.kind() != io::ErrorKind::WouldBlock => {
-                    return Poll::Ready(());
+                    return Poll::Ready(StreamEnd::Over);
                 }
                 // Nothing was told since we asked to be woken.
                 Err(_) if self.is_watching && !was_told => return Poll::Pending,
@@ -123,13 +132,13 @@ impl StreamWriter {
                     // Without budget it has not been noted who is to be woken.
                     self.is_watching = told.is_pending() && has_budget_remaining();
                     if ready!(told).is_err() {
-                        return Poll::Ready(());
+                        return Poll::Ready(StreamEnd::Over);
                     }
                 }
             }
         }
         tracing::debug!("a client of a stream sends without an end");
-        Poll::Ready(())
+        Poll::Ready(StreamEnd::SaidTooMuch)
     }
 
     /// Writes what there is; pending when the client has it all, or takes no
@@ -293,17 +302,17 @@ impl Unsent {
 }
 
 impl Future for StreamWriter {
-    type Output = ();
+    type Output = StreamEnd;
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<StreamEnd> {
         let this = self.get_mut();
-        if this.poll_gone(cx).is_ready() {
-            return Poll::Ready(());
+        if let Poll::Ready(end) = this.poll_gone(cx) {
+            return Poll::Ready(end);
         }
         if let Err(error) = ready!(this.poll_write(cx)) {
             tracing::debug!(%error, "the connection of a stream broke");
         }
-        Poll::Ready(())
+        Poll::Ready(StreamEnd::Over)
     }
 }
 

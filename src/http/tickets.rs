@@ -2,7 +2,7 @@
 //! as a browser's EventSource.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use actix_web::http::header;
@@ -22,7 +22,7 @@ use super::HttpState;
 use super::caller::Caller;
 use super::cors::check_origin;
 use super::gate::Gate;
-use super::problem::{ApiError, ProblemJson};
+use super::problem::{ApiError, ProblemJson, task_failed};
 use super::small_body::read_json;
 use crate::auth::{Identity, Kinds, Rights, RunPattern};
 
@@ -110,11 +110,14 @@ pub(super) async fn tickets(
         return Err(ApiError::auth_disabled());
     };
     check_origin(&request, &state.settings.allowed_origins)?;
-    let wish: TicketRequestJson = read_json(&state, &request, payload).await?;
+    let wish: TicketRequestJson = {
+        let client = caller.client(&state, &request);
+        read_json(&state, &request, payload, client).await?
+    };
     caller.still_counts(&state)?;
     let run_id = RunId::parse(&wish.run_id).map_err(ApiError::bad_run_id)?;
     caller.may_read(&run_id)?;
-    gate.issued.take(&bearer.subject)?;
+    let room = gate.issued.take(&bearer.subject)?;
     let ticket = Ticket {
         run_id: run_id.to_string(),
         sub: bearer.subject.to_string(),
@@ -126,10 +129,20 @@ pub(super) async fn tickets(
     let ticket = serde_json::to_string(&ticket).expect("a ticket has only text keys");
     let code = new_code().ok_or_else(ApiError::internal)?;
     let ttl = gate.ticket_ttl;
-    state
-        .broker
-        .put_ticket(&name_of(&code), ticket, ttl)
-        .await?;
+    let name = TicketName::of(&code);
+    let keeping = Data::clone(&state);
+    // A task of its own: a client that goes away in the middle must not get its
+    // room back while the store keeps the ticket.
+    let kept = actix_web::rt::spawn(async move {
+        let kept = keeping.broker.put_ticket(&name.0, ticket, ttl).await;
+        if kept.is_err()
+            && let Some(gate) = &keeping.gate
+        {
+            gate.issued.give_back(&room);
+        }
+        kept
+    });
+    kept.await.map_err(task_failed)??;
     gate.tickets.with_label_values(&["issued"]).inc();
     let answer = TicketJson {
         ticket: code,
@@ -140,11 +153,27 @@ pub(super) async fn tickets(
         .json(answer))
 }
 
-/// Returns who may open a stream with a code, which is good no more then.
+/// What a ticket is kept under: whoever reads the store learns no code.
+#[derive(Debug, Clone)]
+pub(super) struct TicketName(pub(super) String);
+
+impl TicketName {
+    fn of(code: &str) -> Self {
+        let hash = Sha256::digest(code.as_bytes());
+        Self(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+}
+
+/// Returns who may open a stream with a code, and the ticket's name: it is good
+/// until the stream begins.
 ///
 /// # Errors
 /// 401 for a code that is none; 503 when the store does not answer.
-pub(super) async fn redeem(gate: &Gate, broker: &Broker, code: &str) -> Result<Identity, ApiError> {
+pub(super) async fn look_up(
+    gate: &Gate,
+    broker: &Broker,
+    code: &str,
+) -> Result<(Identity, TicketName), ApiError> {
     let is_code = code.len() == CODE_LEN
         && code
             .bytes()
@@ -152,25 +181,19 @@ pub(super) async fn redeem(gate: &Gate, broker: &Broker, code: &str) -> Result<I
     if !is_code {
         return Err(gate.bad_ticket());
     }
-    let ticket = broker.take_ticket(&name_of(code)).await?;
+    let name = TicketName::of(code);
+    let ticket = broker.ticket(&name.0).await?;
     let ticket = ticket.ok_or_else(|| gate.bad_ticket())?;
     let ticket = serde_json::from_str::<Ticket>(&ticket).ok();
     let identity = ticket.and_then(Ticket::identity);
     let identity = identity.ok_or_else(|| gate.bad_ticket())?;
-    gate.tickets.with_label_values(&["used"]).inc();
-    Ok(identity)
+    Ok((identity, name))
 }
 
 fn new_code() -> Option<String> {
     let mut bytes = [0; CODE_BYTES];
     SystemRandom::new().fill(&mut bytes).ok()?;
     Some(URL_SAFE_NO_PAD.encode(bytes))
-}
-
-/// What a code is kept under: whoever reads the store learns no code.
-fn name_of(code: &str) -> String {
-    let hash = Sha256::digest(code.as_bytes());
-    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Bounds the tickets that are good at once, in all and of each subject.
@@ -180,6 +203,13 @@ pub(super) struct Issued {
     max: usize,
     max_per_subject: usize,
     good: Mutex<Good>,
+}
+
+/// Room that was taken for a ticket.
+#[derive(Debug)]
+struct Room {
+    ends: Instant,
+    subject: Arc<str>,
 }
 
 #[derive(Debug, Default)]
@@ -192,11 +222,15 @@ struct Good {
 impl Good {
     fn forget(&mut self, now: Instant) {
         while let Some((_, subject)) = self.tickets.pop_front_if(|(ends, _)| *ends <= now) {
-            if let Some(count) = self.by_subject.get_mut(&subject) {
-                *count -= 1;
-                if *count == 0 {
-                    self.by_subject.remove(&subject);
-                }
+            self.count_down(&subject);
+        }
+    }
+
+    fn count_down(&mut self, subject: &Arc<str>) {
+        if let Some(count) = self.by_subject.get_mut(subject) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_subject.remove(subject);
             }
         }
     }
@@ -217,9 +251,9 @@ impl Issued {
     ///
     /// # Errors
     /// 429 if the subject has too many, 503 if all have.
-    fn take(&self, subject: &Arc<str>) -> Result<(), ApiError> {
+    fn take(&self, subject: &Arc<str>) -> Result<Room, ApiError> {
         let now = Instant::now();
-        let mut good = self.good.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut good = self.good();
         good.forget(now);
         let of_subject = good.by_subject.get(subject).copied().unwrap_or_default();
         if of_subject >= self.max_per_subject {
@@ -236,10 +270,28 @@ impl Issued {
             );
             return Err(Problem::new(503, "too-many-tickets", "Too many tickets", detail).into());
         }
-        good.tickets
-            .push_back((now + self.ttl, Arc::clone(subject)));
-        *good.by_subject.entry(Arc::clone(subject)).or_default() += 1;
-        Ok(())
+        let ends = now + self.ttl;
+        let subject = Arc::clone(subject);
+        good.tickets.push_back((ends, Arc::clone(&subject)));
+        *good.by_subject.entry(Arc::clone(&subject)).or_default() += 1;
+        Ok(Room { ends, subject })
+    }
+
+    /// Gives back the room of a ticket that the store does not keep.
+    fn give_back(&self, room: &Room) {
+        let mut good = self.good();
+        let is_it = |(ends, subject): &(Instant, Arc<str>)| {
+            *ends == room.ends && Arc::ptr_eq(subject, &room.subject)
+        };
+        // Not long ago, so it is near the end; not there, if it has ended.
+        if let Some(index) = good.tickets.iter().rposition(is_it) {
+            good.tickets.remove(index);
+            good.count_down(&room.subject);
+        }
+    }
+
+    fn good(&self) -> MutexGuard<'_, Good> {
+        self.good.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -251,7 +303,10 @@ mod tests {
     fn tickets_are_bounded_in_all_and_of_each_subject() {
         let subjects: Vec<Arc<str>> = ["a", "b", "c"].map(Arc::from).to_vec();
         let issued = Issued::new(Duration::from_secs(60), 3, 2);
-        let slug = |subject: &Arc<str>| issued.take(subject).map_err(|it| it.to_string());
+        let slug = |subject: &Arc<str>| {
+            let taken = issued.take(subject);
+            taken.map(|_| ()).map_err(|it| it.to_string())
+        };
         assert_eq!((slug(&subjects[0]), slug(&subjects[0])), (Ok(()), Ok(())));
         assert!(slug(&subjects[0]).is_err_and(|it| it.contains("per_subject")));
         assert_eq!(slug(&subjects[1]), Ok(()));
@@ -261,6 +316,23 @@ mod tests {
         assert_eq!(slug(&subjects[0]), Ok(()));
         let good = issued.good.lock().expect("nobody panicked");
         assert_eq!((good.tickets.len(), good.by_subject.len()), (1, 1));
+    }
+
+    #[test]
+    fn room_that_is_given_back_is_free_at_once() {
+        let subject: Arc<str> = "a".into();
+        let issued = Issued::new(Duration::from_secs(60), 2, 2);
+        let kept = issued.take(&subject).expect("room");
+        let refused = issued.take(&subject).expect("room");
+        assert!(issued.take(&subject).is_err());
+        issued.give_back(&refused);
+        let again = issued.take(&subject).expect("room");
+        assert!(issued.take(&subject).is_err());
+        for room in [again, kept] {
+            issued.give_back(&room);
+        }
+        let good = issued.good();
+        assert!(good.tickets.is_empty() && good.by_subject.is_empty());
     }
 
     #[test]

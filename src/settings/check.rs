@@ -137,6 +137,15 @@ fn check_sizes(settings: &Settings, faults: &mut Faults) {
     );
     require(
         faults,
+        limits.body_bytes_per_client >= limits.max_body_bytes,
+        "limits.body_bytes_per_client",
+        format!(
+            "must hold one post: at least limits.max_body_bytes ({})",
+            limits.max_body_bytes
+        ),
+    );
+    require(
+        faults,
         history.embedded_total_bytes >= history.max_bytes_per_run,
         "history.embedded_total_bytes",
         format!(
@@ -290,6 +299,12 @@ fn check_texts(settings: &Settings, faults: &mut Faults) {
         "server.tls_key",
         "must be set with server.tls_cert, and only then",
     );
+    require(
+        faults,
+        server.hosts == ["*"] || server.hosts.iter().all(|host| is_host(host)),
+        "server.hosts",
+        "must be hosts' names without scheme and port, like runcast.example, or * alone",
+    );
     let redis = &settings.redis;
     require(
         faults,
@@ -437,6 +452,12 @@ fn is_dns_label(text: &str) -> bool {
         && text.bytes().all(is_inner)
         && !text.starts_with('-')
         && !text.ends_with('-')
+}
+
+/// Whether `text` can be the host of a `Host` header.
+fn is_host(text: &str) -> bool {
+    let is_inner = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    (1..=253).contains(&text.len()) && text.bytes().all(is_inner) && !text.ends_with('.')
 }
 
 fn is_variable_name(text: &str) -> bool {

@@ -106,6 +106,9 @@ pub(crate) struct ServerSettings {
     /// How long open streams have to end after SIGTERM.
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_grace: Duration,
+    /// Names, beside those of this machine, that the broker may be asked by;
+    /// `*` alone is any.
+    pub(crate) hosts: Vec<String>,
     /// Networks whose proxies are believed about the addresses of clients.
     #[serde(deserialize_with = "networks")]
     pub(crate) trusted_proxies: Vec<IpNet>,
@@ -138,6 +141,7 @@ impl Default for ServerSettings {
             max_connections: 110_000,
             backlog: 4096,
             shutdown_grace: Duration::from_secs(20),
+            hosts: Vec::new(),
             trusted_proxies: Vec::new(),
             proxy_header: ProxyHeader::default(),
             tls_cert: String::new(),

@@ -134,7 +134,7 @@ async fn the_proxy_protocol_tells_it_for_a_whole_connection() {
         ],
     )
     .await;
-    let request = "GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    let request = "GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
     let long = format!("PROXY TCP4 {}\r\n", "1".repeat(200));
     let v2_long = [&b"\r\n\r\n\0\r\nQUIT\n\x21\x11"[..], &[0xff, 0xff]].concat();
     for start in [

@@ -9,7 +9,7 @@ const EVENTS: &str = "/api/v1/runs/42/events";
 
 fn request(header_bytes: usize) -> String {
     let filler = "x".repeat(header_bytes);
-    format!("GET /health/live HTTP/1.1\r\nHost: x\r\nX-Filler: {filler}\r\n\r\n")
+    format!("GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Filler: {filler}\r\n\r\n")
 }
 
 fn check_too_large(answer: &str) {
@@ -33,7 +33,10 @@ async fn a_head_over_the_limit_is_431_wherever_it_comes() {
             client.send(piece).await;
         }
         check_too_large(&client.rest().await);
-        let path = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "x".repeat(bytes));
+        let path = format!(
+            "GET /{} HTTP/1.1\r\nHost: localhost\r\n\r\n",
+            "x".repeat(bytes)
+        );
         let mut client = Raw::connect(broker.addr).await;
         client.send(path).await;
         check_too_large(&client.rest().await);
@@ -64,7 +67,7 @@ async fn a_head_below_the_limit_and_a_body_above_it_are_taken() {
         let body = "x".repeat(200_000);
         client
             .send(format!(
-                "POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
+                "POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: {}\r\n\r\n{body}",
                 body.len()
             ))
             .await;
@@ -99,7 +102,7 @@ async fn slow_heads_are_closed_on_any_request_of_a_connection() {
 /// CORS answers a preflight before any route is asked.
 #[tokio::test]
 async fn a_preflight_switches_no_bound_off() {
-    const PREFLIGHT: &str = "OPTIONS /api/v1/runs HTTP/1.1\r\nHost: x\r\n\
+    const PREFLIGHT: &str = "OPTIONS /api/v1/runs HTTP/1.1\r\nHost: localhost\r\n\
         Origin: http://localhost:3000\r\nAccess-Control-Request-Method: POST\r\n\r\n";
     let broker = Broker::embedded()
         .set("limits.header_timeout", "1s")
@@ -131,7 +134,7 @@ async fn a_body_that_nobody_reads_holds_no_connection() {
             let mut client = Raw::connect(broker.addr).await;
             client
                 .send(format!(
-                    "{method} {path} HTTP/1.1\r\nHost: x\r\n{framing}\r\n\r\n3"
+                    "{method} {path} HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n3"
                 ))
                 .await;
             let answer = client.rest().await;
@@ -151,7 +154,7 @@ async fn a_slow_body_is_408() {
         let mut client = Raw::connect(broker.addr).await;
         client
             .send(format!(
-                "POST {EVENTS} HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n3"
+                "POST {EVENTS} HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n{framing}\r\n\r\n3"
             ))
             .await;
         let answer = client.rest().await;

@@ -3,9 +3,13 @@
 
 mod addresses;
 mod heads;
+mod hosts;
 mod http2;
 mod memory;
 mod open_files;
+mod pipelines;
+#[cfg(feature = "fault-switches")]
+mod quarantine;
 mod rates;
 mod redis_access;
 mod requests;

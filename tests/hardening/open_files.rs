@@ -53,7 +53,7 @@ async fn a_broker_out_of_files_refuses_politely_and_recovers() {
         }
         for client in &mut waiting {
             client
-                .send("GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                .send("GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
                 .await;
         }
         for client in &mut waiting {

@@ -157,8 +157,10 @@ async fn the_documented_user_is_all_that_is_needed() {
         .await;
     let wish = post("/api/v1/revocations", r#"{"sub":"mallory"}"#);
     assert_eq!(bearing(wish, &admin()).await.status(), 200);
-    let check = redis.broker().arguments(&["check"]).output();
+    let check = guarded(redis.broker()).arguments(&["check"]).output();
     assert!(check.status.success(), "{check:?}");
+    let left: Vec<String> = publisher.command(&["KEYS", "run:_*"]).await;
+    assert_eq!(left, ["run:_revoked"], "check leaves nothing");
     assert_eq!(denied(&mut publisher).await, Vec::<String>::new());
     // And no more than that.
     let mut user = Publisher::at(redis.redis.port()).await;
@@ -175,6 +177,35 @@ async fn the_documented_user_is_all_that_is_needed() {
         &["ACL", "LIST"],
     ] {
         assert!(user.is_refused(words).await, "{words:?} is allowed");
+    }
+}
+
+/// Such a Redis takes a stream all right, and refuses the first ticket.
+#[tokio::test]
+async fn check_tries_what_tickets_and_revocations_need() {
+    let redis = TlsRedis::start().await;
+    let mut publisher = redis.redis.publisher().await;
+    for (command, cannot) in [
+        ("set", "cannot keep a ticket"),
+        ("get", "cannot read a ticket"),
+        ("getdel", "cannot take a ticket"),
+        ("zadd", "cannot keep a revocation"),
+        ("zrevrange", "cannot read revocations"),
+    ] {
+        let (without, with) = (format!("-{command}"), format!("+{command}"));
+        let _: String = publisher
+            .command(&["ACL", "SETUSER", "runcast", &without])
+            .await;
+        let check = guarded(redis.broker()).arguments(&["check"]).output();
+        let text = String::from_utf8_lossy(&check.stdout);
+        assert_eq!(check.status.code(), Some(1), "{text}");
+        assert!(text.contains(cannot), "{text}");
+        // Nobody has a ticket where there are no tokens.
+        let check = redis.broker().arguments(&["check"]).output();
+        assert!(check.status.success(), "{check:?}");
+        let _: String = publisher
+            .command(&["ACL", "SETUSER", "runcast", &with])
+            .await;
     }
 }
 

@@ -83,14 +83,14 @@ async fn metrics_have_a_socket_of_their_own_that_answers_when_all_others_are_tak
     for _ in 0..2 {
         let mut client = Raw::connect(broker.addr).await;
         client
-            .send("GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            .send("GET /health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             .await;
         client.answer().await;
         taken.push(client);
     }
     let mut waiting = Raw::connect(broker.addr).await;
     waiting
-        .send("GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        .send("GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .await;
     let metrics = Request::get("/metrics").send(operator).await;
     assert!(metrics.text().contains("runcast_build_info"));

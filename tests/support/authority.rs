@@ -51,6 +51,24 @@ impl Authority {
         std::fs::rename(new, self.file(name)).expect("the directory is ours");
     }
 
+    /// Arguments of a redis-server that speaks TLS at a port, to whoever trusts
+    /// this authority; other servers have to show a certificate of it, too.
+    pub(crate) fn redis_arguments(&self, port: u16) -> Vec<String> {
+        const NAME: &str = "127.0.0.1";
+        if !self.file(&format!("{NAME}.pem")).exists() {
+            self.issue(NAME);
+        }
+        let pairs = [
+            ("--tls-port", port.to_string()),
+            ("--tls-cert-file", self.path(&format!("{NAME}.pem"))),
+            ("--tls-key-file", self.path(&format!("{NAME}.key"))),
+            ("--tls-ca-cert-file", self.path("ca.pem")),
+            ("--tls-auth-clients", "no".to_owned()),
+        ];
+        let words = pairs.map(|(name, value)| [name.to_owned(), value]);
+        words.into_iter().flatten().collect()
+    }
+
     pub(crate) fn file(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }

@@ -1,5 +1,6 @@
 //! [`RedisCluster`]: three masters with a replica each.
 
+use super::authority::Authority;
 use super::port::free_port;
 use super::wait::{SOON, eventually};
 use super::{Broker, Redis, broker::BrokerSettings};
@@ -12,16 +13,24 @@ const BOUNDS: [u32; MASTERS + 1] = [0, 5461, 10923, 16384];
 /// A Redis Cluster on loopback. Node `n + 3` is the replica of node `n`.
 pub(crate) struct RedisCluster {
     pub(crate) nodes: Vec<Redis>,
+    scheme: &'static str,
 }
 
 impl RedisCluster {
     /// Starts it and waits until every node finds it whole.
     pub(crate) async fn start() -> Self {
+        Self::start_with_tls(None).await
+    }
+
+    /// The same, its nodes speaking TLS with each other and with brokers.
+    pub(crate) async fn start_with_tls(authority: Option<&Authority>) -> Self {
         let mut nodes = Vec::new();
         let mut bus_ports = Vec::new();
         for _ in 0..2 * MASTERS {
             // Left to itself it is the port plus 10,000, which may be anyone's.
             let bus_port = free_port().to_string();
+            let tls = ["--tls-cluster", "yes", "--tls-replication", "yes"];
+            let tls = if authority.is_some() { &tls[..] } else { &[] };
             let arguments = [
                 "--cluster-enabled",
                 "yes",
@@ -32,10 +41,11 @@ impl RedisCluster {
                 "--cluster-port",
                 &bus_port,
             ];
-            nodes.push(Redis::start_with(&arguments).await);
+            let arguments = [&arguments, tls].concat();
+            nodes.push(Redis::start_with_tls(&arguments, authority).await);
             bus_ports.push(bus_port);
         }
-        let first_port = nodes[0].port().to_string();
+        let first_port = nodes[0].best_port().to_string();
         for (index, node) in nodes.iter().enumerate() {
             let mut publisher = node.publisher().await;
             let epoch = (index + 1).to_string();
@@ -67,7 +77,12 @@ impl RedisCluster {
             let mut replica = nodes[index].publisher().await;
             let _: () = replica.command(&["CLUSTER", "REPLICATE", &id]).await;
         }
-        let cluster = Self { nodes };
+        let scheme = if authority.is_some() {
+            "rediss"
+        } else {
+            "redis"
+        };
+        let cluster = Self { nodes, scheme };
         for node in &cluster.nodes[MASTERS..] {
             node.wait_info("replication", "master_link_status:up").await;
         }
@@ -110,9 +125,9 @@ impl RedisCluster {
     pub(crate) fn url(&self) -> String {
         let seeds = self.nodes[..MASTERS].iter();
         let hosts: Vec<String> = seeds
-            .map(|node| format!("127.0.0.1:{}", node.port()))
+            .map(|node| format!("127.0.0.1:{}", node.best_port()))
             .collect();
-        format!("redis+cluster://{}", hosts.join(","))
+        format!("{}+cluster://{}", self.scheme, hosts.join(","))
     }
 
     /// Settings of a broker on it, without kubectl.

@@ -116,6 +116,17 @@ impl Process {
         pair.expect("Linux tells it").1.trim().to_owned()
     }
 
+    /// Returns the time that processors have spent on it.
+    pub(crate) fn cpu_time(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))
+            .expect("the process runs");
+        // What comes after the name, which stands in brackets.
+        let (_, rest) = stat.rsplit_once(')').expect("it has a name");
+        let ticks = rest.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|n| n.parse::<u64>().expect("a number")).sum();
+        Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     /// Returns the number of open file descriptors.
     pub(crate) fn fd_count(&self) -> usize {
         std::fs::read_dir(format!("/proc/{}/fd", self.pid()))

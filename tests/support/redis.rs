@@ -9,6 +9,7 @@ use ::redis::{Client, RedisResult};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::authority::Authority;
 use super::port::free_port;
 use super::process::Process;
 use super::wait::{SOON, eventually};
@@ -18,6 +19,7 @@ pub(crate) struct Redis {
     program: PathBuf,
     arguments: Vec<String>,
     port: u16,
+    tls_port: Option<u16>,
     dir: TempDir,
     process: Option<Process>,
 }
@@ -32,8 +34,18 @@ impl Redis {
 
     /// Starts a server with more arguments.
     pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_with_tls(arguments, None).await
+    }
+
+    /// The same, and with `authority` it speaks TLS at a second port.
+    pub(crate) async fn start_with_tls(arguments: &[&str], authority: Option<&Authority>) -> Self {
         let mut redis = Self::down();
         redis.arguments = arguments.iter().map(ToString::to_string).collect();
+        if let Some(authority) = authority {
+            let port = free_port();
+            redis.tls_port = Some(port);
+            redis.arguments.extend(authority.redis_arguments(port));
+        }
         redis.restart().await;
         redis
     }
@@ -61,6 +73,7 @@ impl Redis {
             program: PathBuf::from("redis-server"),
             arguments: Vec::new(),
             port: free_port(),
+            tls_port: None,
             dir: TempDir::new().expect("a temporary directory"),
             process: None,
         }
@@ -127,6 +140,11 @@ impl Redis {
 
     pub(crate) fn port(&self) -> u16 {
         self.port
+    }
+
+    /// The port under TLS, or else the other one.
+    pub(crate) fn best_port(&self) -> u16 {
+        self.tls_port.unwrap_or(self.port)
     }
 
     pub(crate) fn url(&self) -> String {

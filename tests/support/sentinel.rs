@@ -6,6 +6,7 @@ use ::redis::{RedisResult, Value, from_redis_value};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::authority::Authority;
 use super::port::free_port;
 use super::process::Process;
 use super::redis::Publisher;
@@ -22,15 +23,30 @@ pub(crate) struct Sentinels {
     pub(crate) replica: Redis,
     sentinels: Vec<Process>,
     ports: Vec<u16>,
+    /// Of each, if they speak TLS.
+    tls_ports: Vec<u16>,
     _dir: TempDir,
 }
 
 impl Sentinels {
     /// Starts them and waits until a failover could succeed.
     pub(crate) async fn start(count: usize) -> Self {
-        let master = Redis::start_with(&["--repl-diskless-sync-delay", "0"]).await;
-        let port = master.port().to_string();
-        let replica = Redis::start_with(&["--replicaof", "127.0.0.1", &port]).await;
+        Self::start_with_tls(count, None).await
+    }
+
+    /// The same, all of them speaking TLS with each other and with brokers.
+    pub(crate) async fn start_with_tls(count: usize, authority: Option<&Authority>) -> Self {
+        let replication = ["--tls-replication", "yes"];
+        let replication = if authority.is_some() {
+            &replication[..]
+        } else {
+            &[]
+        };
+        let arguments = [&["--repl-diskless-sync-delay", "0"], replication].concat();
+        let master = Redis::start_with_tls(&arguments, authority).await;
+        let port = master.best_port().to_string();
+        let arguments = [&["--replicaof", "127.0.0.1", &port], replication].concat();
+        let replica = Redis::start_with_tls(&arguments, authority).await;
         replica
             .wait_info("replication", "master_link_status:up")
             .await;
@@ -40,10 +56,11 @@ impl Sentinels {
             replica,
             sentinels: Vec::new(),
             ports: Vec::new(),
+            tls_ports: Vec::new(),
             _dir: dir,
         };
         for _ in 0..count {
-            started.add_sentinel();
+            started.add_sentinel(authority);
         }
         for port in started.ports.clone() {
             let others = (count - 1).to_string();
@@ -60,18 +77,27 @@ impl Sentinels {
         started
     }
 
-    fn add_sentinel(&mut self) {
+    fn add_sentinel(&mut self, authority: Option<&Authority>) {
         let port = free_port();
         let dir = self._dir.path();
         let file = dir.join(format!("{port}.conf"));
-        let watched = format!("{MASTER_NAME} 127.0.0.1 {} 1", self.master.port());
+        let watched = format!("{MASTER_NAME} 127.0.0.1 {} 1", self.master.best_port());
         let text = format!(
             "port {port}\nbind 127.0.0.1\ndir {}\nsentinel monitor {watched}\n\
              sentinel down-after-milliseconds {MASTER_NAME} 1000\n\
              sentinel failover-timeout {MASTER_NAME} 3000\n",
             dir.display(),
         );
-        std::fs::write(&file, text).expect("the directory is ours");
+        let mut tls = String::new();
+        if let Some(authority) = authority {
+            let port = free_port();
+            self.tls_ports.push(port);
+            for pair in authority.redis_arguments(port).chunks(2) {
+                tls += &format!("{} {}\n", pair[0].trim_start_matches('-'), pair[1]);
+            }
+            tls += "tls-replication yes\n";
+        }
+        std::fs::write(&file, tls + &text).expect("the directory is ours");
         let mut command = Command::new("redis-server");
         command.arg(file).arg("--sentinel");
         self.sentinels.push(Process::spawn(command));
@@ -108,12 +134,13 @@ impl Sentinels {
     }
 
     pub(crate) fn url(&self) -> String {
-        let hosts: Vec<String> = self
-            .ports
-            .iter()
-            .map(|port| format!("127.0.0.1:{port}"))
-            .collect();
-        format!("redis+sentinel://{}/{MASTER_NAME}", hosts.join(","))
+        let (scheme, ports) = match self.tls_ports.is_empty() {
+            true => ("redis", &self.ports),
+            false => ("rediss", &self.tls_ports),
+        };
+        let hosts = ports.iter().map(|port| format!("127.0.0.1:{port}"));
+        let hosts: Vec<String> = hosts.collect();
+        format!("{scheme}+sentinel://{}/{MASTER_NAME}", hosts.join(","))
     }
 
     /// Settings of a broker on the master, without kubectl.

@@ -93,6 +93,7 @@ impl Readers {
             for _ in 0..clients {
                 let request = StreamRequest {
                     bearer: None,
+                    ticket: None,
                     run_id: run_id(n),
                     backend: BackendKind::Redis,
                     filter: filter.clone(),

@@ -39,6 +39,12 @@ impl MemoryAccess {
         tickets.insert(name.to_owned(), (now + ttl, ticket));
     }
 
+    fn look_at(&self, name: &str) -> Option<String> {
+        let tickets = self.tickets();
+        let (ends, ticket) = tickets.get(name)?;
+        (*ends > Instant::now()).then(|| ticket.clone())
+    }
+
     fn take(&self, name: &str) -> Option<String> {
         let (ends, ticket) = self.tickets().remove(name)?;
         (ends > Instant::now()).then_some(ticket)
@@ -56,6 +62,10 @@ impl AccessStore for MemoryAccess {
         Box::pin(ready(Ok(())))
     }
 
+    fn look_at_ticket<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<String>> {
+        Box::pin(ready(Ok(self.look_at(name))))
+    }
+
     fn take_ticket<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<String>> {
         Box::pin(ready(Ok(self.take(name))))
     }
@@ -63,7 +73,9 @@ impl AccessStore for MemoryAccess {
     fn revoke<'a>(&'a self, revocation: &'a Revocation) -> StoreFuture<'a, bool> {
         // Forgets what is too old first.
         self.revocations.learn(Vec::new());
-        let has_room = self.revocations.len() < self.max_revocations;
+        // One that is known already takes no room.
+        let has_room = self.revocations.len() < self.max_revocations
+            || self.revocations.read().names(&revocation.name);
         if has_room {
             self.revocations.learn(vec![revocation.clone()]);
         }
@@ -88,7 +100,10 @@ mod tests {
         let minute = Duration::from_secs(60);
         access.put("a", "1".to_owned(), minute);
         access.put("b", "2".to_owned(), Duration::ZERO);
+        assert_eq!(access.look_at("a").as_deref(), Some("1"));
+        assert_eq!(access.look_at("b"), None);
         assert_eq!(access.take("a").as_deref(), Some("1"));
+        assert_eq!(access.look_at("a"), None);
         assert_eq!(access.take("a"), None);
         assert_eq!(access.take("b"), None);
         access.put("b", "2".to_owned(), Duration::ZERO);
@@ -109,5 +124,11 @@ mod tests {
         }
         assert_eq!(taken, [true, true, false].map(|it| Some(Ok(it))));
         assert_eq!(access.revocations.len(), 2);
+        // Anew, what is revoked already is.
+        for (id, is_taken) in [("a", true), ("c", false)] {
+            let revocation = Revocation::now(RevokedName::Token(id.to_owned()));
+            let revoked = access.revoke(&revocation).now_or_never();
+            assert_eq!(revoked, Some(Ok(is_taken)), "{id}");
+        }
     }
 }

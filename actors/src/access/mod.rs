@@ -88,6 +88,9 @@ pub(crate) trait AccessStore: Send + Sync {
         ttl: Duration,
     ) -> StoreFuture<'a, ()>;
 
+    /// Reads a ticket and leaves it where it is.
+    fn look_at_ticket<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<String>>;
+
     /// Takes a ticket out: of all who ask, on whichever broker, one gets it.
     fn take_ticket<'a>(&'a self, name: &'a str) -> StoreFuture<'a, Option<String>>;
 

@@ -82,6 +82,14 @@ impl Known {
         })
     }
 
+    /// Whether this very name is revoked.
+    pub(super) fn names(&self, name: &RevokedName) -> bool {
+        match name {
+            RevokedName::Subject(subject) => self.subjects.contains_key(subject),
+            RevokedName::Token(id) => self.tokens.contains_key(id),
+        }
+    }
+
     /// Returns all of them.
     pub(super) fn all(&self) -> Vec<Revocation> {
         let subjects = self.subjects.iter().map(|(name, at)| Revocation {

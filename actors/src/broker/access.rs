@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Broker, BrokerResult, unavailable};
+use super::{Broker, BrokerResult, StreamRequest, unavailable};
 use crate::access::{Bearer, Revocation};
 use crate::protocol::Problem;
 use crate::session::CloseReason;
@@ -38,13 +38,35 @@ impl Broker {
         kept.map_err(|error| unavailable(&error, "ask again"))
     }
 
-    /// Takes a ticket that any broker keeps: whoever asks first gets it.
+    /// Returns a ticket that any broker keeps. It is taken by the stream that
+    /// it opens ([`StreamRequest::ticket`](super::StreamRequest::ticket)).
     ///
     /// # Errors
-    /// When the store does not answer; then the ticket may be lost.
-    pub async fn take_ticket(&self, name: &str) -> BrokerResult<Option<String>> {
-        let taken = self.shared.access().take_ticket(name).await;
-        taken.map_err(|error| unavailable(&error, "ask for a new ticket"))
+    /// When the store does not answer.
+    pub async fn ticket(&self, name: &str) -> BrokerResult<Option<String>> {
+        let ticket = self.shared.access().look_at_ticket(name).await;
+        ticket.map_err(|error| unavailable(&error, "try again"))
+    }
+
+    /// Takes a stream's ticket, after all else that may refuse the stream:
+    /// `false` if somebody was faster, whichever broker they asked.
+    pub(super) async fn use_ticket(
+        &self,
+        request: &StreamRequest,
+    ) -> Result<bool, (Problem, CloseReason)> {
+        let Some(ticket) = &request.ticket else {
+            return Ok(true);
+        };
+        self.check_room()?;
+        self.check_bearer(request.bearer.as_ref())?;
+        let (backend, run_id) = (request.backend, &request.run_id);
+        if self.shared.with_hub(backend, run_id, |_| ()).is_none() {
+            return Err(self.no_hub(self.shared.no_hub(backend, run_id)));
+        }
+        let taken = self.shared.access().take_ticket(ticket).await;
+        let taken = taken.map_err(|error| unavailable(&error, "ask for a new ticket"));
+        let taken = taken.map_err(|problem| (problem, CloseReason::Unavailable))?;
+        Ok(taken.is_some())
     }
 
     /// Refuses a token that was revoked.

@@ -130,28 +130,34 @@ impl Broker {
         if self.has_seen_end(&request).await {
             return Ok(StreamAnswer::Ended);
         }
+        if !self.use_ticket(&request).await? {
+            return Ok(StreamAnswer::TicketUsed);
+        }
         let worker = Worker::current(shared);
         // Once more: both may have changed while we waited. From here on nothing
         // waits, so this stream is seen by a drain that comes now.
         self.check_room()?;
         // If it is revoked after this, its seat is found.
         self.check_bearer(request.bearer.as_ref())?;
-        let run =
-            worker
-                .run(request.backend, &request.run_id)
-                .map_err(|problem| match problem.slug {
-                    QUARANTINED => (problem, CloseReason::Internal),
-                    _ => {
-                        self.refused(Limit::Hubs);
-                        (problem, CloseReason::Overload)
-                    }
-                })?;
+        let run = worker.run(request.backend, &request.run_id);
+        let run = run.map_err(|problem| self.no_hub(problem))?;
         let ends = self.ends_at(request.bearer.as_ref());
         let seat = Seat::new(FrameFilter::new(&request.filter), request.bearer);
         seat.send(retry_block(shared.settings.retry.draw_ms()));
         shared.session_opened(request.backend);
         let body = SseSession::open(seat, run, request.start, ends, places);
         Ok(StreamAnswer::Stream(body))
+    }
+
+    /// Says how a stream ends whose run gets no hub.
+    fn no_hub(&self, problem: Problem) -> (Problem, CloseReason) {
+        match problem.slug {
+            QUARANTINED => (problem, CloseReason::Internal),
+            _ => {
+                self.refused(Limit::Hubs);
+                (problem, CloseReason::Overload)
+            }
+        }
     }
 
     fn check_room(&self) -> Result<(), (Problem, CloseReason)> {
@@ -203,6 +209,15 @@ impl Broker {
                 format!("this address has its limit of {limit} streams open; close one first");
             too_many(Limit::StreamsPerIp, 429, detail)
         })?;
+        let bearer = request.bearer.as_ref();
+        let subject = || bearer.map(|bearer| Arc::clone(&bearer.subject));
+        let subject = shared.subjects.take(subject).ok_or_else(|| {
+            let limit = limits.max_streams_per_subject;
+            let detail = format!(
+                "this token's subject has its limit of {limit} streams open on this broker; close one first"
+            );
+            too_many(Limit::StreamsPerSubject, 429, detail)
+        })?;
         let run = || Some((request.backend, request.run_id.clone()));
         let run = shared.streams_of_runs.take(run).ok_or_else(|| {
             let limit = limits.max_streams_per_run;
@@ -213,6 +228,7 @@ impl Broker {
         })?;
         Ok(StreamPlaces {
             _address: address,
+            _subject: subject,
             _run: run,
         })
     }

@@ -1,4 +1,5 @@
-//! [`Places`]: how many streams there are of each address and of each run.
+//! [`Places`]: how many streams there are of each address, of each subject and
+//! of each run.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -39,6 +40,8 @@ struct Taken<K: Hash + Eq> {
 pub(crate) struct StreamPlaces {
     /// Of its client's address.
     pub(crate) _address: Place<IpAddr>,
+    /// Of its token's subject.
+    pub(crate) _subject: Place<Arc<str>>,
     /// Of its run.
     pub(crate) _run: Place<(BackendKind, RunId)>,
 }

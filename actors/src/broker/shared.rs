@@ -88,6 +88,7 @@ pub struct BrokerShared {
     quarantine: Quarantine,
     pub(crate) pressure: Pressure,
     pub(crate) addresses: Arc<Places<IpAddr>>,
+    pub(crate) subjects: Arc<Places<Arc<str>>>,
     pub(crate) streams_of_runs: Arc<Places<(BackendKind, RunId)>>,
 }
 
@@ -131,6 +132,7 @@ impl BrokerShared {
             quarantine: Quarantine::new(settings.hub.max_panics, settings.hub.quarantine),
             pressure: Pressure::default(),
             addresses: Places::new(settings.limits.max_streams_per_ip),
+            subjects: Places::new(settings.limits.max_streams_per_subject),
             streams_of_runs: Places::new(settings.limits.max_streams_per_run),
             settings: Arc::new(settings),
         })
@@ -185,12 +187,15 @@ impl BrokerShared {
             entry.stats.add_attachment();
             (entry.hub.clone(), Arc::clone(&entry.stats))
         })
-        .ok_or_else(
-            || match self.quarantine.holds(backend, run_id, Instant::now()) {
-                true => quarantined(),
-                false => too_many_runs(),
-            },
-        )
+        .ok_or_else(|| self.no_hub(backend, run_id))
+    }
+
+    /// Why a run that has no hub gets none.
+    pub(super) fn no_hub(&self, backend: BackendKind, run_id: &RunId) -> Problem {
+        match self.quarantine.holds(backend, run_id, Instant::now()) {
+            true => quarantined(),
+            false => too_many_runs(),
+        }
     }
 
     /// Notes that a hub ended by a panic.

@@ -42,10 +42,11 @@ impl Client {
             start: StreamStart::Start,
             peer: None,
             bearer: None,
+            ticket: None,
         };
         let body = match broker.open_stream(request).await {
             StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => body,
-            StreamAnswer::Ended => panic!("it has not ended"),
+            other => panic!("no stream: {other:?}"),
         };
         Self {
             body,

@@ -47,10 +47,13 @@ pub struct StreamRequest {
     pub filter: StreamFilter,
     /// From which place on.
     pub start: StreamStart,
-    /// Who asks, for the limit per address.
+    /// From where, for the limit per address.
     pub peer: Option<IpAddr>,
     /// Whose token it comes with: the stream ends with it.
     pub bearer: Option<Bearer>,
+    /// Name of the ticket it comes with: taken last, when nothing else refuses
+    /// the stream.
+    pub ticket: Option<String>,
 }
 
 /// What a stream request is answered with.
@@ -68,6 +71,8 @@ pub enum StreamAnswer<B> {
     },
     /// 204: the client has seen the run's `end`.
     Ended,
+    /// 401: its ticket was used by somebody else meanwhile.
+    TicketUsed,
 }
 
 /// One event of a `POST`.

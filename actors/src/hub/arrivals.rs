@@ -38,6 +38,17 @@ impl Handler<Arrived> for RunHub {
     }
 }
 
+/// Panics at the payload that `RUNCAST_FAULT_PANIC` names, in a build with the
+/// feature `fault-switches`: to show what a failure of ours costs.
+fn fail_at(payload: &[u8]) {
+    #[cfg(not(feature = "fault-switches"))]
+    let _ = payload;
+    #[cfg(feature = "fault-switches")]
+    if std::env::var("RUNCAST_FAULT_PANIC").is_ok_and(|told| told.as_bytes() == payload) {
+        panic!("RUNCAST_FAULT_PANIC says so");
+    }
+}
+
 /// A durable event, from wherever it was read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Durable<'a> {
@@ -91,6 +102,7 @@ impl RunHub {
             debug!(run_id = %self.run_id, kind = %kind, "event after the run's end dropped");
             return;
         }
+        fail_at(payload);
         let terminal = self.writer.event(&NewFrame {
             kind,
             source,
@@ -135,6 +147,7 @@ impl RunHub {
             }
             Incoming::Plain { .. } | Incoming::TooLarge(_) => return,
         };
+        fail_at(event.payload);
         if std::mem::take(&mut self.is_unproven) {
             self.step(OrderInput::Doubt, ctx);
         }

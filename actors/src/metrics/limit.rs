@@ -16,16 +16,22 @@ pub enum Limit {
     BodyTime,
     /// `limits.total_body_bytes`
     TotalBodyBytes,
+    /// `limits.body_bytes_per_client`
+    BodyBytesPerClient,
     /// `limits.max_streams`
     Streams,
     /// `limits.max_streams_per_ip`
     StreamsPerIp,
+    /// `limits.max_streams_per_subject`
+    StreamsPerSubject,
     /// `limits.max_streams_per_run`
     StreamsPerRun,
     /// `limits.accept_rate`
     AcceptRate,
     /// `limits.publish_rate_per_ip`
     PublishRatePerIp,
+    /// `limits.publish_rate_per_subject`
+    PublishRatePerSubject,
     /// `limits.max_memory`, when it has no room for a stream.
     Memory,
     /// `hub.max_hubs`, when a stream finds no room.
@@ -34,17 +40,20 @@ pub enum Limit {
 
 impl Limit {
     /// All limits, in the order used for counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::HeaderBytes,
         Self::HeaderTime,
         Self::BodyBytes,
         Self::BodyTime,
         Self::TotalBodyBytes,
+        Self::BodyBytesPerClient,
         Self::Streams,
         Self::StreamsPerIp,
+        Self::StreamsPerSubject,
         Self::StreamsPerRun,
         Self::AcceptRate,
         Self::PublishRatePerIp,
+        Self::PublishRatePerSubject,
         Self::Memory,
         Self::Hubs,
     ];
@@ -57,11 +66,14 @@ impl Limit {
             Self::BodyBytes => "limits.max_body_bytes",
             Self::BodyTime => "limits.body_timeout",
             Self::TotalBodyBytes => "limits.total_body_bytes",
+            Self::BodyBytesPerClient => "limits.body_bytes_per_client",
             Self::Streams => "limits.max_streams",
             Self::StreamsPerIp => "limits.max_streams_per_ip",
+            Self::StreamsPerSubject => "limits.max_streams_per_subject",
             Self::StreamsPerRun => "limits.max_streams_per_run",
             Self::AcceptRate => "limits.accept_rate",
             Self::PublishRatePerIp => "limits.publish_rate_per_ip",
+            Self::PublishRatePerSubject => "limits.publish_rate_per_subject",
             Self::Memory => "limits.max_memory",
             Self::Hubs => "hub.max_hubs",
         }

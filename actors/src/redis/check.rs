@@ -15,6 +15,7 @@ use super::connection::Connection;
 use super::push_queue::{Push, PushQueue, Turn};
 use super::subscriber::PROBE_PREFIX;
 use super::subscription::{Finder, Subscription};
+use crate::access::AccessSettings;
 use crate::broker::{BrokerSettings, NewEvent, PublishError};
 use crate::metrics::Metrics;
 use crate::protocol::{EventKind, RunId};
@@ -26,12 +27,16 @@ const PLACES_MAX: usize = 3;
 
 /// Does all that a broker does, once: logs in to every server that takes
 /// writes, subscribes to all runs by RESP3, publishes there and has it come
-/// back, loads the function library, appends and reads. Leaves nothing in
-/// Redis but the library. Returns how long the log-in and a `PING` took.
+/// back, loads the function library, appends and reads; with `access`, what
+/// tickets and revocations need, too. Leaves nothing in Redis but the library.
+/// Returns how long the log-in and a `PING` took.
 ///
 /// # Errors
 /// A sentence that begins with what could not be done.
-pub(crate) async fn check(settings: &RedisSettings) -> Result<Duration, String> {
+pub(crate) async fn check(
+    settings: &RedisSettings,
+    access: &AccessSettings,
+) -> Result<Duration, String> {
     let time = ping(settings).await.map_err(|error| error.to_string())?;
     let queue = PushQueue::new(
         settings.queue_messages,
@@ -51,7 +56,18 @@ pub(crate) async fn check(settings: &RedisSettings) -> Result<Duration, String> 
         .await
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))
         .map_err(|error| format!("cannot publish to the own subscription: {error}"))?;
-    call_functions(settings).await?;
+    let mut broker = BrokerSettings {
+        redis: settings.clone(),
+        access: access.clone(),
+        ..BrokerSettings::default()
+    };
+    // Nothing fits: the function runs and refuses, and so writes nothing.
+    broker.limits.max_event_bytes = ByteSize::b(1);
+    let store = RedisStore::new(Arc::new(broker), Arc::new(Metrics::default()));
+    call_functions(&store).await?;
+    if access.enabled {
+        store.try_access().await?;
+    }
     Ok(time)
 }
 
@@ -105,14 +121,7 @@ async fn echo(
 }
 
 /// Calls both functions, on a run that nobody uses.
-async fn call_functions(settings: &RedisSettings) -> Result<(), String> {
-    let mut broker = BrokerSettings {
-        redis: settings.clone(),
-        ..BrokerSettings::default()
-    };
-    // Nothing fits: the function runs and refuses, and so writes nothing.
-    broker.limits.max_event_bytes = ByteSize::b(1);
-    let store = RedisStore::new(Arc::new(broker), Arc::new(Metrics::default()));
+async fn call_functions(store: &RedisStore) -> Result<(), String> {
     let run_id = RunId::parse("runcast-check").expect("it is a run id");
     let event = NewEvent {
         kind: EventKind::Output,

@@ -18,6 +18,7 @@ mod page;
 mod push_queue;
 mod push_tap;
 mod recorder;
+mod sentinel;
 mod socket;
 mod store;
 mod subscriber;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::io::tcp::TcpSettings;
-use redis::sentinel::{Sentinel, SentinelNodeConnectionInfo};
 use redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, ProtocolVersion,
     PushInfo, PushKind, RedisConnectionInfo, RedisError, RedisResult,
@@ -18,7 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::push_queue::{Push, PushQueue};
 use super::push_tap::PushTap;
-use super::socket;
+use super::{sentinel, socket};
 use crate::settings::{RedisSettings, SentinelPlace};
 
 /// How long sent bytes may stay unacknowledged (`TCP_USER_TIMEOUT`).
@@ -152,20 +151,30 @@ pub(super) async fn connect(
     config: &AsyncConnectionConfig,
 ) -> RedisResult<(ConnectionInfo, MultiplexedConnection)> {
     let connecting = async {
-        let info = target.find().await?;
-        let connection = match info.addr() {
-            ConnectionAddr::TcpTls { .. } => connect_tls(&info, settings, config).await?,
-            _ => {
-                Client::open(info.clone())?
-                    .get_multiplexed_async_connection_with_config(config)
-                    .await?
-            }
-        };
+        let info = target.find(settings).await?;
+        let connection = open(&info, settings, config).await?;
         Ok((info, connection))
     };
     timeout(settings.connect_timeout, connecting)
         .await
         .unwrap_or_else(|_| Err(no_answer()))
+}
+
+/// Connects to a server.
+pub(super) async fn open(
+    info: &ConnectionInfo,
+    settings: &RedisSettings,
+    config: &AsyncConnectionConfig,
+) -> RedisResult<MultiplexedConnection> {
+    match info.addr() {
+        ConnectionAddr::TcpTls { .. } => connect_tls(info, settings, config).await,
+        _ => {
+            let client = Client::open(info.clone())?;
+            client
+                .get_multiplexed_async_connection_with_config(config)
+                .await
+        }
+    }
 }
 
 /// Connects under TLS: with certificates that redis-rs would keep for ever.
@@ -209,7 +218,7 @@ pub(super) async fn connect_tapped(
         Ok::<(), Infallible>(())
     });
     let connecting = async {
-        let info = target.find().await?;
+        let info = target.find(settings).await?;
         let tap = PushTap::new(socket::open(&info, settings).await?, messages);
         let redis = info.redis_settings();
         let (connection, driver) =
@@ -226,27 +235,12 @@ pub(super) async fn connect_tapped(
 }
 
 impl Target {
-    async fn find(&self) -> RedisResult<ConnectionInfo> {
+    async fn find(&self, settings: &RedisSettings) -> RedisResult<ConnectionInfo> {
         match self {
             Self::Fixed(info) => Ok(long_lived(info.clone())),
-            Self::MasterOf(place) => master(place).await,
+            Self::MasterOf(place) => sentinel::master(place, settings).await,
         }
     }
-}
-
-/// Asks the Sentinels for the master, all at once, and makes sure of it by the
-/// server's own `ROLE`. The first in order who knows one is believed.
-///
-/// # Errors
-/// When no Sentinel answers, or none knows a master that says it is one.
-pub(super) async fn master(place: &SentinelPlace) -> RedisResult<ConnectionInfo> {
-    let node = SentinelNodeConnectionInfo::default()
-        .set_redis_connection_info(resp3(&place.master))
-        .set_tcp_settings(tcp());
-    let client = Sentinel::build(place.sentinels.clone())?
-        .async_master_for(&place.master_name, Some(&node))
-        .await?;
-    Ok(client.get_connection_info().clone())
 }
 
 /// Timeouts of a connection.
@@ -258,7 +252,7 @@ pub(super) fn config(settings: &RedisSettings) -> AsyncConnectionConfig {
 
 /// Fits a connection for a long life: RESP3, no delay, and an end if the peer
 /// acknowledges nothing for a while.
-fn long_lived(info: ConnectionInfo) -> ConnectionInfo {
+pub(super) fn long_lived(info: ConnectionInfo) -> ConnectionInfo {
     let redis = resp3(info.redis_settings());
     info.set_tcp_settings(tcp()).set_redis_settings(redis)
 }

@@ -280,7 +280,8 @@ impl RedisSubscriber {
             return;
         }
         let (watch, generation) = (self.watch.clone(), self.generation);
-        let look = async move { watch.objection(connection).await };
+        let settings = self.shared.settings.redis.clone();
+        let look = async move { watch.objection(connection, &settings).await };
         ctx.spawn(wrap_future(look).map(
             move |objection, actor: &mut Self, ctx: &mut Context<Self>| {
                 if actor.generation == generation {

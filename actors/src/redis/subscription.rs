@@ -10,8 +10,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::cluster::Slots;
 use super::connection::at;
-use super::node::{Tapped, Target, connect_tapped, master};
+use super::node::{Tapped, Target, connect_tapped};
 use super::push_queue::PushQueue;
+use super::sentinel::{is_word, master};
 use crate::settings::{RedisPlace, RedisSettings, SentinelPlace};
 
 /// Goes through the places where a subscription may be made.
@@ -192,7 +193,11 @@ const CLUSTER_DOWN: &str = "the node says that its cluster is down";
 impl Watch {
     /// Returns why the server is the wrong one by now. No answer is no reason: a
     /// dead link shows otherwise.
-    pub(super) async fn objection(&self, mut connection: MultiplexedConnection) -> Option<String> {
+    pub(super) async fn objection(
+        &self,
+        mut connection: MultiplexedConnection,
+        settings: &RedisSettings,
+    ) -> Option<String> {
         match self {
             Self::None => None,
             Self::Master { place, address } => {
@@ -201,7 +206,7 @@ impl Watch {
                 if role.is_ok_and(|role| !is_word(role.first(), "master")) {
                     return Some("the server is no master any more".to_owned());
                 }
-                let now = master(place).await.ok()?.addr().to_string();
+                let now = master(place, settings).await.ok()?.addr().to_string();
                 (now != *address).then(|| format!("Sentinel names another master, {now}"))
             }
             Self::ClusterUp => match cluster_is_up(&mut connection).await {
@@ -209,14 +214,6 @@ impl Watch {
                 _ => None,
             },
         }
-    }
-}
-
-fn is_word(value: Option<&Value>, word: &str) -> bool {
-    match value {
-        Some(Value::BulkString(bytes)) => bytes == word.as_bytes(),
-        Some(Value::SimpleString(text)) => text == word,
-        _ => false,
     }
 }
 

@@ -6,6 +6,9 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, RedisConnectionI
 /// What stands before the addresses of Sentinels.
 const SENTINEL: &str = "redis+sentinel://";
 
+/// The same of Sentinels that speak TLS, and their master, too.
+const SENTINEL_TLS: &str = "rediss+sentinel://";
+
 /// What stands before the addresses of a Cluster's nodes.
 const CLUSTER: &str = "redis+cluster://";
 
@@ -41,6 +44,8 @@ pub struct SentinelPlace {
     pub master_name: String,
     /// Credentials and database at the master.
     pub master: RedisConnectionInfo,
+    /// Whether the master speaks TLS.
+    pub is_tls: bool,
 }
 
 impl RedisPlace {
@@ -51,6 +56,12 @@ impl RedisPlace {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         if let Some(rest) = url.strip_prefix(SENTINEL) {
             return sentinel(rest).map(Self::Sentinel);
+        }
+        if let Some(rest) = url.strip_prefix(SENTINEL_TLS) {
+            let mut place = sentinel(rest)?;
+            place.sentinels = place.sentinels.into_iter().map(with_tls).collect();
+            place.is_tls = true;
+            return Ok(Self::Sentinel(place));
         }
         if let Some(rest) = url.strip_prefix(CLUSTER) {
             return cluster(rest).map(Self::Cluster);
@@ -74,12 +85,20 @@ pub(crate) fn with_tls(info: ConnectionInfo) -> ConnectionInfo {
     let ConnectionAddr::Tcp(host, port) = info.addr().clone() else {
         return info;
     };
-    info.set_addr(ConnectionAddr::TcpTls {
-        host,
-        port,
-        insecure: false,
-        tls_params: None,
-    })
+    info.set_addr(tcp_address(host, port, true))
+}
+
+/// Returns the address of a server that speaks TLS or does not.
+pub(crate) fn tcp_address(host: String, port: u16, is_tls: bool) -> ConnectionAddr {
+    match is_tls {
+        false => ConnectionAddr::Tcp(host, port),
+        true => ConnectionAddr::TcpTls {
+            host,
+            port,
+            insecure: false,
+            tls_params: None,
+        },
+    }
 }
 
 /// `[user:pass@]host[:port],…/<master name>[/db][?sentinel_username=…&sentinel_password=…]`
@@ -109,6 +128,7 @@ fn sentinel(rest: &str) -> Result<SentinelPlace, String> {
         sentinels: parts.servers(&credentials, SENTINEL_PORT)?,
         master_name: master_name.to_owned(),
         master: master.redis_settings().clone(),
+        is_tls: false,
     })
 }
 
@@ -224,6 +244,21 @@ mod tests {
         let place = sentinel("redis+sentinel://:p@a/m");
         assert_eq!(place.master.password(), Some("p"));
         assert_eq!(place.sentinels[0].redis_settings().password(), None);
+    }
+
+    #[test]
+    fn sentinels_under_tls_watch_a_master_under_tls() {
+        for (url, is_tls) in [
+            ("redis+sentinel://a/m", false),
+            ("rediss+sentinel://a,b/m", true),
+        ] {
+            let place = sentinel(url);
+            assert_eq!(place.is_tls, is_tls, "{url}");
+            for info in &place.sentinels {
+                let has_tls = matches!(info.addr(), ConnectionAddr::TcpTls { .. });
+                assert_eq!(has_tls, is_tls, "{url}");
+            }
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::RedisPlace;
 /// ```text
 /// redis[s]://[user:password@]host[:port][/db]
 /// unix:///path
-/// redis+sentinel://[user:password@]host[:port],…/<master name>[/db][?sentinel_password=…]
+/// redis[s]+sentinel://[user:password@]host[:port],…/<master name>[/db][?sentinel_password=…]
 /// redis[s]+cluster://[user:password@]host[:port],…
 /// ```
 ///
@@ -27,7 +27,7 @@ pub struct RedisUrl(String);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
     "must be redis[s]://[user:password@]host[:port][/db], unix:///path, \
-     redis+sentinel://host,…/<master name> or redis[s]+cluster://host,… ({0})"
+     redis[s]+sentinel://host,…/<master name> or redis[s]+cluster://host,… ({0})"
 )]
 pub struct BadRedisUrl(String);
 
@@ -168,7 +168,7 @@ mod tests {
             "http://127.0.0.1",
             "rediss://",
             "rediss://h/x",
-            "rediss+sentinel://h/m",
+            "rediss+sentinel://h",
             "redis://0.0.0.0:6379",
             "redis://h/x",
             "redis+sentinel://h",
