@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::process::{Command, Output};
+use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
@@ -11,8 +12,12 @@ use super::{alerts, check_environment, output, path, printed};
 use crate::clients::python;
 
 const CHART: &str = "deploy/helm/runcast";
-const LEAST: &str = "deploy/helm/runcast/ci/anonymous-values.yaml";
-const FULL: &str = "deploy/helm/runcast/ci/full-values.yaml";
+const LEAST_VALUES: &str = "deploy/helm/runcast/ci/anonymous-values.yaml";
+const FULL_VALUES: &str = "deploy/helm/runcast/ci/full-values.yaml";
+
+/// The least that renders, and all that can be switched on.
+static LEAST: LazyLock<Vec<Value>> = LazyLock::new(|| render(LEAST_VALUES, &json!({})));
+static FULL: LazyLock<Vec<Value>> = LazyLock::new(|| render(FULL_VALUES, &json!({})));
 
 /// Renders the chart with values files and then these.
 fn try_render(files: &[&str], values: &Value) -> Output {
@@ -27,8 +32,8 @@ fn try_render(files: &[&str], values: &Value) -> Output {
 }
 
 /// The objects that a good chart makes.
-fn render(files: &[&str], values: &Value) -> Vec<Value> {
-    let output = try_render(files, values);
+fn render(file: &str, values: &Value) -> Vec<Value> {
+    let output = try_render(&[file], values);
     assert!(output.status.success(), "{}", printed(&output));
     serde_json::from_slice(&output.stdout).expect("a list of objects")
 }
@@ -72,17 +77,15 @@ fn variable(objects: &[Value], name: &str) -> String {
 
 #[test]
 fn what_it_makes_fits_kubernetes() {
-    let least = render(&[LEAST], &json!({}));
-    assert_eq!(of_kind(&least, "Service").len(), 2);
+    assert_eq!(of_kind(&LEAST, "Service").len(), 2);
     for kind in [
         "Ingress",
         "HorizontalPodAutoscaler",
         "NetworkPolicy",
         "Role",
     ] {
-        assert!(of_kind(&least, kind).is_empty(), "{kind} is not asked for");
+        assert!(of_kind(&LEAST, kind).is_empty(), "{kind} is not asked for");
     }
-    let full = render(&[FULL], &json!({}));
     for kind in [
         "Deployment",
         "Ingress",
@@ -96,7 +99,7 @@ fn what_it_makes_fits_kubernetes() {
         "PrometheusRule",
         "ConfigMap",
     ] {
-        only(&full, kind);
+        only(&FULL, kind);
     }
 }
 
@@ -116,38 +119,40 @@ fn what_must_be_chosen_is_asked_for() {
         json!({"auth": {"allowAnonymous": true}}),
         "where Redis is",
     );
-    check(&[LEAST], json!({"auth": {"mode": "jwt"}}), "auth.jwksUrl");
+    check(
+        &[LEAST_VALUES],
+        json!({"auth": {"mode": "jwt"}}),
+        "auth.jwksUrl",
+    );
     let keys = json!({"auth": {"secret": {"existingSecret": "a"}}});
-    check(&[LEAST], keys, "auth.mode is not jwt");
+    check(&[LEAST_VALUES], keys, "auth.mode is not jwt");
     // A password belongs in a secret.
     let url = json!({"redis": {"url": "redis://user:secret@redis"}});
-    check(&[LEAST], url, "redis/url");
-    check(&[LEAST], json!({"replica": 3}), "replica");
+    check(&[LEAST_VALUES], url, "redis/url");
+    check(&[LEAST_VALUES], json!({"replica": 3}), "replica");
 }
 
 #[test]
 fn a_pod_has_the_time_to_drain() {
-    for (file, stop, grace) in [(LEAST, 5, 20), (FULL, 10, 60)] {
-        let objects = render(&[file], &json!({}));
-        let shutdown = variable(&objects, "RUNCAST__SERVER__SHUTDOWN_GRACE");
+    for (objects, stop, grace) in [(&*LEAST, 5, 20), (&*FULL, 10, 60)] {
+        let shutdown = variable(objects, "RUNCAST__SERVER__SHUTDOWN_GRACE");
         assert_eq!(shutdown, format!("{grace}s"));
-        let sleep = &container(&objects)["lifecycle"]["preStop"]["sleep"]["seconds"];
+        let sleep = &container(objects)["lifecycle"]["preStop"]["sleep"]["seconds"];
         assert_eq!(*sleep, stop);
-        let whole = pod(&objects)["terminationGracePeriodSeconds"].as_u64();
+        let whole = pod(objects)["terminationGracePeriodSeconds"].as_u64();
         assert!(whole.expect("a number") > stop + grace);
     }
 }
 
 #[test]
 fn no_probe_asks_redis() {
-    let objects = render(&[FULL], &json!({}));
     for (probe, path) in [
         ("startupProbe", "/health/live"),
         ("livenessProbe", "/health/live"),
         ("readinessProbe", "/health/ready"),
     ] {
         // `?strict=true` would.
-        let get = &container(&objects)[probe]["httpGet"];
+        let get = &container(&FULL)[probe]["httpGet"];
         assert_eq!(get["path"], path, "{probe}");
         assert_eq!(get["scheme"], "HTTPS", "{probe}");
     }
@@ -155,19 +160,17 @@ fn no_probe_asks_redis() {
 
 #[test]
 fn a_pod_can_do_nothing_it_need_not() {
-    let objects = render(&[LEAST], &json!({}));
-    assert_eq!(pod(&objects)["automountServiceAccountToken"], false);
-    assert_eq!(pod(&objects)["securityContext"]["runAsNonRoot"], true);
+    assert_eq!(pod(&LEAST)["automountServiceAccountToken"], false);
+    assert_eq!(pod(&LEAST)["securityContext"]["runAsNonRoot"], true);
     let expected = json!({
         "allowPrivilegeEscalation": false,
         "readOnlyRootFilesystem": true,
         "capabilities": {"drop": ["ALL"]},
     });
-    assert_eq!(container(&objects)["securityContext"], expected);
+    assert_eq!(container(&LEAST)["securityContext"], expected);
 
-    let objects = render(&[FULL], &json!({}));
-    assert_eq!(pod(&objects)["automountServiceAccountToken"], true);
-    let role = only(&objects, "Role");
+    assert_eq!(pod(&FULL)["automountServiceAccountToken"], true);
+    let role = only(&FULL, "Role");
     assert_eq!(role["metadata"]["namespace"], "agents");
     let expected = json!([
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]},
@@ -175,42 +178,40 @@ fn a_pod_can_do_nothing_it_need_not() {
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]},
     ]);
     assert_eq!(role["rules"], expected);
-    let account = &only(&objects, "ServiceAccount")["metadata"]["name"];
-    let subject = &only(&objects, "RoleBinding")["subjects"][0];
+    let account = &only(&FULL, "ServiceAccount")["metadata"]["name"];
+    let subject = &only(&FULL, "RoleBinding")["subjects"][0];
     assert_eq!(subject["name"], *account);
     assert_eq!(subject["namespace"], "apps");
 }
 
 #[test]
 fn secrets_are_only_named() {
-    let objects = render(&[FULL], &json!({}));
-    let list = container(&objects)["env"].as_array().expect("a list");
+    let list = container(&FULL)["env"].as_array().expect("a list");
     let redis = list
         .iter()
         .find(|entry| entry["name"] == "RUNCAST__REDIS__URL")
         .expect("Redis has a place");
     let expected = json!({"secretKeyRef": {"name": "runcast-redis", "key": "url"}});
     assert_eq!(redis["valueFrom"], expected);
-    let secret = variable(&objects, "RUNCAST__AUTH__SECRET_FILE");
-    let mounts = container(&objects)["volumeMounts"].as_array();
+    let secret = variable(&FULL, "RUNCAST__AUTH__SECRET_FILE");
+    let mounts = container(&FULL)["volumeMounts"].as_array();
     let mount = mounts
         .expect("a list")
         .iter()
         .find(|mount| mount["name"] == "auth-secret")
         .expect("the secret is mounted");
     assert!(secret.starts_with(mount["mountPath"].as_str().expect("a path")));
-    assert!(of_kind(&objects, "Secret").is_empty());
+    assert!(of_kind(&FULL, "Secret").is_empty());
 }
 
 #[test]
 fn a_broker_takes_the_settings_of_the_chart() {
-    for file in [LEAST, FULL] {
-        let objects = render(&[file], &json!({}));
+    for objects in [&*LEAST, &*FULL] {
         // What is mounted there.
         let mut secret = NamedTempFile::new().expect("a temporary file");
         secret.write_all(&[b'x'; 64]).expect("it is ours");
         let mounted = secret.path().display().to_string();
-        let variables = variables(&objects).into_iter();
+        let variables = variables(objects).into_iter();
         check_environment(variables.filter_map(|(name, value)| match name.as_str() {
             "RUNCAST__AUTH__SECRET_FILE" => Some((name, mounted.clone())),
             "RUNCAST__AUTH__KEYS_FILE" => None,
@@ -223,7 +224,7 @@ fn a_broker_takes_the_settings_of_the_chart() {
 fn memory_is_shed_before_the_limit_kills() {
     let check = |limit: Value, expected: Option<&str>| {
         let values = json!({"resources": {"limits": {"memory": limit}}});
-        let objects = render(&[LEAST], &values);
+        let objects = render(LEAST_VALUES, &values);
         let found = variables(&objects).into_iter();
         let found: Vec<_> = found
             .filter(|(name, _)| name == "RUNCAST__LIMITS__MAX_MEMORY")
@@ -241,7 +242,7 @@ fn memory_is_shed_before_the_limit_kills() {
 fn each_ingress_lets_events_pass_at_once() {
     let check = |controller: &str, expected: &[(&str, &str)]| {
         let values = json!({"ingress": {"enabled": true, "controller": controller}});
-        let objects = render(&[LEAST], &values);
+        let objects = render(LEAST_VALUES, &values);
         let annotations = &only(&objects, "Ingress")["metadata"]["annotations"];
         for (name, value) in expected {
             assert_eq!(annotations[name], *value, "{annotations}");
@@ -269,19 +270,17 @@ fn each_ingress_lets_events_pass_at_once() {
     check("traefik", &[]);
 
     // What a user sets wins.
-    let objects = render(&[FULL], &json!({}));
-    let annotations = &only(&objects, "Ingress")["metadata"]["annotations"];
+    let annotations = &only(&FULL, "Ingress")["metadata"]["annotations"];
     assert_eq!(annotations[format!("{nginx}/proxy-read-timeout")], "120");
 }
 
 /// Prometheus finds the brokers under the job that alerts and dashboard know.
 #[test]
 fn the_monitor_finds_the_brokers() {
-    let objects = render(&[FULL], &json!({}));
-    let monitor = &only(&objects, "ServiceMonitor")["spec"];
+    let monitor = &only(&FULL, "ServiceMonitor")["spec"];
     let wanted = monitor["selector"]["matchLabels"].as_object();
     let wanted = wanted.expect("labels");
-    let found: Vec<_> = of_kind(&objects, "Service")
+    let found: Vec<_> = of_kind(&FULL, "Service")
         .into_iter()
         .filter(|service| {
             let labels = &service["metadata"]["labels"];
@@ -291,7 +290,7 @@ fn the_monitor_finds_the_brokers() {
     assert_eq!(found.len(), 1, "{found:#?}");
     let port = &found[0]["spec"]["ports"][0];
     assert_eq!(port["name"], monitor["endpoints"][0]["port"]);
-    let ports = container(&objects)["ports"].as_array().expect("a list");
+    let ports = container(&FULL)["ports"].as_array().expect("a list");
     assert!(
         ports
             .iter()
@@ -300,9 +299,9 @@ fn the_monitor_finds_the_brokers() {
     let label = monitor["jobLabel"].as_str().expect("a label");
     assert_eq!(found[0]["metadata"]["labels"][label], "runcast");
 
-    let rules = &only(&objects, "PrometheusRule")["spec"]["groups"][0]["rules"];
+    let rules = &only(&FULL, "PrometheusRule")["spec"]["groups"][0]["rules"];
     assert_eq!(*rules, Value::Array(alerts()), "as they are, untouched");
-    let dashboard = &only(&objects, "ConfigMap")["data"]["runcast.json"];
+    let dashboard = &only(&FULL, "ConfigMap")["data"]["runcast.json"];
     let dashboard = dashboard.as_str().expect("a text");
     serde_json::from_str::<Value>(dashboard).expect("JSON");
 }
