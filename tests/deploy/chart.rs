@@ -222,20 +222,26 @@ fn a_broker_takes_the_settings_of_the_chart() {
 
 #[test]
 fn memory_is_shed_before_the_limit_kills() {
-    let check = |limit: Value, expected: Option<&str>| {
-        let values = json!({"resources": {"limits": {"memory": limit}}});
+    let check = |values: Value, expected: Option<&str>| {
         let objects = render(LEAST_VALUES, &values);
         let found = variables(&objects).into_iter();
         let found: Vec<_> = found
             .filter(|(name, _)| name == "RUNCAST__LIMITS__MAX_MEMORY")
             .map(|(_, value)| value)
             .collect();
-        assert_eq!(found.first().map(String::as_str), expected, "{limit}");
+        assert_eq!(found.first().map(String::as_str), expected, "{values}");
     };
-    check(json!("1Gi"), Some("966367642"));
-    check(json!("500M"), Some("450000000"));
-    check(json!("1000000000"), Some("900000000"));
-    check(json!(null), None);
+    let of_limit = |limit: Value| json!({"resources": {"limits": {"memory": limit}}});
+    check(of_limit(json!("1Gi")), Some("966367642"));
+    check(of_limit(json!("500M")), Some("450000000"));
+    check(of_limit(json!("1000000000")), Some("900000000"));
+    check(of_limit(json!(null)), None);
+    let mut with_kubectl = of_limit(json!("1G"));
+    with_kubectl["kubectl"] = json!({"enabled": true, "maxFollows": 10});
+    check(with_kubectl.clone(), Some("360000000"));
+    with_kubectl["kubectl"]["maxFollows"] = json!(15);
+    let output = try_render(&[LEAST_VALUES], &with_kubectl);
+    assert!(printed(&output).contains("kubectl.maxFollows (15)"));
 }
 
 #[test]

@@ -61,14 +61,20 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{/* Nine tenths of the memory limit in bytes, or nothing without a limit. */}}
+{{/* Bytes for limits.max_memory: nine tenths of the memory limit, less 60 MB for
+     each kubectl there may be; or nothing without a limit. */}}
 {{- define "runcast.maxMemory" -}}
 {{- $limit := toString (dig "limits" "memory" "" .Values.resources) -}}
 {{- $factors := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "k" 1000 "M" 1000000 "G" 1000000000 -}}
 {{- $unit := regexFind "[A-Za-z]+$" $limit -}}
 {{- if and $limit (or (not $unit) (hasKey $factors $unit)) -}}
-{{- $number := trimSuffix $unit $limit | float64 -}}
-{{- $bytes := mulf $number (get $factors $unit | default 1) -}}
+{{- $bytes := mulf (trimSuffix $unit $limit | float64) (get $factors $unit | default 1) -}}
+{{- if .Values.kubectl.enabled -}}
+{{- $bytes = subf $bytes (mulf 60000000 .Values.kubectl.maxFollows) -}}
+{{- end -}}
+{{- if lt $bytes 134217728.0 -}}
+{{- fail (printf "resources.limits.memory is too little: beside 128Mi for the broker, each of kubectl.maxFollows (%d) takes 60 MB" (int .Values.kubectl.maxFollows)) -}}
+{{- end -}}
 {{- printf "%.0f" (mulf $bytes 0.9) -}}
 {{- end -}}
 {{- end -}}
