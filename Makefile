@@ -41,7 +41,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
 .PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny bench scale micro instructions \
-	faults faults-off soak simulate fuzz
+	faults faults-off soak simulate fuzz image-test
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -60,6 +60,7 @@ help:
 	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
 	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
+	@echo 'make image-test  build both container images without a registry, stream a run through them (root)'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
 
 # The dev profile, with optimised dependencies: it is built in a fraction of the
@@ -148,3 +149,7 @@ simulate:
 
 fuzz:
 	scripts/fuzz $(FUZZ_SECONDS)
+
+# Not part of `make test`: most of it is a release build.
+image-test:
+	scripts/image-test
