@@ -38,7 +38,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
 .PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom schemathesis bench scale micro \
-	instructions faults faults-off soak soak-hostile simulate fuzz
+	instructions faults faults-off soak soak-hostile simulate fuzz image-test
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -60,6 +60,7 @@ help:
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
 	@echo 'make soak-hostile  2,000 clients beside hostile ones for SOAK_SECONDS (1200)'
 	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
+	@echo 'make image-test  build both container images without a registry, stream a run through them (root)'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
 
 # The dev profile, with optimised dependencies: it is built in a fraction of the
@@ -162,3 +163,7 @@ simulate:
 # Those of the program, too.
 fuzz:
 	FUZZ_PROGRAM=1 scripts/fuzz $(FUZZ_SECONDS)
+
+# Not part of `make test`: most of it is a release build.
+image-test:
+	scripts/image-test

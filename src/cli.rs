@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand};
 use runcast_actors::settings::RedisUrl;
 
 use crate::exec::ExecArgs;
+use crate::health::HealthArgs;
+use crate::install::InstallArgs;
 use crate::publish::PublishArgs;
 use crate::settings::{Flag, SettingsError};
 use crate::tail::TailArgs;
@@ -37,6 +39,10 @@ pub(crate) enum Command {
     Exec(ExecArgs),
     /// Validate the settings and reach every dependency, then exit
     Check,
+    /// Ask the broker on this machine whether it lives: exit code 0 if so
+    Health(HealthArgs),
+    /// Copy this program to a place where another container can run it
+    Install(InstallArgs),
     /// Follow a run in the terminal and exit as it does
     Tail(Box<TailArgs>),
 }

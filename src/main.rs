@@ -12,7 +12,9 @@ mod demo;
 mod exec;
 #[cfg(fuzzing)]
 mod fuzzing;
+mod health;
 mod http;
+mod install;
 mod logging;
 mod open_files;
 mod producer;
@@ -50,9 +52,14 @@ fn main() -> ExitCode {
         }
     };
     let command = cli.command.clone().unwrap_or(Command::Serve);
-    if let Command::Tail(args) = &command {
-        // A client: the broker's settings are none of its business.
-        return tail::run(args).unwrap_or_else(|error| failure(&error));
+    // The broker's settings are none of these two's business.
+    let done = match &command {
+        Command::Tail(args) => Some(tail::run(args)),
+        Command::Install(args) => Some(install::run(args)),
+        _ => None,
+    };
+    if let Some(done) = done {
+        return done.unwrap_or_else(|error| failure(&error));
     }
     let settings = match settings(&cli, &command) {
         Ok(settings) => settings,
@@ -92,6 +99,7 @@ fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
     let system = actix_rt::System::new();
     match command {
         Command::Check => Ok(system.block_on(check::run(settings))?),
+        Command::Health(args) => system.block_on(health::run(&settings.server, *args)),
         // These two have no log: stderr is the caller's own.
         Command::Publish(args) => system.block_on(async {
             let store = Rc::new(server::redis_store(settings));
@@ -102,6 +110,7 @@ fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
             exec::run(settings, store, args).await
         }),
         Command::Tail(args) => tail::run(args),
+        Command::Install(args) => install::run(args),
         Command::Serve | Command::Dev => {
             logging::init(&settings.log)?;
             system.block_on(server::serve(settings, *command == Command::Dev))?;

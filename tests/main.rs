@@ -16,6 +16,7 @@ mod check_script;
 mod churn;
 mod clients;
 mod cluster;
+mod deploy;
 mod dev;
 mod durable;
 mod durable_floods;

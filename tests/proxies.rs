@@ -1,4 +1,4 @@
-//! nginx and HAProxy in front: each event still arrives within 50 ms.
+//! nginx, HAProxy and Caddy in front: each event still arrives within 50 ms.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,16 +66,14 @@ impl Proxy {
         .await
     }
 
+    /// HAProxy as `docs/operations.md` has it.
     async fn haproxy(broker: &Broker) -> Self {
-        let upstream = broker.addr;
+        let config = documented("haproxy", broker);
+        let bind = "bind :443 ssl crt /etc/ssl/runcast.pem alpn h2,http/1.1";
+        assert!(config.contains(bind), "{config}");
         Self::start(|dir, port| {
-            let config = format!(
-                "defaults\n  mode http\n  option http-no-delay\n  timeout connect 5s\n\
-                 timeout client 60s\n  timeout server 60s\n\
-                 frontend f\n  bind 127.0.0.1:{port}\n  default_backend b\n\
-                 backend b\n  server s {upstream}\n"
-            );
             let file = dir.join("haproxy.cfg");
+            let config = config.replace(bind, &format!("bind 127.0.0.1:{port}"));
             std::fs::write(&file, config).expect("the directory is ours");
             let mut command = Command::new("haproxy");
             command.arg("-db").arg("-f").arg(file);
@@ -83,6 +81,42 @@ impl Proxy {
         })
         .await
     }
+
+    /// Caddy as `docs/operations.md` has it.
+    async fn caddy(broker: &Broker) -> Self {
+        let config = documented("caddyfile", broker);
+        let site = "runcast.example {";
+        assert!(config.contains(site), "{config}");
+        Self::start(|dir, port| {
+            let file = dir.join("Caddyfile");
+            let here = format!("http://:{port} {{\n    bind 127.0.0.1");
+            let config = format!("{{\n    admin off\n}}\n{}", config.replace(site, &here));
+            std::fs::write(&file, config).expect("the directory is ours");
+            let mut command = Command::new("caddy");
+            command
+                .args(["run", "--adapter", "caddyfile", "--config"])
+                .arg(file)
+                .env("XDG_DATA_HOME", dir)
+                .env("XDG_CONFIG_HOME", dir);
+            command
+        })
+        .await
+    }
+}
+
+/// The block of the operations guide in `language`, with `broker` in the place of
+/// its brokers.
+fn documented(language: &str, broker: &Broker) -> String {
+    let guide = include_str!("../docs/operations.md");
+    let (_, block) = guide
+        .split_once(&format!("```{language}\n"))
+        .expect("the guide has one");
+    let (block, _) = block.split_once("```").expect("it ends");
+    let addr = broker.addr.to_string();
+    let of_broker = block.replace("10.0.0.1:8000", &addr);
+    let of_broker = of_broker.replace("10.0.0.2:8000", &addr);
+    assert_ne!(of_broker, block);
+    of_broker
 }
 
 /// Publishes one event after the other, each only when the one before has
@@ -196,5 +230,13 @@ async fn haproxy_without_delay_delays_nothing() {
     let redis = Redis::start().await;
     let broker = Broker::redis(&redis).start_ready().await;
     let proxy = Proxy::haproxy(&broker).await;
+    check(&redis, &proxy).await;
+}
+
+#[tokio::test]
+async fn caddy_as_it_comes_delays_nothing() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let proxy = Proxy::caddy(&broker).await;
     check(&redis, &proxy).await;
 }
