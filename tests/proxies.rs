@@ -106,7 +106,7 @@ impl Proxy {
 
 /// The block of the operations guide in `language`, with `broker` in the place of
 /// its brokers.
-fn documented(language: &str, broker: &Broker) -> String {
+pub(crate) fn documented(language: &str, broker: &Broker) -> String {
     let guide = include_str!("../docs/operations.md");
     let (_, block) = guide
         .split_once(&format!("```{language}\n"))

@@ -34,7 +34,7 @@ use tokio_util::either::Either;
 use super::HttpState;
 use super::door::Door;
 use super::problem::ApiError;
-use super::request_head::{HeadVerdict, HeadWatch, Requests};
+use super::request_head::{HeadVerdict, HeadWatch, RequestStage, Requests};
 use super::stream_writer::{Framing, SAID_BYTES_MAX, StreamEnd, StreamWriter};
 
 /// A client's socket, under TLS or not.
@@ -96,6 +96,14 @@ impl Connection {
 
     pub(super) fn handle(&self) -> ConnectionHandle {
         self.handle.clone()
+    }
+
+    /// Whether actix says by itself that the first head is not here in time. Of
+    /// a connection that has said nothing it says so, too: it is only idle.
+    fn is_late_first(&self, answer: &[u8]) -> bool {
+        self.handle.0.requests.stage() == RequestStage::First
+            && self.head.has_begun_first()
+            && answer.starts_with(b"HTTP/1.1 408 ")
     }
 
     /// Takes the socket out if a stream waits for it.
@@ -188,6 +196,9 @@ impl AsyncWrite for Connection {
         };
         let written = Pin::new(socket).poll_write(cx, bytes);
         this.is_blocked = written.is_pending();
+        if !this.is_blocked && this.is_late_first(bytes) {
+            this.state.broker.refused(Limit::HeaderTime);
+        }
         written
     }
 

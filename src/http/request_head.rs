@@ -159,6 +159,11 @@ impl HeadWatch {
         }
     }
 
+    /// Whether any of the first head is here, as long as it is not whole.
+    pub(super) fn has_begun_first(&self) -> bool {
+        self.bytes > 0
+    }
+
     /// Notes what was read; nothing, if there was nothing to be had.
     pub(super) fn read(&mut self, bytes: &[u8], stage: RequestStage) {
         self.is_looked_at = bytes.is_empty();

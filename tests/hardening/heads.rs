@@ -93,7 +93,7 @@ async fn slow_heads_are_closed_on_any_request_of_a_connection() {
     later.send("GET /health/live HTTP/1.1\r\nX-").await;
     assert!(first.rest().await.starts_with("HTTP/1.1 408 "));
     assert_eq!(later.rest().await, "");
-    assert_eq!(refusals(&broker, "limits.header_timeout").await, 1.0);
+    assert_eq!(refusals(&broker, "limits.header_timeout").await, 2.0);
     // One that asks nothing for as long is no slow one.
     patient.send(request(10)).await;
     assert!(patient.answer().await.starts_with("HTTP/1.1 200 "));

@@ -1,4 +1,4 @@
-//! HTTP/2 by the proxy of the documentation, and a page with many streams.
+//! HTTP/2 by the proxies of the documentation, and a page with many streams.
 
 use std::process::Command;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 
 use crate::browser::{close, printed};
 use crate::clients::node;
+use crate::proxies::documented;
 use crate::support::authority::Authority;
 use crate::support::port::free_port;
 use crate::support::process::{Process, require};
@@ -48,8 +49,63 @@ fn nginx(broker: &Broker, authority: &Authority, dir: &TempDir, port: u16) -> Pr
     Process::spawn(command)
 }
 
+/// HAProxy as documented, but for places.
+fn haproxy(broker: &Broker, authority: &Authority, dir: &TempDir, port: u16) -> Process {
+    let config = documented("haproxy", broker);
+    let bind = "bind :443 ssl crt /etc/ssl/runcast.pem";
+    assert!(config.contains(bind), "{config}");
+    // It wants both in one file.
+    let read = |name| std::fs::read_to_string(authority.file(name)).expect("it was issued");
+    let pem = dir.path().join("runcast.pem");
+    std::fs::write(&pem, read("localhost.pem") + &read("localhost.key"))
+        .expect("the directory is ours");
+    let ours = format!("bind 127.0.0.1:{port} ssl crt {}", pem.display());
+    let file = dir.path().join("haproxy.cfg");
+    std::fs::write(&file, config.replace(bind, &ours)).expect("the directory is ours");
+    let mut command = Command::new("haproxy");
+    command.arg("-db").arg("-f").arg(file);
+    Process::spawn(command)
+}
+
+/// Caddy as documented, but for places and a certificate of our own.
+fn caddy(broker: &Broker, authority: &Authority, dir: &TempDir, port: u16) -> Process {
+    let config = documented("caddyfile", broker);
+    let site = "runcast.example {";
+    assert!(config.contains(site), "{config}");
+    let ours = format!(
+        "https://localhost:{port} {{\n    bind 127.0.0.1\n    tls {} {}",
+        authority.path("localhost.pem"),
+        authority.path("localhost.key")
+    );
+    let global = "{\n    admin off\n    auto_https disable_redirects\n}\n";
+    let file = dir.path().join("Caddyfile");
+    std::fs::write(&file, global.to_owned() + &config.replace(site, &ours))
+        .expect("the directory is ours");
+    let mut command = Command::new("caddy");
+    command
+        .args(["run", "--adapter", "caddyfile", "--config"])
+        .arg(file)
+        .env("XDG_DATA_HOME", dir.path())
+        .env("XDG_CONFIG_HOME", dir.path());
+    Process::spawn(command)
+}
+
 #[tokio::test]
-async fn a_page_has_twenty_streams_over_one_connection() {
+async fn a_page_has_twenty_streams_over_one_connection_of_nginx() {
+    check(nginx).await;
+}
+
+#[tokio::test]
+async fn a_page_has_twenty_streams_over_one_connection_of_haproxy() {
+    check(haproxy).await;
+}
+
+#[tokio::test]
+async fn a_page_has_twenty_streams_over_one_connection_of_caddy() {
+    check(caddy).await;
+}
+
+async fn check(proxy: fn(&Broker, &Authority, &TempDir, u16) -> Process) {
     require("chromium");
     let authority = Authority::new();
     authority.issue("localhost");
@@ -58,8 +114,8 @@ async fn a_page_has_twenty_streams_over_one_connection() {
         .start_ready()
         .await;
     let (dir, port) = (TempDir::new().expect("a directory"), free_port());
-    let _nginx = nginx(&broker, &authority, &dir, port);
-    eventually("nginx listens", SOON, async || {
+    let _proxy = proxy(&broker, &authority, &dir, port);
+    eventually("the proxy listens", SOON, async || {
         TcpStream::connect(("127.0.0.1", port)).await.is_ok()
     })
     .await;

@@ -1,5 +1,7 @@
 //! What arrives live: plain messages, framed copies, events of our own store.
 
+use std::fmt::Display;
+
 use actix::prelude::*;
 use tracing::{debug, warn};
 
@@ -140,7 +142,7 @@ impl RunHub {
                     Err(error) => {
                         let rejected = &self.shared.metrics.redis.rejected;
                         rejected.of(RejectReason::BadFrame).inc();
-                        warn!(run_id = %self.run_id, %error, "message on the framed channel dropped");
+                        self.say_bad_frame(&error);
                         return;
                     }
                 }
@@ -154,6 +156,16 @@ impl RunHub {
         let hold = self.step_live(OrderInput::<Page>::Live(event.id), &event, ctx);
         if hold {
             self.hold(message);
+        }
+    }
+
+    /// Warns of the first one; whoever publishes more must not fill the log.
+    fn say_bad_frame(&mut self, error: &dyn Display) {
+        match std::mem::replace(&mut self.has_told_bad_frame, true) {
+            false => {
+                warn!(run_id = %self.run_id, %error, "message on the framed channel dropped; of further ones nothing is said");
+            }
+            true => debug!(run_id = %self.run_id, %error, "message on the framed channel dropped"),
         }
     }
 

@@ -71,6 +71,7 @@ pub struct RunHub {
     /// The subscription was lost and is back: Redis may have gone back to an
     /// older state, and the next event follow on another than ours.
     is_unproven: bool,
+    has_told_bad_frame: bool,
     attachments: HashMap<AttachId, Attachment>,
     catching_up: bool,
     end: EndState,
@@ -114,6 +115,7 @@ impl RunHub {
             outputs: Vec::new(),
             held: Held::default(),
             is_unproven: false,
+            has_told_bad_frame: false,
             attachments: HashMap::new(),
             catching_up: false,
             end: EndState::Open,
