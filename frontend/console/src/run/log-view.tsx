@@ -40,6 +40,15 @@ interface LogViewProps {
 const PADDING_PX = 6
 /** Nearer to its end than this, the list is at its end. */
 const END_PX = 24
+/** How long after the last measure of rows one that was asked for stays in its place. */
+const SETTLE_MS = 150
+
+/** A row that was asked for: rows on the way to it are measured only once seen. */
+interface Target {
+  seq: number
+  align: 'center' | 'nearest'
+  until: number
+}
 
 export function LogView(props: LogViewProps) {
   const { ref, log, look, wrap, following, onFollowing, current, onCurrent } = props
@@ -49,15 +58,49 @@ export function LogView(props: LogViewProps) {
   const list = useRef<VirtualizerHandle>(null)
   const [unfolded, setUnfolded] = useState<ReadonlySet<number>>(new Set())
   const top = useRef(0)
+  const target = useRef<Target | null>(null)
   const { visible } = log
 
   const toEnd = useCallback(() => {
     const element = scroller.current
     if (!element || !following) return
+    target.current = null
     element.scrollTop = element.scrollHeight
     top.current = element.scrollTop
   }, [following])
   useLayoutEffect(toEnd, [toEnd, version, look, wrap])
+
+  // Not by the list's own `scrollToIndex`: it goes there again with each row that is
+  // measured, and so never lets go of a run that grows.
+  const place = useCallback(() => {
+    const [element, rows, at] = [scroller.current, list.current, target.current]
+    if (!element || !rows || !at) return
+    if (performance.now() > at.until) {
+      target.current = null
+      return
+    }
+    if (rows.viewportSize > 0) at.until = performance.now() + SETTLE_MS
+    const index = log.indexOf(at.seq)
+    const start = PADDING_PX + rows.getItemOffset(index)
+    const room = element.clientHeight - rows.getItemSize(index)
+    if (at.align === 'center') element.scrollTop = start - room / 2
+    else if (element.scrollTop > start) element.scrollTop = start
+    else if (element.scrollTop < start - room) element.scrollTop = start - room
+  }, [log])
+  const reveal = useCallback(
+    (seq: number, align: Target['align']) => {
+      target.current = { seq, align, until: Infinity }
+      place()
+    },
+    [place],
+  )
+  const letGo = () => {
+    target.current = null
+  }
+  const onResize = useCallback(() => {
+    toEnd()
+    place()
+  }, [toEnd, place])
 
   // Growing never moves the top of what is seen upwards: only a reader does.
   const onScroll = () => {
@@ -73,9 +116,9 @@ export function LogView(props: LogViewProps) {
     (seq: number) => {
       onFollowing(false)
       onCurrent(seq)
-      list.current?.scrollToIndex(log.indexOf(seq), { align: 'center' })
+      reveal(seq, 'center')
     },
-    [log, onCurrent, onFollowing],
+    [reveal, onCurrent, onFollowing],
   )
   useImperativeHandle(ref, () => ({ show, focus: () => scroller.current?.focus() }), [show])
 
@@ -94,11 +137,12 @@ export function LogView(props: LogViewProps) {
     if (!next) return
     onFollowing(false)
     onCurrent(next.seq)
-    list.current?.scrollToIndex(log.indexOf(next.seq), { align: 'nearest' })
+    reveal(next.seq, 'nearest')
   }
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.target !== event.currentTarget || event.ctrlKey || event.metaKey || event.altKey)
       return
+    letGo()
     const actions: Record<string, () => void> = {
       j: () => move(1),
       k: () => move(-1),
@@ -109,7 +153,7 @@ export function LogView(props: LogViewProps) {
       G: () => onFollowing(true),
       g: () => {
         onFollowing(false)
-        list.current?.scrollToIndex(0)
+        scroller.current?.scrollTo({ top: 0 })
       },
     }
     const action = actions[event.key]
@@ -153,6 +197,8 @@ export function LogView(props: LogViewProps) {
       tabIndex={0}
       data-wrap={wrap}
       onScroll={onScroll}
+      onWheel={letGo}
+      onPointerDown={letGo}
       onKeyDown={onKeyDown}
     >
       <Virtualizer
@@ -163,7 +209,7 @@ export function LogView(props: LogViewProps) {
         bufferSize={5 * ROW_HEIGHT}
         startMargin={PADDING_PX}
         shift={log.shifted}
-        onResize={toEnd}
+        onResize={onResize}
       >
         {lines}
       </Virtualizer>
