@@ -9,7 +9,7 @@ use crate::support::wait::SOON;
 use crate::support::{Broker, Redis, SseClient, eventually};
 
 /// Opens a stream as soon as one that is being closed has left its place.
-async fn admitted(broker: &Broker, run_and_rest: &str) -> SseClient {
+pub(crate) async fn admitted(broker: &Broker, run_and_rest: &str) -> SseClient {
     let begin = Instant::now();
     loop {
         let mut client = broker.stream(run_and_rest).await;
