@@ -1,10 +1,11 @@
 //! [`ClientReads`]: how many pages are read for clients at once, and how fast.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
 use tokio::sync::{Mutex as Turns, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
+use super::shared::lock;
 use crate::metrics::Counter;
 use crate::pace::Pace;
 use crate::settings::HistorySettings;
@@ -52,7 +53,7 @@ impl ClientReads {
         let bytes = bytes
             .map(|bytes| bytes + EVENT_OVERHEAD_BYTES)
             .sum::<usize>();
-        self.pace().took(bytes as u64, Instant::now());
+        lock(&self.pace).took(bytes as u64, Instant::now());
     }
 
     /// Whether readers wait for their turn.
@@ -61,10 +62,6 @@ impl ClientReads {
     }
 
     fn rests_until(&self) -> Option<Instant> {
-        self.pace().rests_until(Instant::now())
-    }
-
-    fn pace(&self) -> std::sync::MutexGuard<'_, Pace> {
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.pace).rests_until(Instant::now())
     }
 }
