@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::authority::Authority;
 use crate::support::cluster::RedisCluster;
-use crate::support::failover::{FAILOVER, Posts};
+use crate::support::failover::{FAILOVER, check_failover};
 use crate::support::{Broker, eventually};
 
 #[tokio::test]
@@ -64,26 +64,16 @@ async fn under_tls_runs_of_every_node_stream_and_a_failover_loses_nothing_in_sil
         let mut late = broker.follow(&format!("{run_id}/stream")).await;
         assert_eq!(late.run_event().await.id(), posted);
     }
-    let mut client = broker.follow("42/stream").await;
-    let mut posts = Posts::default();
-    posts.post(&broker, "42", 20).await;
     let master = cluster.master_of("42").await;
-    cluster.nodes[master].kill();
-    posts.post(&broker, "42", 20).await;
-    posts.check(&mut client).await;
+    check_failover(&broker, || cluster.nodes[master].kill()).await;
 }
 
 #[tokio::test]
 async fn a_failover_of_the_runs_master_loses_nothing_in_silence() {
     let mut cluster = RedisCluster::start().await;
     let broker = cluster.broker().start_ready().await;
-    let mut client = broker.follow("42/stream").await;
-    let mut posts = Posts::default();
-    posts.post(&broker, "42", 50).await;
     let master = cluster.master_of("42").await;
-    cluster.nodes[master].kill();
-    posts.post(&broker, "42", 50).await;
-    posts.check(&mut client).await;
+    check_failover(&broker, || cluster.nodes[master].kill()).await;
     let mut new_master = cluster.nodes[master + 3].publisher().await;
     let role: Vec<::redis::Value> = new_master.command(&["ROLE"]).await;
     assert_eq!(role[0], ::redis::Value::BulkString(b"master".to_vec()));

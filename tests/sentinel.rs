@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::support::authority::Authority;
-use crate::support::failover::{FAILOVER, Posts};
+use crate::support::failover::{FAILOVER, Posts, check_failover};
 use crate::support::sentinel::Sentinels;
 use crate::support::wait::SOON;
 use crate::support::{Broker, eventually};
@@ -13,12 +13,7 @@ use crate::support::{Broker, eventually};
 async fn a_failover_loses_nothing_in_silence() {
     let mut redis = Sentinels::start(3).await;
     let broker = redis.broker().start_ready().await;
-    let mut client = broker.follow("42/stream").await;
-    let mut posts = Posts::default();
-    posts.post(&broker, "42", 50).await;
-    redis.master.kill();
-    posts.post(&broker, "42", 50).await;
-    posts.check(&mut client).await;
+    let mut client = check_failover(&broker, || redis.master.kill()).await;
     // An agent of today publishes on the new master.
     broker.wait_ready().await;
     let mut publisher = redis.replica.publisher().await;
@@ -42,12 +37,7 @@ async fn under_tls_a_failover_loses_nothing_in_silence() {
     assert!(check.status.success(), "{check:?}");
     let broker = settings.start_ready().await;
     subscribed_to(&broker, redis.master.best_port()).await;
-    let mut client = broker.follow("42/stream").await;
-    let mut posts = Posts::default();
-    posts.post(&broker, "42", 50).await;
-    redis.master.kill();
-    posts.post(&broker, "42", 50).await;
-    posts.check(&mut client).await;
+    check_failover(&broker, || redis.master.kill()).await;
     subscribed_to(&broker, redis.replica.best_port()).await;
     // Whom we do not trust is told nothing.
     let stranger = Authority::new();

@@ -20,6 +20,18 @@ pub(crate) struct Posts {
     pub(crate) accepted: Vec<String>,
 }
 
+/// Follows run 42 and posts to it, before and after its master is gone: nothing
+/// may be lost in silence. Returns the client.
+pub(crate) async fn check_failover(broker: &Broker, kill_master: impl FnOnce()) -> SseClient {
+    let mut client = broker.follow("42/stream").await;
+    let mut posts = Posts::default();
+    posts.post(broker, "42", 50).await;
+    kill_master();
+    posts.post(broker, "42", 50).await;
+    posts.check(&mut client).await;
+    client
+}
+
 impl Posts {
     /// Posts until `count` more events are accepted; a refused one counts as
     /// lost by its publisher.
