@@ -21,14 +21,6 @@ SUITES := $(CARGO) test $(LOCKED) --package runcast --test suites
 SUITE := $(SUITES) -- --nocapture --exact
 # How long each fuzz target runs with `make fuzz`.
 FUZZ_SECONDS := 300
-# What `make test` fuzzes is the same each time: a minute, all targets at once.
-TEST_FUZZ := FUZZ_SEED=1 scripts/fuzz 60
-# A short bench of the dev build, without the peers: it fails if an event is lost
-# or doubled; its times say nothing.
-DEV := $${CARGO_TARGET_DIR:-target}/debug
-TEST_BENCH := "$(DEV)/runcast-loadtest" bench --broker "$(DEV)/runcast" --rounds 1 --duration 500ms \
-	--fewer 10 --many 500 --systems bare-loop,coalescing,runcast,durable
-
 # `make instructions UPDATE=1` takes what it counts as the new budgets;
 # `CASES="hub path"`, here and for `make micro`, only cases of such names.
 INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --workspace \
@@ -72,15 +64,8 @@ run:
 console:
 	scripts/build-console
 
-# The tests have built the programs that the browser tests and the bench start.
 test: test-deps console lint
-	scripts/test-integration
-	$(CARGO) test $(LOCKED) --workspace --lib --bins --test '[!i]*'
-	$(CARGO) test $(LOCKED) --workspace --doc
-	scripts/test-frontend
-	$(TEST_BENCH)
-	$(INSTRUCTIONS)
-	$(TEST_FUZZ)
+	INSTRUCTIONS='$(INSTRUCTIONS)' scripts/test
 
 # The browser tests start the broker that is built first. `npm ci` and our own
 # Node, where the system's is too old, are test-deps' work.

@@ -40,14 +40,18 @@ interface LogViewProps {
 const PADDING_PX = 6
 /** Nearer to its end than this, the list is at its end. */
 const END_PX = 24
-/** How long after the last measure of rows one that was asked for stays in its place. */
-const SETTLE_MS = 150
+/**
+ * How many frames without a measure of rows a row that was asked for stays in its
+ * place. Not a time: on a busy machine the next measure comes late, but not frames
+ * late.
+ */
+const SETTLE_FRAMES = 10
 
 /** A row that was asked for: rows on the way to it are measured only once seen. */
 interface Target {
   seq: number
   align: 'center' | 'nearest'
-  until: number
+  framesLeft: number
 }
 
 export function LogView(props: LogViewProps) {
@@ -75,11 +79,7 @@ export function LogView(props: LogViewProps) {
   const place = useCallback(() => {
     const [element, rows, at] = [scroller.current, list.current, target.current]
     if (!element || !rows || !at) return
-    if (performance.now() > at.until) {
-      target.current = null
-      return
-    }
-    if (rows.viewportSize > 0) at.until = performance.now() + SETTLE_MS
+    at.framesLeft = SETTLE_FRAMES
     const index = log.indexOf(at.seq)
     const start = PADDING_PX + rows.getItemOffset(index)
     const room = element.clientHeight - rows.getItemSize(index)
@@ -89,8 +89,16 @@ export function LogView(props: LogViewProps) {
   }, [log])
   const reveal = useCallback(
     (seq: number, align: Target['align']) => {
-      target.current = { seq, align, until: Infinity }
+      const asked: Target = { seq, align, framesLeft: SETTLE_FRAMES }
+      target.current = asked
       place()
+      const onFrame = () => {
+        if (target.current !== asked) return
+        if (list.current && list.current.viewportSize > 0) asked.framesLeft -= 1
+        if (asked.framesLeft > 0) requestAnimationFrame(onFrame)
+        else target.current = null
+      }
+      requestAnimationFrame(onFrame)
     },
     [place],
   )
