@@ -89,6 +89,8 @@ lint:
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy $(LOCKED) --workspace --all-targets -- -D warnings
 	$(CARGO) clippy $(LOCKED) --workspace --features runcast-actors/bench --bench micro --bench instructions -- -D warnings
+	@# Without the feature kubernetes-api, which the program has by default.
+	$(CARGO) clippy $(LOCKED) --package runcast-actors -- -D warnings
 	@# The fuzz crates have a lock file of their own, which our dependencies change.
 	@$(CARGO) metadata $(LOCKED) --format-version 1 --manifest-path fuzz/Cargo.toml >/dev/null
 

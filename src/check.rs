@@ -64,7 +64,11 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
     if settings.kubectl.enabled {
         findings.push(Finding {
             name: "kubectl",
-            place: format!("namespace {}", settings.kubectl.namespace),
+            place: format!(
+                "engine {}, namespace {}",
+                settings.kubectl.engine.name(),
+                settings.kubectl.namespace
+            ),
             needed: backend == DefaultBackend::Kubectl,
             outcome: reach::kubectl(&settings.kubectl)
                 .await

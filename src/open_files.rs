@@ -6,6 +6,7 @@
 //! backlog, by `server.max_connections`.
 
 use anyhow::Context as _;
+use runcast_actors::settings::KubectlEngine;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::http::OPERATOR_CONNECTIONS;
@@ -20,6 +21,10 @@ const WORKER_FILES: usize = 8;
 
 /// Pipes of one `kubectl`, while it starts.
 const FOLLOW_FILES: usize = 6;
+
+/// Connections of a follow over the Kubernetes API: its own, and that of its
+/// run's watch.
+const API_FOLLOW_FILES: usize = 2;
 
 /// Connections below which there is no use in serving.
 const CONNECTIONS_MIN: usize = 16;
@@ -59,8 +64,12 @@ fn streams_beside_others(connections: usize) -> usize {
 }
 
 fn own_files(settings: &Settings) -> usize {
+    let follow = match settings.kubectl.engine {
+        KubectlEngine::Command => FOLLOW_FILES,
+        KubectlEngine::Api => API_FOLLOW_FILES,
+    };
     let kubectl = match settings.kubectl.enabled {
-        true => settings.kubectl.max_follows * FOLLOW_FILES,
+        true => settings.kubectl.max_follows * follow,
         false => 0,
     };
     let operator = match settings.metrics.bind {

@@ -1,18 +1,33 @@
-//! The kubectl backend alone: the real kubectl as a child of
-//! `KubectlLogActor`, against the stand-in API server.
+//! The kubectl backend alone: `KubectlLogActor` with the real kubectl as a
+//! child, and over the API by itself, against the stand-in API server.
 
 use runcast_actors::kubectl::KubectlUpdate;
 use runcast_actors::protocol::{EventKind, KubectlPosition};
+use runcast_actors::settings::KubectlEngine;
 
+use crate::support::engines::for_both_engines;
 use crate::support::followed::{Setup, text, until};
 use crate::support::kube_api::{Ask, Fault, KubeApi};
 
-#[actix::test]
-async fn a_running_pod_is_followed_from_its_start_to_its_end() {
+for_both_engines!(
+    actix::test:
+    a_running_pod_is_followed_from_its_start_to_its_end,
+    two_pods_and_init_containers_are_followed_apart,
+    a_stream_waits_for_its_pod_and_says_what_for,
+    a_log_cut_again_and_again_comes_whole_and_once,
+    half_a_line_is_delivered_only_when_it_is_the_last,
+    a_restarted_container_is_followed_on_and_told,
+    another_reader_of_a_restarted_container_gives_the_same_positions,
+    a_job_that_tries_again_is_not_over,
+    a_finished_run_is_read_and_ended,
+    bytes_pass_as_they_are,
+);
+
+async fn a_running_pod_is_followed_from_its_start_to_its_end(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "first");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     let line = run.line().await;
     assert_eq!(text(&line), "first");
@@ -66,8 +81,7 @@ async fn a_running_pod_is_followed_from_its_start_to_its_end() {
     );
 }
 
-#[actix::test]
-async fn two_pods_and_init_containers_are_followed_apart() {
+async fn two_pods_and_init_containers_are_followed_apart(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("7", "a", &["init-db", "main", "side"]);
     api.add_running_pod("7", "b", &["main"]);
@@ -78,7 +92,7 @@ async fn two_pods_and_init_containers_are_followed_apart() {
     api.log("a", "main", 5, "from a");
     api.log("a", "side", 3, "from side");
     api.log("b", "main", 4, "from b");
-    let mut run = Setup::of(&api).follow("7");
+    let mut run = Setup::of(&api, engine).follow("7");
     run.ready().await;
     let mut got = Vec::new();
     let mut last = KubectlPosition::default();
@@ -111,10 +125,9 @@ async fn two_pods_and_init_containers_are_followed_apart() {
     assert_eq!(run.ended().await, "failed");
 }
 
-#[actix::test]
-async fn a_stream_waits_for_its_pod_and_says_what_for() {
+async fn a_stream_waits_for_its_pod_and_says_what_for(engine: KubectlEngine) {
     let api = KubeApi::start();
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     let problem = run.problem().await;
     assert_eq!(
@@ -144,8 +157,7 @@ async fn a_stream_waits_for_its_pod_and_says_what_for() {
     run.texts(&["here"]).await;
 }
 
-#[actix::test]
-async fn a_log_cut_again_and_again_comes_whole_and_once() {
+async fn a_log_cut_again_and_again_comes_whole_and_once(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     // Three lines share each time, ten times a second: what is repeated after
@@ -157,7 +169,7 @@ async fn a_log_cut_again_and_again_comes_whole_and_once() {
     for after in [10, 45, 400, 777] {
         api.fail(Ask::Log, Fault::CutAfter(after), 1);
     }
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     for n in 0..60 {
         assert_eq!(text(&run.line().await), format!("line {n}"));
@@ -182,13 +194,12 @@ async fn a_log_cut_again_and_again_comes_whole_and_once() {
     assert!(failures >= 5, "{:?}", run.counters);
 }
 
-#[actix::test]
-async fn half_a_line_is_delivered_only_when_it_is_the_last() {
+async fn half_a_line_is_delivered_only_when_it_is_the_last(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "whole");
     api.log_part("pod-1", "main", 2, "half");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["whole"]).await;
     api.end_logs();
@@ -205,12 +216,11 @@ async fn half_a_line_is_delivered_only_when_it_is_the_last() {
     assert_eq!(run.ended().await, "succeeded");
 }
 
-#[actix::test]
-async fn a_restarted_container_is_followed_on_and_told() {
+async fn a_restarted_container_is_followed_on_and_told(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
     // The last line of the first instance is written while nobody reads.
@@ -240,31 +250,29 @@ async fn a_restarted_container_is_followed_on_and_told() {
     assert_eq!(run.counters.restarts(), 1);
 }
 
-#[actix::test]
-async fn another_reader_of_a_restarted_container_gives_the_same_positions() {
+async fn another_reader_of_a_restarted_container_gives_the_same_positions(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut first = Setup::of(&api).follow("42");
+    let mut first = Setup::of(&api, engine).follow("42");
     first.ready().await;
     let mut seen = vec![first.line().await];
     api.restart("pod-1", "main", 3);
     api.log("pod-1", "main", 9_000_000_000, "two");
     seen.extend([first.line().await, first.line().await]);
-    let mut second = Setup::of(&api).follow("42");
+    let mut second = Setup::of(&api, engine).follow("42");
     second.ready().await;
     for line in seen {
         assert_eq!(second.line().await, line);
     }
 }
 
-#[actix::test]
-async fn a_job_that_tries_again_is_not_over() {
+async fn a_job_that_tries_again_is_not_over(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "try-1", &["main"]);
     api.own("try-1", "job");
     api.log("try-1", "main", 1, "failing");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["failing"]).await;
     api.finish("try-1", 1);
@@ -282,15 +290,14 @@ async fn a_job_that_tries_again_is_not_over() {
     assert_eq!(run.ended().await, "succeeded");
 }
 
-#[actix::test]
-async fn a_finished_run_is_read_and_ended() {
+async fn a_finished_run_is_read_and_ended(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     for n in 0..1000_u64 {
         api.log("pod-1", "main", n, format!("{n}"));
     }
     api.finish("pod-1", 1);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     for n in 0..1000 {
         assert_eq!(text(&run.line().await), n.to_string());
@@ -298,13 +305,12 @@ async fn a_finished_run_is_read_and_ended() {
     assert_eq!(run.ended().await, "failed");
 }
 
-#[actix::test]
-async fn bytes_pass_as_they_are() {
+async fn bytes_pass_as_they_are(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     let bytes: Vec<u8> = (0..=255).filter(|byte| *byte != b'\n').collect();
     api.log("pod-1", "main", 1, &bytes);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     assert_eq!(run.line().await.payload, bytes);
 }

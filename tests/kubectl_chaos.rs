@@ -6,8 +6,10 @@ use std::collections::BTreeMap;
 
 use runcast_actors::kubectl::{KubectlLine, KubectlUpdate};
 use runcast_actors::protocol::{EventKind, KubectlPosition};
+use runcast_actors::settings::KubectlEngine;
 
-use crate::kubectl_stream::kubectl_settings;
+use crate::kubectl_stream::settings_of;
+use crate::support::engines::for_both_engines;
 use crate::support::followed::{Followed, PATIENCE, Setup, kill, text};
 use crate::support::kube_api::{Ask, Fault, KubeApi};
 use crate::support::sse::Next;
@@ -90,7 +92,8 @@ fn strike(api: &KubeApi, written: &mut [Written], random: &mut fastrand::Rng) {
                 api.restart(CONTAINERS[which].0, CONTAINERS[which].1, 1);
             }
         }
-        _ => {}
+        _ if random.bool() => api.end_watches(),
+        _ => api.forget_versions(),
     }
 }
 
@@ -136,14 +139,15 @@ fn check(lines: &[KubectlLine], written: &[Written]) -> BTreeMap<usize, Vec<(Str
     by_container
 }
 
-#[actix::test]
-async fn random_faults_lose_and_double_nothing() {
+for_both_engines!(actix::test: random_faults_lose_and_double_nothing);
+
+async fn random_faults_lose_and_double_nothing(engine: KubectlEngine) {
     let seed = Seed::draw();
     let mut random = fastrand::Rng::with_seed(seed.0);
     let api = KubeApi::start();
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     let mut written: Vec<Written> = Vec::new();
     written.resize_with(CONTAINERS.len(), Written::default);
@@ -160,8 +164,9 @@ async fn random_faults_lose_and_double_nothing() {
     api.finish("b", 0);
     let first = check(&read_all(&mut run).await, &written);
 
-    // One who reads it all later, undisturbed, finds every line in its place.
-    let mut late = Setup::of(&api).follow("42");
+    // One who reads it all later, undisturbed, finds every line in its place,
+    // whichever engine gave it first.
+    let mut late = Setup::of(&api, KubectlEngine::Command).follow("42");
     let second = check(&read_all(&mut late).await, &written);
     assert_eq!(first, second);
 }
@@ -180,8 +185,19 @@ async fn next_line(client: &mut SseClient) -> Frame {
     }
 }
 
-/// Three brokers read the same logs, each in an order of its own; a client
-/// goes from one to another with nothing but its last id.
+/// The engines of three brokers.
+const ENGINES: [KubectlEngine; 3] = [
+    KubectlEngine::Command,
+    if KubectlEngine::Api.is_built() {
+        KubectlEngine::Api
+    } else {
+        KubectlEngine::Command
+    },
+    KubectlEngine::Command,
+];
+
+/// Three brokers read the same logs, each in an order of its own, by whichever
+/// engine; a client goes from one to another with nothing but its last id.
 #[tokio::test]
 async fn a_client_that_hops_between_brokers_sees_every_line_once() {
     let seed = Seed::draw();
@@ -190,8 +206,8 @@ async fn a_client_that_hops_between_brokers_sees_every_line_once() {
     api.add_running_pod("42", "a", &["main", "side"]);
     api.add_running_pod("42", "b", &["main"]);
     let mut brokers = Vec::new();
-    for _ in 0..3 {
-        brokers.push(kubectl_settings(&api).start().await);
+    for engine in ENGINES {
+        brokers.push(settings_of(&api, engine).start().await);
     }
     let mut written: Vec<Written> = Vec::new();
     written.resize_with(CONTAINERS.len(), Written::default);

@@ -5,19 +5,41 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use runcast_actors::kubectl::{FollowPermits, KubectlUpdate, Stop};
+use runcast_actors::settings::KubectlEngine;
 
+use crate::support::engines::for_both_engines;
 use crate::support::followed::{Setup, is_gone, kill, text, until};
 use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl, processes};
 
 /// Short to wait for, long for a kubectl that works on a busy machine.
 const SHORT_TIMEOUT: Duration = Duration::from_secs(3);
 
-#[actix::test]
-async fn a_deleted_pod_is_told_and_its_successor_followed() {
+for_both_engines!(
+    actix::test:
+    a_deleted_pod_is_told_and_its_successor_followed,
+    forbidden_is_told,
+    unauthorized_is_told,
+    a_server_error_is_told,
+    an_unavailable_api_is_told,
+    too_many_requests_are_told,
+    a_silent_api_is_told,
+    an_api_that_refuses_connections_is_told_and_followed_on,
+    a_log_that_is_forbidden_is_told,
+    a_log_not_found_for_a_while_is_followed_on,
+    a_log_that_was_removed_is_a_problem_and_no_output,
+    a_log_request_that_hangs_is_noticed_and_repeated,
+    a_quiet_log_is_left_alone,
+    the_actor_goes_with_its_hub,
+    a_slow_hub_slows_the_pipe_and_loses_nothing,
+    a_line_over_the_limit_is_dropped_and_told,
+    too_many_follows_are_told_and_wait_for_a_place,
+);
+
+async fn a_deleted_pod_is_told_and_its_successor_followed(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
     api.delete_pod("pod-1");
@@ -32,13 +54,13 @@ async fn a_deleted_pod_is_told_and_its_successor_followed() {
 
 /// A failure at the start ends the stream; the same failure later is told and
 /// tried again until it passes.
-async fn check_api_failure(fault: Fault, slug: &str) {
+async fn check_api_failure(engine: KubectlEngine, fault: Fault, slug: &str) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.fail(Ask::Pods, fault, usize::MAX);
     let setup = || match fault {
-        Fault::Hang => Setup::of(&api).with_timeout(SHORT_TIMEOUT),
-        _ => Setup::of(&api),
+        Fault::Hang => Setup::of(&api, engine).with_timeout(SHORT_TIMEOUT),
+        _ => Setup::of(&api, engine),
     };
     let mut run = setup().follow("42");
     let problem = run.failed().await;
@@ -60,68 +82,77 @@ async fn check_api_failure(fault: Fault, slug: &str) {
     assert!(matches!(update, KubectlUpdate::Resolved), "{update:?}");
 }
 
-#[actix::test]
-async fn forbidden_is_told() {
-    check_api_failure(Fault::Status(403, "Forbidden"), "kubernetes-forbidden").await;
+async fn forbidden_is_told(engine: KubectlEngine) {
+    check_api_failure(
+        engine,
+        Fault::Status(403, "Forbidden"),
+        "kubernetes-forbidden",
+    )
+    .await;
 }
 
-#[actix::test]
-async fn unauthorized_is_told() {
+async fn unauthorized_is_told(engine: KubectlEngine) {
     check_api_failure(
+        engine,
         Fault::Status(401, "Unauthorized"),
         "kubernetes-unauthorized",
     )
     .await;
 }
 
-#[actix::test]
-async fn a_server_error_is_told() {
-    check_api_failure(Fault::Status(500, "InternalError"), "kubernetes-error").await;
-}
-
-#[actix::test]
-async fn an_unavailable_api_is_told() {
-    check_api_failure(Fault::Status(503, "ServiceUnavailable"), "kubernetes-error").await;
-}
-
-#[actix::test]
-async fn too_many_requests_are_told() {
+async fn a_server_error_is_told(engine: KubectlEngine) {
     check_api_failure(
+        engine,
+        Fault::Status(500, "InternalError"),
+        "kubernetes-error",
+    )
+    .await;
+}
+
+async fn an_unavailable_api_is_told(engine: KubectlEngine) {
+    check_api_failure(
+        engine,
+        Fault::Status(503, "ServiceUnavailable"),
+        "kubernetes-error",
+    )
+    .await;
+}
+
+async fn too_many_requests_are_told(engine: KubectlEngine) {
+    check_api_failure(
+        engine,
         Fault::Status(429, "TooManyRequests"),
         "kubernetes-overloaded",
     )
     .await;
 }
 
-#[actix::test]
-async fn a_silent_api_is_told() {
-    check_api_failure(Fault::Hang, "kubernetes-timeout").await;
+async fn a_silent_api_is_told(engine: KubectlEngine) {
+    check_api_failure(engine, Fault::Hang, "kubernetes-timeout").await;
 }
 
-#[actix::test]
-async fn an_api_that_refuses_connections_is_told_and_followed_on() {
+async fn an_api_that_refuses_connections_is_told_and_followed_on(engine: KubectlEngine) {
     let mut api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
     api.refuse().await;
     run.problem_called("kubernetes-unreachable").await;
-    let mut late = Setup::of(&api).follow("42");
+    let mut late = Setup::of(&api, engine).follow("42");
     assert_eq!(late.failed().await.slug, "kubernetes-unreachable");
     api.log("pod-1", "main", 2, "two");
     api.accept();
     run.texts(&["two"]).await;
 }
 
-#[actix::test]
-async fn a_log_that_is_forbidden_is_told() {
+async fn a_log_that_is_forbidden_is_told(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.fail(Ask::Log, Fault::Status(403, "Forbidden"), usize::MAX);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     let problem = run.problem().await;
     assert_eq!(problem.slug, "kubernetes-forbidden");
@@ -130,26 +161,24 @@ async fn a_log_that_is_forbidden_is_told() {
     run.texts(&["one"]).await;
 }
 
-#[actix::test]
-async fn a_log_not_found_for_a_while_is_followed_on() {
+async fn a_log_not_found_for_a_while_is_followed_on(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.fail(Ask::Log, Fault::Status(404, "NotFound"), 2);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     let update = run.next().await;
     assert!(matches!(update, KubectlUpdate::Lines(_)), "{update:?}");
 }
 
-#[actix::test]
-async fn a_log_that_was_removed_is_a_problem_and_no_output() {
+async fn a_log_that_was_removed_is_a_problem_and_no_output(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.finish("pod-1", 0);
     let text = "unable to retrieve container logs for containerd://1";
     api.fail(Ask::Log, Fault::LogText(text), usize::MAX);
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     assert_eq!(run.problem().await.slug, "log-unavailable");
     // The pod is over and nothing more can be had: so is the run.
@@ -157,13 +186,12 @@ async fn a_log_that_was_removed_is_a_problem_and_no_output() {
     assert_eq!(run.counters.lines(), 0);
 }
 
-#[actix::test]
-async fn a_log_request_that_hangs_is_noticed_and_repeated() {
+async fn a_log_request_that_hangs_is_noticed_and_repeated(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.fail(Ask::Log, Fault::Hang, 1);
-    let setup = Setup::of(&api).with_timeout(SHORT_TIMEOUT);
+    let setup = Setup::of(&api, engine).with_timeout(SHORT_TIMEOUT);
     let mut run = setup.follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
@@ -174,12 +202,11 @@ async fn a_log_request_that_hangs_is_noticed_and_repeated() {
     );
 }
 
-#[actix::test]
-async fn a_quiet_log_is_left_alone() {
+async fn a_quiet_log_is_left_alone(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let setup = Setup::of(&api).with_timeout(SHORT_TIMEOUT);
+    let setup = Setup::of(&api, engine).with_timeout(SHORT_TIMEOUT);
     let mut run = setup.follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
@@ -201,7 +228,7 @@ async fn a_killed_child_is_replaced_without_loss() {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, KubectlEngine::Command).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
     let followers = || {
@@ -228,7 +255,7 @@ async fn stop_kills_and_reaps_every_child() {
     api.add_running_pod("42", "pod-1", &["main", "side"]);
     api.log("pod-1", "main", 1, "one");
     api.log("pod-1", "side", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, KubectlEngine::Command).follow("42");
     run.ready().await;
     run.texts(&["one", "one"]).await;
     let children = api.kubectl_processes();
@@ -248,7 +275,7 @@ async fn an_arbiter_that_stops_leaves_no_child() {
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     let arbiter = actix::Arbiter::new();
-    let mut run = Setup::of(&api).follow_on("42", &arbiter.handle());
+    let mut run = Setup::of(&api, KubectlEngine::Command).follow_on("42", &arbiter.handle());
     run.ready().await;
     run.texts(&["one"]).await;
     let children = api.kubectl_processes();
@@ -258,12 +285,11 @@ async fn an_arbiter_that_stops_leaves_no_child() {
     until("no child runs", || api.kubectl_processes().is_empty()).await;
 }
 
-#[actix::test]
-async fn the_actor_goes_with_its_hub() {
+async fn the_actor_goes_with_its_hub(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["one"]).await;
     run.end_hub();
@@ -271,15 +297,14 @@ async fn the_actor_goes_with_its_hub() {
     until("no child runs", || api.kubectl_processes().is_empty()).await;
 }
 
-#[actix::test]
-async fn a_slow_hub_slows_the_pipe_and_loses_nothing() {
+async fn a_slow_hub_slows_the_pipe_and_loses_nothing(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     let filler = "x".repeat(1000);
     for n in 0..5000_u64 {
         api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
     }
-    let mut setup = Setup::of(&api);
+    let mut setup = Setup::of(&api, engine);
     // `Ready` and one batch are taken, then nothing for a while.
     setup.turns = 2;
     let mut run = setup.follow("42");
@@ -302,14 +327,13 @@ async fn a_slow_hub_slows_the_pipe_and_loses_nothing() {
     }
 }
 
-#[actix::test]
-async fn a_line_over_the_limit_is_dropped_and_told() {
+async fn a_line_over_the_limit_is_dropped_and_told(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "before");
     api.log("pod-1", "main", 2, "x".repeat(300_000));
     api.log("pod-1", "main", 3, "after");
-    let mut run = Setup::of(&api).follow("42");
+    let mut run = Setup::of(&api, engine).follow("42");
     run.ready().await;
     run.texts(&["before"]).await;
     let update = run.next().await;
@@ -329,8 +353,7 @@ async fn a_line_over_the_limit_is_dropped_and_told() {
     run.texts(&["again"]).await;
 }
 
-#[actix::test]
-async fn too_many_follows_are_told_and_wait_for_a_place() {
+async fn too_many_follows_are_told_and_wait_for_a_place(engine: KubectlEngine) {
     let api = KubeApi::start();
     for pod in ["a", "b"] {
         api.add_running_pod(pod, pod, &["main"]);
@@ -339,7 +362,7 @@ async fn too_many_follows_are_told_and_wait_for_a_place() {
     let permits = Arc::new(FollowPermits::new(1));
     let setup = || Setup {
         permits: Arc::clone(&permits),
-        ..Setup::of(&api)
+        ..Setup::of(&api, engine)
     };
     let mut first = setup().follow("a");
     first.ready().await;
@@ -362,7 +385,7 @@ async fn too_many_follows_are_told_and_wait_for_a_place() {
 #[actix::test]
 async fn a_missing_kubectl_is_told() {
     let api = KubeApi::start();
-    let mut setup = Setup::of(&api);
+    let mut setup = Setup::of(&api, KubectlEngine::Command);
     setup.settings.command = "/nonexistent/kubectl".to_owned();
     let problem = setup.follow("42").failed().await;
     assert_eq!(
@@ -374,7 +397,7 @@ async fn a_missing_kubectl_is_told() {
 #[actix::test]
 async fn a_kubectl_that_cannot_be_executed_is_told() {
     let api = KubeApi::start();
-    let mut setup = Setup::of(&api);
+    let mut setup = Setup::of(&api, KubectlEngine::Command);
     let path = api.directory().join("kubectl");
     std::fs::write(&path, "no program").expect("written");
     setup.settings.command = path.display().to_string();
@@ -389,7 +412,9 @@ async fn a_kubectl_that_cannot_be_executed_is_told() {
 async fn a_kubectl_that_exits_at_once_is_told() {
     for script in ["exit 0", "exit 3", "echo nonsense"] {
         let api = KubeApi::start();
-        let mut run = Setup::of(&api).with_script(&api, script).follow("42");
+        let mut run = Setup::of(&api, KubectlEngine::Command)
+            .with_script(&api, script)
+            .follow("42");
         assert_eq!(run.failed().await.slug, "kubectl-failed", "{script}");
     }
 }
@@ -399,7 +424,7 @@ async fn a_kubectl_that_hangs_is_killed_with_its_children() {
     let api = KubeApi::start();
     let marker = api.directory().join("sleeper").display().to_string();
     let script = format!("sh -c 'sleep 1000; : {marker}' & wait");
-    let setup = Setup::of(&api).with_script(&api, &script);
+    let setup = Setup::of(&api, KubectlEngine::Command).with_script(&api, &script);
     let mut run = setup.with_timeout(Duration::from_millis(500)).follow("42");
     until("it runs", || !processes(&marker).is_empty()).await;
     assert_eq!(run.failed().await.slug, "kubernetes-timeout");
@@ -420,7 +445,7 @@ async fn a_line_of_5_mb_without_an_end_is_told_in_bounded_memory() {
     api.add_running_pod("42", "pod-1", &["main"]);
     let flood =
         "printf '2026-11-23T20:00:00.5Z '; head -c 5000000 /dev/zero | tr '\\0' x; exec sleep 1000";
-    let mut run = Setup::of(&api)
+    let mut run = Setup::of(&api, KubectlEngine::Command)
         .with_script(&api, &broken_logs(flood))
         .follow("42");
     run.ready().await;
@@ -436,7 +461,7 @@ async fn binary_from_kubectl_is_a_problem_and_no_output() {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     let noise = "head -c 100000 /dev/urandom; exit 0";
-    let mut run = Setup::of(&api)
+    let mut run = Setup::of(&api, KubectlEngine::Command)
         .with_script(&api, &broken_logs(noise))
         .follow("42");
     run.ready().await;
@@ -449,7 +474,7 @@ async fn kubectl_sees_only_the_environment_it_needs() {
     let api = KubeApi::start();
     let seen = api.directory().join("environment");
     let script = format!("env > {0}.part; mv {0}.part {0}; exit 1", seen.display());
-    let mut setup = Setup::of(&api).with_script(&api, &script);
+    let mut setup = Setup::of(&api, KubectlEngine::Command).with_script(&api, &script);
     let mut known = ["PATH", "HOME", "KUBE", "PWD", "_", "SHLVL", "OLDPWD"]
         .map(str::to_owned)
         .to_vec();

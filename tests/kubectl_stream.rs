@@ -1,11 +1,13 @@
 //! Streams of the kubectl backend as a client sees them: the built broker, the
-//! real kubectl, the stand-in API server.
+//! real kubectl or none, the stand-in API server.
 
 use std::time::{Duration, Instant};
 
+use runcast_actors::settings::KubectlEngine;
 use serde_json::json;
 
 use crate::support::broker::BrokerSettings;
+use crate::support::engines::for_both_engines;
 use crate::support::http::{Request, slug};
 use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl};
 use crate::support::wait::SOON;
@@ -24,6 +26,27 @@ pub(crate) fn kubectl_settings(api: &KubeApi) -> BrokerSettings {
         .set("runs.end_grace", "200ms")
         .file(&format!("[kubectl]\nextra_args = [{argument:?}]\n"))
 }
+
+/// The same for a broker with this engine.
+pub(crate) fn settings_of(api: &KubeApi, engine: KubectlEngine) -> BrokerSettings {
+    kubectl_settings(api).set("kubectl.engine", engine.name())
+}
+
+for_both_engines!(
+    tokio::test:
+    a_runs_pod_is_streamed_from_its_start_to_its_end,
+    two_clients_share_one_follow_and_a_late_one_sees_all,
+    a_client_resumes_on_another_broker_without_loss_or_double,
+    a_client_resumes_after_its_follow_ended_and_began_anew,
+    a_stream_waits_for_its_pod,
+    an_unusable_api_is_a_problem_and_goodbye_and_heals,
+    an_api_that_fails_in_mid_stream_is_told_and_the_stream_goes_on,
+    a_line_over_the_limit_is_a_gap,
+    a_flood_of_lines_comes_whole_and_in_order,
+    a_flood_is_taken_no_faster_than_it_may,
+    a_client_that_comes_back_after_what_is_kept_is_told,
+    a_run_id_that_is_no_label_value_never_reaches_kubectl,
+);
 
 /// Reads frames until one of the run comes, past problems that pass.
 async fn run_event(client: &mut SseClient) -> Frame {
@@ -51,8 +74,7 @@ fn texts(lines: &[(String, String)]) -> Vec<&str> {
     lines.iter().map(|(text, _)| text.as_str()).collect()
 }
 
-#[tokio::test]
-async fn a_runs_pod_is_streamed_from_its_start_to_its_end() {
+async fn a_runs_pod_is_streamed_from_its_start_to_its_end(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 123_000_000, "first");
@@ -62,7 +84,7 @@ async fn a_runs_pod_is_streamed_from_its_start_to_its_end() {
         124_000_000,
         r#"{"type":"log","level":"warn","message":"hot"}"#,
     );
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut client = broker.stream("42/stream/kubectl").await;
     let backend = client.head().header("x-streaming-backend");
     assert_eq!(backend.as_deref(), Some("kubectl"));
@@ -111,12 +133,11 @@ async fn a_runs_pod_is_streamed_from_its_start_to_its_end() {
     assert_eq!(events, ["status", "end"]);
 }
 
-#[tokio::test]
-async fn two_clients_share_one_follow_and_a_late_one_sees_all() {
+async fn two_clients_share_one_follow_and_a_late_one_sees_all(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut first = broker.follow("42/stream/kubectl").await;
     lines(&mut first, 1).await;
     let mut second = broker.follow("42/stream/kubectl").await;
@@ -127,8 +148,7 @@ async fn two_clients_share_one_follow_and_a_late_one_sees_all() {
     assert_eq!(api.log_requests().len(), 1);
 }
 
-#[tokio::test]
-async fn a_client_resumes_on_another_broker_without_loss_or_double() {
+async fn a_client_resumes_on_another_broker_without_loss_or_double(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main", "side"]);
     for n in 0..40 {
@@ -139,7 +159,7 @@ async fn a_client_resumes_on_another_broker_without_loss_or_double() {
     let mut seen = Vec::new();
     let mut cursor: Option<String> = None;
     for _ in 0..4 {
-        let broker = kubectl_settings(&api).start().await;
+        let broker = settings_of(&api, engine).start().await;
         let mut client = match &cursor {
             None => broker.stream("42/stream/kubectl").await,
             Some(id) => broker.resume("42/stream/kubectl", id).await,
@@ -160,13 +180,12 @@ async fn a_client_resumes_on_another_broker_without_loss_or_double() {
     }
 }
 
-#[tokio::test]
-async fn a_client_resumes_after_its_follow_ended_and_began_anew() {
+async fn a_client_resumes_after_its_follow_ended_and_began_anew(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
     api.log("pod-1", "main", 1, "two");
-    let broker = kubectl_settings(&api)
+    let broker = settings_of(&api, engine)
         .set("kubectl.linger", "0s")
         .set("hub.idle_ttl", "1s")
         .start()
@@ -184,10 +203,9 @@ async fn a_client_resumes_after_its_follow_ended_and_began_anew() {
     assert_eq!(api.log_requests().len(), 2);
 }
 
-#[tokio::test]
-async fn a_stream_waits_for_its_pod() {
+async fn a_stream_waits_for_its_pod(engine: KubectlEngine) {
     let api = KubeApi::start();
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     let problem = client.event().await;
     assert_eq!(problem.event, "problem");
@@ -217,12 +235,11 @@ async fn check_failed_start(broker: &Broker, expected: &str, retryable: bool) {
     assert_eq!(goodbye.json(), json!({"reason": "unavailable"}));
 }
 
-#[tokio::test]
-async fn an_unusable_api_is_a_problem_and_goodbye_and_heals() {
+async fn an_unusable_api_is_a_problem_and_goodbye_and_heals(engine: KubectlEngine) {
     let mut api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     for (fault, slug) in [
         (
             Fault::Status(401, "Unauthorized"),
@@ -262,12 +279,11 @@ async fn a_missing_kubectl_is_a_problem_and_goodbye() {
     check_failed_start(&broker, "kubectl-missing", false).await;
 }
 
-#[tokio::test]
-async fn an_api_that_fails_in_mid_stream_is_told_and_the_stream_goes_on() {
+async fn an_api_that_fails_in_mid_stream_is_told_and_the_stream_goes_on(engine: KubectlEngine) {
     let mut api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "one");
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     lines(&mut client, 1).await;
     api.refuse().await;
@@ -279,14 +295,13 @@ async fn an_api_that_fails_in_mid_stream_is_told_and_the_stream_goes_on() {
     assert_eq!(texts(&lines(&mut client, 1).await), ["two"]);
 }
 
-#[tokio::test]
-async fn a_line_over_the_limit_is_a_gap() {
+async fn a_line_over_the_limit_is_a_gap(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     api.log("pod-1", "main", 1, "before");
     api.log("pod-1", "main", 2, "x".repeat(300_000));
     api.log("pod-1", "main", 3, "after");
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     lines(&mut client, 1).await;
     let (reason, gap) = client.gap().await;
@@ -294,15 +309,14 @@ async fn a_line_over_the_limit_is_a_gap() {
     assert_eq!(texts(&lines(&mut client, 1).await), ["after"]);
 }
 
-#[tokio::test]
-async fn a_flood_of_lines_comes_whole_and_in_order() {
+async fn a_flood_of_lines_comes_whole_and_in_order(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     let filler = "x".repeat(200);
     for n in 0..20_000 {
         api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
     }
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     let mut client = broker.follow("42/stream/kubectl").await;
     for (n, (text, _)) in lines(&mut client, 20_000).await.iter().enumerate() {
         assert_eq!(text.split(' ').next(), Some(&*n.to_string()));
@@ -310,15 +324,14 @@ async fn a_flood_of_lines_comes_whole_and_in_order() {
 }
 
 /// What is not taken waits in kubectl: nothing is lost.
-#[tokio::test]
-async fn a_flood_is_taken_no_faster_than_it_may() {
+async fn a_flood_is_taken_no_faster_than_it_may(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
     let filler = "x".repeat(200);
     for n in 0..8_000 {
         api.log("pod-1", "main", n * 1000, format!("{n} {filler}"));
     }
-    let broker = kubectl_settings(&api)
+    let broker = settings_of(&api, engine)
         .set("kubectl.follow_rate", "512KiB")
         .start()
         .await;
@@ -339,11 +352,10 @@ async fn a_flood_is_taken_no_faster_than_it_may() {
     assert!(paced > 0.0);
 }
 
-#[tokio::test]
-async fn a_client_that_comes_back_after_what_is_kept_is_told() {
+async fn a_client_that_comes_back_after_what_is_kept_is_told(engine: KubectlEngine) {
     let api = KubeApi::start();
     api.add_running_pod("42", "pod-1", &["main"]);
-    let broker = kubectl_settings(&api)
+    let broker = settings_of(&api, engine)
         .set("limits.max_event_bytes", "16KiB")
         .set("history.max_bytes_per_run", "64KiB")
         .start()
@@ -370,10 +382,9 @@ async fn a_client_that_comes_back_after_what_is_kept_is_told() {
     assert_eq!(lines(&mut known, 1).await[0], seen[499]);
 }
 
-#[tokio::test]
-async fn a_run_id_that_is_no_label_value_never_reaches_kubectl() {
+async fn a_run_id_that_is_no_label_value_never_reaches_kubectl(engine: KubectlEngine) {
     let api = KubeApi::start();
-    let broker = kubectl_settings(&api).start().await;
+    let broker = settings_of(&api, engine).start().await;
     for run_id in [
         "-oyaml",
         "..%2Fetc",

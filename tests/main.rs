@@ -36,6 +36,8 @@ mod http_errors;
 mod idempotency;
 mod join;
 mod kubectl_actor;
+#[cfg(feature = "kubernetes-api")]
+mod kubectl_api;
 mod kubectl_chaos;
 mod kubectl_faults;
 mod kubectl_stream;

@@ -253,8 +253,16 @@ fn check_of_an_embedded_broker_needs_no_redis() {
 fn check_says_what_keeps_kubectl_from_working() {
     let missing = ("RUNCAST__KUBECTL__COMMAND", "/nowhere/kubectl");
     for (backend, code, finding) in [
-        ("kubectl", 1, "kubectl: FAILED (namespace default): "),
-        ("embedded", 0, "kubectl: not usable (namespace default): "),
+        (
+            "kubectl",
+            1,
+            "kubectl: FAILED (engine command, namespace default): ",
+        ),
+        (
+            "embedded",
+            0,
+            "kubectl: not usable (engine command, namespace default): ",
+        ),
     ] {
         let output = runcast(&["check", "--backend", backend], &[missing]);
         assert_eq!(output.status.code(), Some(code), "{output:?}");

@@ -1,12 +1,11 @@
 //! [`redis()`] and [`kubectl()`]: one look at whether each answers.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use crate::access::AccessSettings;
-use crate::kubectl::{FollowPermits, Kubectl, KubectlCounters};
+use crate::kubectl::{Cluster, Engine, FollowPermits, KubectlCounters, PodView};
 use crate::protocol::{Problem, RunId};
 use crate::settings::{KubectlSettings, RedisSettings};
 
@@ -24,8 +23,9 @@ pub async fn redis(settings: &RedisSettings, access: &AccessSettings) -> Result<
 }
 
 /// Lists the pods of a run that does not exist, as the broker lists those of
-/// one that does, and returns how long that took: program, cluster,
-/// credentials and the permission to list pods are good.
+/// one that does, and returns how long that took: program (if it is called),
+/// cluster, credentials and the permission to list pods, and with the engine
+/// `api` to watch them, are good.
 ///
 /// # Errors
 ///
@@ -33,19 +33,14 @@ pub async fn redis(settings: &RedisSettings, access: &AccessSettings) -> Result<
 pub async fn kubectl(settings: &KubectlSettings) -> Result<Duration, Problem> {
     let begin = Instant::now();
     let run_id = RunId::parse("runcast-check").expect("it is a run id");
-    let selector = settings.selector_of(&run_id);
     let never = watch::Sender::new(false);
-    let kubectl = Kubectl {
-        settings: Arc::new(settings.clone()),
-        counters: Arc::new(KubectlCounters::default()),
-        permits: Arc::new(FollowPermits::new(1)),
+    let cluster = Cluster {
+        engine: Engine::new(settings.clone()),
+        counters: KubectlCounters::default().into(),
+        permits: FollowPermits::new(1).into(),
         stop: never.subscribe(),
     };
-    let namespace = settings.namespace.as_str();
-    let args = [
-        "get", "pods", "-n", namespace, "-l", &selector, "-o", "json",
-    ];
-    match kubectl.query(&args).await {
+    match PodView::default().pods(&cluster, &run_id).await {
         Ok(_) => Ok(begin.elapsed()),
         Err(failure) => Err(failure.problem()),
     }

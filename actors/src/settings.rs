@@ -11,9 +11,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod kubectl_engine;
 mod redis_place;
 mod redis_url;
 
+pub use kubectl_engine::{KubeconfigChoice, KubectlEngine};
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub(crate) use redis_place::{tcp_address, with_tls};
 pub use redis_url::{BadRedisUrl, RedisUrl};
@@ -274,12 +276,14 @@ impl Default for RunSettings {
     }
 }
 
-/// `[kubectl]`: following a run's pods with `kubectl logs`.
+/// `[kubectl]`: following a run's pods.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KubectlSettings {
     /// Whether the backend is on offer.
     pub enabled: bool,
+    /// Who asks the cluster.
+    pub engine: KubectlEngine,
     /// The program, found on `PATH` or by its path.
     pub command: String,
     /// Arguments before ours, for instance `["--context=dev"]`.
@@ -288,14 +292,14 @@ pub struct KubectlSettings {
     pub namespace: String,
     /// Label selector of a run's pods; `{run_id}` stands for the run id.
     pub selector: String,
-    /// Most `kubectl logs` processes at once (about 50 MB each).
+    /// Most logs followed at once: processes (about 50 MB each) or connections.
     pub max_follows: usize,
     /// Most bytes a second taken of the log of one container; 0 is no bound.
     pub follow_rate: ByteSize,
     /// How long a follow outlives its last client.
     #[serde(with = "humantime_serde")]
     pub linger: Duration,
-    /// How long `kubectl get` may take, and a follow may take to be accepted.
+    /// How long a question to the cluster may take, and a follow may take to be accepted.
     #[serde(with = "humantime_serde")]
     pub timeout: Duration,
     /// Longest pause between two looks for pods or two follows (jittered).
@@ -310,6 +314,7 @@ impl Default for KubectlSettings {
     fn default() -> Self {
         Self {
             enabled: true,
+            engine: KubectlEngine::Command,
             command: "kubectl".to_owned(),
             extra_args: Vec::new(),
             namespace: "default".to_owned(),

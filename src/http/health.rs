@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use actix_web::web::Data;
 use actix_web::{HttpRequest, HttpResponse};
-use runcast_actors::broker::DependencyHealth;
+use runcast_actors::broker::{Broker, DependencyHealth};
 use runcast_actors::protocol::Problem;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -39,6 +39,9 @@ pub(super) struct DependencyJson {
     error: Option<String>,
     /// The last probe's way there and back.
     latency_ms: Option<f64>,
+    /// Of `kubectl` only: who asks the cluster, `command` or `api`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    engine: Option<&'static str>,
 }
 
 /// Answer of the two probes.
@@ -66,7 +69,7 @@ pub(super) async fn health(state: Data<HttpState>) -> HttpResponse {
         draining: state.broker.is_draining(),
         dependencies: dependencies
             .into_iter()
-            .map(|(name, health)| (name, health.into()))
+            .map(|(name, health)| (name, dependency(name, health, &state.broker)))
             .collect(),
     })
 }
@@ -123,13 +126,12 @@ pub(super) async fn ready(
     }
 }
 
-impl From<DependencyHealth> for DependencyJson {
-    fn from(health: DependencyHealth) -> Self {
-        Self {
-            status: if health.up { "up" } else { "down" },
-            since: health.since.to_string(),
-            error: health.error,
-            latency_ms: health.latency_ms,
-        }
+fn dependency(name: &str, health: DependencyHealth, broker: &Broker) -> DependencyJson {
+    DependencyJson {
+        status: if health.up { "up" } else { "down" },
+        since: health.since.to_string(),
+        error: health.error,
+        latency_ms: health.latency_ms,
+        engine: (name == "kubectl").then(|| broker.kubectl_engine().name()),
     }
 }

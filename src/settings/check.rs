@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytesize::ByteSize;
-use runcast_actors::settings::DefaultBackend;
+use runcast_actors::settings::{DefaultBackend, KubeconfigChoice, KubectlEngine, KubectlSettings};
 use tracing_subscriber::EnvFilter;
 
 use super::{AuthMode, Settings};
@@ -288,6 +288,29 @@ fn check_backends(settings: &Settings, faults: &mut Faults) {
         kubectl.env_keep.iter().all(|name| is_variable_name(name)),
         "kubectl.env_keep",
         "must be names of environment variables",
+    );
+    check_engine(kubectl, faults);
+}
+
+/// What the engine `api` needs, and what it cannot honour.
+fn check_engine(kubectl: &KubectlSettings, faults: &mut Faults) {
+    require(
+        faults,
+        kubectl.engine.is_built(),
+        "kubectl.engine",
+        "must be \"command\": this program was built without the feature kubernetes-api",
+    );
+    if kubectl.engine == KubectlEngine::Command {
+        return;
+    }
+    if let Err(error) = KubeconfigChoice::of(&kubectl.extra_args) {
+        require(faults, false, "kubectl.extra_args", error.to_string());
+    }
+    require(
+        faults,
+        kubectl.env_keep.is_empty(),
+        "kubectl.env_keep",
+        "must be empty with kubectl.engine = \"api\": credential plugins are not run",
     );
 }
 

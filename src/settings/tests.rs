@@ -353,6 +353,7 @@ fn values_that_do_not_go_together_are_refused() {
         ("kubectl.selector", "app=agent", "{run_id}"),
         ("kubectl.namespace", "--all", "namespace"),
         ("kubectl.command", " ", "program"),
+        ("kubectl.engine", "rest", "`command` or `api`"),
         ("runs.terminal_statuses", "", "at least one"),
         ("cors.allowed_origins", "localhost:3000", "scheme://host"),
         ("cors.allowed_origins", "http://a/", "without a path"),
@@ -369,6 +370,33 @@ fn values_that_do_not_go_together_are_refused() {
         errors.expect_err("kubectl is off"),
         ["streaming.default_backend = \"kubectl\" (FILE): needs kubectl.enabled = true"]
     );
+}
+
+#[test]
+fn the_engine_api_needs_its_build_and_has_no_kubectl_to_tell() {
+    if !cfg!(feature = "kubernetes-api") {
+        return refused(
+            "kubectl.engine",
+            "api",
+            "without the feature kubernetes-api",
+        );
+    }
+    let good = "[kubectl]\nengine = \"api\"\nextra_args = [\"--context\", \"dev\"]";
+    from_file(good).expect("kubectl is not needed for that");
+    for (bad, rule) in [
+        (
+            "[kubectl]\nengine = \"api\"\nextra_args = [\"--token=s3cret\"]",
+            "only --kubeconfig, --context",
+        ),
+        (
+            "[kubectl]\nengine = \"api\"\nenv_keep = [\"AWS_PROFILE\"]",
+            "must be empty with kubectl.engine",
+        ),
+    ] {
+        let errors = from_file(bad).expect_err(rule);
+        assert!(errors[0].contains(rule), "{errors:?}");
+        assert!(!errors[0].contains("s3cret"), "{errors:?}");
+    }
 }
 
 #[test]

@@ -178,6 +178,11 @@ fn a_pod_can_do_nothing_it_need_not() {
         {"apiGroups": ["batch"], "resources": ["jobs"], "verbs": ["get"]},
     ]);
     assert_eq!(role["rules"], expected);
+    // Over the API pods are watched.
+    let by_api = render(LEAST_VALUES, &json!({"kubectl": {"enabled": true}}));
+    let verbs = &only(&by_api, "Role")["rules"][0]["verbs"];
+    assert_eq!(*verbs, json!(["get", "list", "watch"]));
+    assert_eq!(variable(&by_api, "RUNCAST__KUBECTL__ENGINE"), "api");
     let account = &only(&FULL, "ServiceAccount")["metadata"]["name"];
     let subject = &only(&FULL, "RoleBinding")["subjects"][0];
     assert_eq!(subject["name"], *account);
@@ -237,7 +242,9 @@ fn memory_is_shed_before_the_limit_kills() {
     check(of_limit(json!("1000000000")), Some("900000000"));
     check(of_limit(json!(null)), None);
     let mut with_kubectl = of_limit(json!("1G"));
-    with_kubectl["kubectl"] = json!({"enabled": true, "maxFollows": 10});
+    with_kubectl["kubectl"] = json!({"enabled": true, "maxFollows": 1000});
+    check(with_kubectl.clone(), Some("900000000"));
+    with_kubectl["kubectl"] = json!({"enabled": true, "engine": "command", "maxFollows": 10});
     check(with_kubectl.clone(), Some("360000000"));
     with_kubectl["kubectl"]["maxFollows"] = json!(15);
     let output = try_render(&[LEAST_VALUES], &with_kubectl);

@@ -6,6 +6,7 @@
 #[allow(
     dead_code,
     unused_imports,
+    unused_macros,
     reason = "the other test binary uses the rest of it"
 )]
 mod support;

@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 
 use actix::{Actor, Addr, Context, Handler};
 use runcast_actors::kubectl::{
-    FollowPermits, KubectlCounters, KubectlFollow, KubectlLine, KubectlLogActor, KubectlUpdate,
+    Engine, FollowPermits, KubectlCounters, KubectlFollow, KubectlLine, KubectlLogActor,
+    KubectlUpdate,
 };
 use runcast_actors::protocol::{Problem, RunId};
-use runcast_actors::settings::KubectlSettings;
+use runcast_actors::settings::{KubectlEngine, KubectlSettings};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
@@ -81,9 +82,10 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    pub(crate) fn of(api: &KubeApi) -> Self {
+    pub(crate) fn of(api: &KubeApi, engine: KubectlEngine) -> Self {
         Self {
             settings: KubectlSettings {
+                engine,
                 command: kubectl(),
                 extra_args: vec![format!("--kubeconfig={}", api.kubeconfig().display())],
                 max_backoff: Duration::from_millis(500),
@@ -128,7 +130,7 @@ impl Setup {
         .start();
         let follow = KubectlFollow {
             run_id: RunId::parse(run).expect("a run id"),
-            settings: Arc::new(self.settings),
+            engine: Engine::new(self.settings),
             max_event_bytes: self.max_event_bytes,
             end_grace: self.end_grace,
             permits: self.permits,

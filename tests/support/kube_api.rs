@@ -1,12 +1,15 @@
-//! A stand-in for the Kubernetes API server: as much of it as kubectl asks
-//! for, a cluster that the test moves by hand, and faults on demand.
+//! A stand-in for the Kubernetes API server: as much of it as kubectl and our
+//! own client ask for, a cluster that the test moves by hand, and faults on
+//! demand.
 //!
-//! It answers `/version`, discovery, lists and reads of pods and Jobs, and
+//! It answers `/version`, discovery, lists and reads of pods and Jobs, watches
+//! of pods, and
 //! `pods/NAME/log?container&follow&timestamps&sinceTime&tailLines&previous`,
-//! chunked. What kubectl asked is kept for the test to look at.
+//! chunked. What was asked is kept for the test to look at.
 
 mod cluster;
 mod log;
+mod pod_watch;
 mod server;
 
 use std::collections::BTreeMap;
@@ -27,7 +30,7 @@ pub(crate) const T0: u64 = 1_795_464_000_000_000_000;
 /// Which requests a fault strikes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ask {
-    /// Lists of pods.
+    /// Lists and watches of pods; such a fault also cuts the watches there are.
     Pods,
     /// `pods/NAME/log`.
     Log,
@@ -95,36 +98,35 @@ impl KubeApi {
 
     /// Makes a pod of `run` with containers that wait to be started.
     pub(crate) fn add_pod(&self, run: &str, name: &str, containers: &[&str]) {
+        self.add(run, name, containers, false);
+    }
+
+    /// Makes a pod whose containers run.
+    pub(crate) fn add_running_pod(&self, run: &str, name: &str, containers: &[&str]) {
+        self.add(run, name, containers, true);
+    }
+
+    fn add(&self, run: &str, name: &str, containers: &[&str], running: bool) {
         self.shared.change(|cluster| {
             cluster.pods_made += 1;
             let each = containers.iter().map(|container| {
                 let init = container.starts_with("init");
-                let waiting = Some("ContainerCreating".to_owned());
                 let container_state = Container {
                     init,
-                    waiting,
-                    ..Container::default()
+                    waiting: (!running).then(|| "ContainerCreating".to_owned()),
+                    instances: vec![Instance::default(); usize::from(running)],
                 };
                 ((*container).to_owned(), container_state)
             });
             let pod = Pod {
                 uid: format!("uid-{}", cluster.pods_made),
                 labels: BTreeMap::from([("run-id".to_owned(), run.to_owned())]),
-                phase: "Pending".to_owned(),
+                phase: if running { "Running" } else { "Pending" }.to_owned(),
                 job: None,
                 containers: each.collect(),
             };
             cluster.pods.insert(name.to_owned(), pod);
         });
-    }
-
-    /// Makes a pod whose containers run.
-    pub(crate) fn add_running_pod(&self, run: &str, name: &str, containers: &[&str]) {
-        self.add_pod(run, name, containers);
-        for container in containers {
-            self.start_container(name, container);
-        }
-        self.set_phase(name, "Running");
     }
 
     fn change_container<T>(
@@ -212,7 +214,7 @@ impl KubeApi {
 
     /// Removes a pod; its logs end for those who follow.
     pub(crate) fn delete_pod(&self, pod: &str) {
-        self.shared.change(|cluster| cluster.pods.remove(pod));
+        self.shared.change(|cluster| cluster.delete(pod));
     }
 
     /// Makes `job` the owner of `pod`; it goes on until [`KubeApi::end_job`].
@@ -249,6 +251,39 @@ impl KubeApi {
     /// killed kubelet looks.
     pub(crate) fn end_logs(&self) {
         self.shared.change(|cluster| cluster.ends += 1);
+    }
+
+    /// Ends all watches, as the API does from time to time.
+    pub(crate) fn end_watches(&self) {
+        self.shared.change(|cluster| cluster.watch_ends += 1);
+    }
+
+    /// Lets nobody watch, as a Role does that was written for kubectl.
+    pub(crate) fn forbid_watches(&self) {
+        self.shared
+            .change(|cluster| cluster.watches_forbidden = true);
+    }
+
+    /// Forgets what has happened so far: a watch from before is 410.
+    pub(crate) fn forget_versions(&self) {
+        self.shared
+            .change(|cluster| cluster.forgotten = cluster.version);
+    }
+
+    /// Lets in nobody without this token.
+    pub(crate) fn require_token(&self, token: &str) {
+        self.shared
+            .change(|cluster| cluster.token = Some(token.to_owned()));
+    }
+
+    /// Returns how many logs and watches are being answered.
+    pub(crate) fn open_answers(&self) -> usize {
+        self.shared.lock().open
+    }
+
+    /// Returns where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Closes the port and all connections.

@@ -4,6 +4,7 @@ pub(crate) mod authority;
 pub(crate) mod broker;
 pub(crate) mod cli;
 pub(crate) mod cluster;
+pub(crate) mod engines;
 pub(crate) mod failover;
 pub(crate) mod followed;
 pub(crate) mod frame;

@@ -36,7 +36,7 @@ use crate::hub::{Describe, HasSeenEnd};
 use crate::metrics::{Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
-use crate::settings::DefaultBackend;
+use crate::settings::{DefaultBackend, KubectlEngine};
 use crate::sse::retry_block;
 use crate::store::{
     AppendBatch, AppendResults, Claimed, Lease, Page, PageFrom, PageQuery, PostClaim, RunStore,
@@ -400,6 +400,11 @@ impl Broker {
         }
         let since = self.shared.redis_down_since()?;
         Some(format!("Redis is down since {since}"))
+    }
+
+    /// Returns who asks the cluster (`kubectl.engine`).
+    pub fn kubectl_engine(&self) -> KubectlEngine {
+        self.shared.settings.kubectl.engine
     }
 
     /// Adds how the run's pods are, if there may be any.

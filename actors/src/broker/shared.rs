@@ -23,8 +23,8 @@ use crate::hub::{
     Registry, RunHub,
 };
 use crate::kubectl::{
-    FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor, KubectlUpdate,
-    PodLooks, Stop, watch_health,
+    Engine, FollowPermits, KubectlCounters, KubectlFollow, KubectlHealth, KubectlLogActor,
+    KubectlUpdate, PodLooks, Stop, watch_health,
 };
 use crate::memory_store::MemoryStore;
 use crate::metrics::{EventResult, Family, Metrics};
@@ -66,11 +66,12 @@ pub struct BrokerShared {
     checker: Mutex<Option<Addr<PositionChecker>>>,
     /// Thread of the subscriber, the hubs and the heartbeat.
     pub(crate) core: ArbiterHandle,
-    /// Thread of the kubectl actors and their children's pipes: a flood of
+    /// Thread of the kubectl actors and their pipes or connections: a flood of
     /// lines there delays no other run.
     kubectl_arbiter: ArbiterHandle,
     kubectl_counters: Arc<KubectlCounters>,
     kubectl_permits: Arc<FollowPermits>,
+    kubectl_engine: Engine,
     pub(crate) kubectl_health: KubectlHealth,
     pub(crate) pod_looks: PodLooks,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
@@ -118,6 +119,7 @@ impl BrokerShared {
             pod_looks: PodLooks::new(&settings.kubectl, Arc::clone(&kubectl_counters)),
             kubectl_counters,
             kubectl_permits: Arc::new(FollowPermits::new(settings.kubectl.max_follows)),
+            kubectl_engine: Engine::new(settings.kubectl.clone()),
             kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),
             subscriber: Mutex::default(),
@@ -481,7 +483,7 @@ impl BrokerShared {
         let settings = &self.settings;
         let follow = KubectlFollow {
             run_id: run_id.clone(),
-            settings: Arc::new(settings.kubectl.clone()),
+            engine: self.kubectl_engine.clone(),
             max_event_bytes: settings.limits.max_event_bytes.as_u64() as usize,
             end_grace: settings.runs.end_grace,
             permits: Arc::clone(&self.kubectl_permits),

@@ -10,27 +10,26 @@ use actix::{
 use actix_rt::ArbiterHandle;
 use tokio::sync::watch;
 
-use super::child::Kubectl;
 use super::controller::Controller;
 use super::counters::{FollowPermits, KubectlCounters};
+use super::engine::{Cluster, Engine};
 use super::follow::Shared;
 use super::outlet::Outlet;
 use super::update::KubectlUpdate;
 use crate::protocol::RunId;
-use crate::settings::KubectlSettings;
 
 /// What a [`KubectlLogActor`] is started with.
 #[derive(Debug)]
 pub struct KubectlFollow {
     /// The run whose pods are followed.
     pub run_id: RunId,
-    /// How kubectl is called.
-    pub settings: Arc<KubectlSettings>,
+    /// How the cluster is asked.
+    pub engine: Engine,
     /// `limits.max_event_bytes`.
     pub max_event_bytes: usize,
     /// `runs.end_grace`: how long all pods must have been over.
     pub end_grace: Duration,
-    /// How many kubectl processes may run, shared by all runs.
+    /// How many logs may be followed, shared by all runs.
     pub permits: Arc<FollowPermits>,
     /// Shared by all runs.
     pub counters: Arc<KubectlCounters>,
@@ -40,13 +39,14 @@ pub struct KubectlFollow {
 
 /// Follows the logs of a run's pods: one per run, shared by its sessions.
 ///
-/// It owns the `kubectl` children of the run. It always reads each log from
+/// It owns the `kubectl` children of the run, or its connections to the
+/// Kubernetes API. It always reads each log from
 /// its start; sessions that resume skip what their cursor covers. To the hub
 /// it sends [`KubectlUpdate`]s, one at a time and awaited, so that a flood of
-/// lines waits in the container's pipe and nothing is queued here beyond one
+/// lines waits in kubectl's pipe, or in the connection, and nothing is queued here beyond one
 /// batch per container. It takes [`Stop`], and stops by itself after `Ended`,
 /// after `Failed`, and when the hub is gone. However it stops, every child's
-/// process group is killed.
+/// process group is killed, and every connection closed.
 #[derive(Debug)]
 pub struct KubectlLogActor {
     stop: Arc<watch::Sender<bool>>,
@@ -74,8 +74,8 @@ impl Actor for KubectlLogActor {
         let counters = follow.counters;
         let shared = Shared {
             outlet: Outlet::new(follow.hub, stop.clone(), Arc::clone(&counters)),
-            kubectl: Kubectl {
-                settings: follow.settings,
+            cluster: Cluster {
+                engine: follow.engine,
                 counters,
                 permits: follow.permits,
                 stop: stop.clone(),

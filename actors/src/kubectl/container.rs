@@ -10,6 +10,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use super::engine::LogName;
 use super::failure::Failure;
 use super::follow::{FollowEnd, FollowPlan, source};
 use super::outlet::{Restart, Source};
@@ -43,8 +44,7 @@ pub(crate) struct Running {
 #[derive(Debug)]
 pub(crate) struct Tracked {
     uid: String,
-    pod: String,
-    name: String,
+    log: LogName,
     source: Source,
     /// Kept from the first follow until the log is read to its end, so that
     /// other runs cannot take the place between two follows.
@@ -68,8 +68,10 @@ impl Tracked {
     pub(crate) fn new(uid: &str, pod: &str, name: &str) -> Self {
         Self {
             uid: uid.to_owned(),
-            pod: pod.to_owned(),
-            name: name.to_owned(),
+            log: LogName {
+                pod: pod.to_owned(),
+                container: name.to_owned(),
+            },
             source: source(pod, name),
             permit: None,
             running: None,
@@ -94,8 +96,7 @@ impl Tracked {
         }
         Some(FollowPlan {
             uid: self.uid.clone(),
-            pod: self.pod.clone(),
-            container: self.name.clone(),
+            log: self.log.clone(),
             source: self.source.clone(),
             restarts: status.restarts,
             ended: status.log == Log::Ended,
@@ -149,7 +150,7 @@ impl Tracked {
                     self.permit = None;
                 }
                 // The end of a log is known before the pod's status tells of
-                // it; asking too soon only costs another process.
+                // it; asking too soon only costs another request.
                 self.wait(self.idle_ends, max_pause, end.plan.ended);
                 self.idle_ends += 1;
             }

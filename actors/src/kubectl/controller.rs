@@ -14,7 +14,8 @@ use super::container::{Running, Tracked, pause};
 use super::failure::{Failure, FailureReason};
 use super::follow::{FollowEnd, FollowPlan, Shared, follow};
 use super::outlet::{Closed, timestamp};
-use super::pods::{Container, Job, Log, Phase, Pod, parse_job, parse_pods};
+use super::pod_view::PodView;
+use super::pods::{Container, Job, Log, Phase, Pod};
 use super::update::KubectlUpdate;
 use crate::protocol::{RunId, Timestamp};
 
@@ -54,6 +55,7 @@ pub(crate) struct Controller {
     /// Aborted, and their children killed, when this is dropped.
     follows: JoinSet<(Key, Result<FollowEnd, Closed>)>,
     tracked: BTreeMap<Key, Tracked>,
+    view: PodView,
     /// Every pod seen, by uid, as it was seen last.
     pods: BTreeMap<String, Pod>,
     /// Name of a pod that went before it had finished.
@@ -79,6 +81,7 @@ impl Controller {
             stop,
             follows: JoinSet::new(),
             tracked: BTreeMap::new(),
+            view: PodView::default(),
             pods: BTreeMap::new(),
             deleted: None,
             ready: false,
@@ -101,13 +104,14 @@ impl Controller {
         while self.follows.join_next().await.is_some() {}
     }
 
-    /// Waits for `wait` to pass, a follow to end, or the stop.
+    /// Waits for `wait` to pass, a follow to end, news of a pod, or the stop.
     async fn rest(&mut self, wait: Duration) -> Result<(), Over> {
         let mut stop = self.shared.stop.clone();
         tokio::select! {
             biased;
             _ = stop.wait_for(|stop| *stop) => return Err(Over::Closed),
             Some(ended) = self.follows.join_next() => self.note_end(ended)?,
+            () = self.view.changed() => {}
             () = sleep(wait) => {}
         }
         while let Some(ended) = self.follows.try_join_next() {
@@ -116,10 +120,10 @@ impl Controller {
         Ok(())
     }
 
-    /// Lists the pods, starts what is due, tells what changed; returns when
-    /// to look again at the latest.
+    /// Takes the pods as they are, starts what is due, tells what changed;
+    /// returns when to look again at the latest.
     async fn look(&mut self) -> Result<Duration, Over> {
-        match self.list().await {
+        match self.view.pods(&self.shared.cluster, &self.run_id).await {
             Ok(pods) => self.digest(pods).await,
             Err(_) if *self.stop.borrow() => Err(Over::Closed),
             Err(failure) => {
@@ -131,20 +135,6 @@ impl Controller {
                 Ok(self.next_pause())
             }
         }
-    }
-
-    async fn list(&self) -> Result<Vec<Pod>, Failure> {
-        let settings = &self.shared.kubectl.settings;
-        let selector = settings.selector_of(&self.run_id);
-        let namespace = settings.namespace.as_str();
-        let args = [
-            "get", "pods", "-n", namespace, "-l", &selector, "-o", "json",
-        ];
-        let answer = self.shared.kubectl.query(&args).await?;
-        parse_pods(&answer).map_err(|error| {
-            tracing::warn!(%error, "kubectl's list of pods could not be read");
-            FailureReason::Failed.into()
-        })
     }
 
     async fn digest(&mut self, pods: Vec<Pod>) -> Result<Duration, Over> {
@@ -170,7 +160,7 @@ impl Controller {
         let next = if calm {
             let grown = CALM_PAUSE.mul_f64(1.5_f64.powi(self.looks.min(10) as i32));
             self.looks += 1;
-            grown.min(self.shared.kubectl.settings.max_backoff)
+            grown.min(self.shared.cluster.settings().max_backoff)
         } else {
             self.next_pause()
         };
@@ -218,7 +208,7 @@ impl Controller {
     /// Forgets the containers of pods that are not there any more. A follow
     /// of one ends by itself when the kubelet has removed it, or is ended.
     fn drop_gone(&mut self) {
-        let patience = self.shared.kubectl.settings.timeout;
+        let patience = self.shared.cluster.settings().timeout;
         let pods = &self.pods;
         self.tracked.retain(|(uid, _), tracked| {
             if pods.contains_key(uid) {
@@ -245,7 +235,7 @@ impl Controller {
                 continue;
             }
             if tracked.permit.is_none() {
-                tracked.permit = self.shared.kubectl.permits.try_follow();
+                tracked.permit = self.shared.cluster.permits.try_follow();
             }
             if tracked.permit.is_none() {
                 starved = true;
@@ -290,6 +280,7 @@ impl Controller {
         ended: Result<(Key, Result<FollowEnd, Closed>), tokio::task::JoinError>,
     ) -> Result<(), Over> {
         self.looks = 0;
+        self.view.doubt();
         let (key, end) = match ended {
             Ok((key, end)) => (key, end?),
             Err(error) => {
@@ -303,7 +294,7 @@ impl Controller {
         if let Err(failure) = &end.result {
             self.count(failure);
         }
-        let max_pause = self.shared.kubectl.settings.max_backoff;
+        let max_pause = self.shared.cluster.settings().max_backoff;
         if let Some(tracked) = self.tracked.get_mut(&key) {
             tracked.ended(end, max_pause);
         }
@@ -369,7 +360,10 @@ impl Controller {
             Ok(Some(succeeded)) => succeeded,
             Ok(None) => {
                 self.looks += 1;
-                return Ok(pause(self.looks, self.shared.kubectl.settings.max_backoff));
+                return Ok(pause(
+                    self.looks,
+                    self.shared.cluster.settings().max_backoff,
+                ));
             }
             Err(failure) => {
                 self.count(&failure);
@@ -417,18 +411,8 @@ impl Controller {
     }
 
     async fn job(&self, name: &str) -> Result<Job, Failure> {
-        let namespace = self.shared.kubectl.settings.namespace.as_str();
-        let args = ["get", "job", "-n", namespace, "-o", "json", "--", name];
-        let answer = self
-            .shared
-            .kubectl
-            .query(&args)
-            .await
-            .map_err(|failure| Failure::about(failure.reason, format!("job {name}")))?;
-        parse_job(&answer).map_err(|error| {
-            tracing::warn!(%error, "kubectl's answer about a job could not be read");
-            FailureReason::Failed.into()
-        })
+        let job = self.shared.cluster.job(name).await;
+        job.map_err(|failure| Failure::about(failure.reason, format!("job {name}")))
     }
 
     /// Tells `trouble` if it is another than the one told last.
@@ -452,13 +436,13 @@ impl Controller {
     }
 
     fn next_pause(&mut self) -> Duration {
-        let next = pause(self.looks, self.shared.kubectl.settings.max_backoff);
+        let next = pause(self.looks, self.shared.cluster.settings().max_backoff);
         self.looks = self.looks.saturating_add(1);
         next
     }
 
     fn count(&self, failure: &Failure) {
-        self.shared.kubectl.counters.add_failure(failure.reason);
+        self.shared.cluster.counters.add_failure(failure.reason);
         tracing::debug!(run_id = %self.run_id, reason = failure.reason.slug(), "kubectl trouble");
     }
 
@@ -483,7 +467,7 @@ async fn run_follow(
     plan: FollowPlan,
     new_lines: Rc<std::cell::Cell<u64>>,
 ) -> (Key, Result<FollowEnd, Closed>) {
-    let _counted = shared.kubectl.counters.follow();
+    let _counted = shared.cluster.counters.follow();
     let end = follow(Rc::clone(&shared), plan, new_lines).await;
     (key, end)
 }

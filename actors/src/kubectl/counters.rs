@@ -1,4 +1,4 @@
-//! What the kubectl backend counts, and how many processes it may run.
+//! What the kubectl backend counts, and how much it may do at once.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,16 +17,17 @@ pub struct KubectlCounters {
     restarts: AtomicU64,
     killed: AtomicU64,
     paced: AtomicU64,
+    watches: AtomicU64,
     failures: [AtomicU64; FailureReason::ALL.len()],
 }
 
 impl KubectlCounters {
-    /// Returns how many `kubectl logs` run now.
+    /// Returns how many logs are followed now.
     pub fn follows(&self) -> u64 {
         self.follows.load(Ordering::Relaxed)
     }
 
-    /// Returns how many `kubectl logs` were started.
+    /// Returns how many follows of a log were started.
     pub fn follows_started(&self) -> u64 {
         self.follows_started.load(Ordering::Relaxed)
     }
@@ -49,6 +50,11 @@ impl KubectlCounters {
     /// Returns how many reads of a log waited for `kubectl.follow_rate`.
     pub fn paced(&self) -> u64 {
         self.paced.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many runs' pods are watched now.
+    pub fn watches(&self) -> u64 {
+        self.watches.load(Ordering::Relaxed)
     }
 
     /// Returns how often each failure happened.
@@ -95,25 +101,41 @@ impl Drop for FollowGuard {
     }
 }
 
-/// Most short `kubectl` calls (`get`) at once, of all runs: each costs about
-/// 50 MB and 100 ms of CPU while it runs, and a hundred runs may look for
-/// their pods at the same moment.
+/// One watch, counted, and its place among all.
+#[derive(Debug)]
+pub(crate) struct WatchPlace {
+    counters: Arc<KubectlCounters>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for WatchPlace {
+    fn drop(&mut self) {
+        self.counters.watches.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Most short questions at once, of all runs: each may be a `kubectl get`,
+/// which costs about 50 MB and 100 ms of CPU while it runs, and a hundred runs
+/// may look for their pods at the same moment.
 const QUERIES_MAX: usize = 4;
 
-/// How many kubectl processes this broker may run, shared by all its runs.
+/// How much this broker may ask of a cluster at once, shared by all its runs.
 #[derive(Debug)]
 pub struct FollowPermits {
     follows: Arc<Semaphore>,
+    watches: Arc<Semaphore>,
     queries: Semaphore,
 }
 
 impl FollowPermits {
     /// Returns permits for `max_follows` containers followed at once
     /// (`kubectl.max_follows`). A container past that is told by the problem
-    /// `too-many-follows` and tried again; short calls wait for their turn.
+    /// `too-many-follows` and tried again; short questions wait for their turn;
+    /// of as many runs the pods may be watched, further ones list them.
     pub fn new(max_follows: usize) -> Self {
         Self {
             follows: Arc::new(Semaphore::new(max_follows)),
+            watches: Arc::new(Semaphore::new(max_follows)),
             queries: Semaphore::new(QUERIES_MAX),
         }
     }
@@ -121,6 +143,16 @@ impl FollowPermits {
     /// Takes a permit for one container, if one is free.
     pub(crate) fn try_follow(&self) -> Option<OwnedSemaphorePermit> {
         Arc::clone(&self.follows).try_acquire_owned().ok()
+    }
+
+    /// Takes a place for the watch of one run's pods, if one is free.
+    pub(crate) fn try_watch(&self, counters: &Arc<KubectlCounters>) -> Option<WatchPlace> {
+        let permit = Arc::clone(&self.watches).try_acquire_owned().ok()?;
+        counters.watches.fetch_add(1, Ordering::Relaxed);
+        Some(WatchPlace {
+            counters: Arc::clone(counters),
+            _permit: permit,
+        })
     }
 
     pub(crate) async fn query(&self) -> SemaphorePermit<'_> {

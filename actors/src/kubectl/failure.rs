@@ -1,5 +1,5 @@
-//! What can go wrong with kubectl, how it is told apart, and what a client is
-//! told. Pure.
+//! What can go wrong with kubectl or the Kubernetes API, how kubectl's errors
+//! are told apart, and what a client is told. Pure.
 
 use crate::protocol::Problem;
 
@@ -10,7 +10,8 @@ pub enum FailureReason {
     Missing,
     /// The program cannot be executed.
     NotExecutable,
-    /// kubectl ended with an error we do not know, or wrote no answer.
+    /// kubectl ended with an error we do not know, or what was answered or is
+    /// configured makes no sense.
     Failed,
     /// 403: the credentials lack a permission.
     Forbidden,
@@ -141,13 +142,13 @@ impl FailureReason {
                 "kubectl-failed",
                 "kubectl failed",
                 502,
-                "kubectl ended without an answer; the broker's log has what it said; it is tried again",
+                "no answer that can be understood; the broker's log has what was said; it is tried again",
             ),
             Self::Forbidden => told(
                 "kubernetes-forbidden",
                 "Kubernetes refused access",
                 403,
-                "the broker may not read this; allow its account get and list on pods, get on pods/log and get on jobs in the namespace",
+                "the broker may not read this; allow its account get, list and watch on pods, get on pods/log and get on jobs in the namespace",
             ),
             Self::Unauthorized => told(
                 "kubernetes-unauthorized",
@@ -219,7 +220,7 @@ impl FailureReason {
                 "too-many-follows",
                 "Too many logs followed",
                 503,
-                "the broker follows as many containers as it may; wait, or raise kubectl.max_follows (about 50 MB each)",
+                "the broker follows as many containers as it may; wait, or raise kubectl.max_follows (about 50 MB each if kubectl is called)",
             ),
             Self::NoPod => told(
                 "pod-not-found",
@@ -285,12 +286,25 @@ impl From<FailureReason> for Failure {
     }
 }
 
-/// What kubectl (1.20 to 1.32) writes on stderr, and what it means; the first
-/// match counts.
-const SAYINGS: &[(&str, FailureReason)] = &[
+/// What the API says of one log, and what it means; the codes of these answers
+/// say less. kubectl repeats it.
+const OF_THE_LOG: &[(&str, FailureReason)] = &[
     ("is waiting to start", FailureReason::NotStarted),
     ("previous terminated container", FailureReason::NotStarted),
     ("is not valid for pod", FailureReason::NotFound),
+    (
+        "unable to retrieve container logs",
+        FailureReason::LogUnavailable,
+    ),
+    (
+        "failed to try resolving symlinks",
+        FailureReason::LogUnavailable,
+    ),
+];
+
+/// What else kubectl (1.20 to 1.32) writes on stderr, and what it means; the
+/// first match counts.
+const SAYINGS: &[(&str, FailureReason)] = &[
     ("(Forbidden)", FailureReason::Forbidden),
     ("(Unauthorized)", FailureReason::Unauthorized),
     ("must be logged in", FailureReason::Unauthorized),
@@ -303,14 +317,6 @@ const SAYINGS: &[(&str, FailureReason)] = &[
     ("(GatewayTimeout)", FailureReason::Timeout),
     ("Client.Timeout", FailureReason::Timeout),
     ("context deadline exceeded", FailureReason::Timeout),
-    (
-        "unable to retrieve container logs",
-        FailureReason::LogUnavailable,
-    ),
-    (
-        "failed to try resolving symlinks",
-        FailureReason::LogUnavailable,
-    ),
     ("Error from server", FailureReason::ApiError),
     ("error from server", FailureReason::ApiError),
     ("server is currently unable", FailureReason::ApiError),
@@ -334,10 +340,20 @@ const SAYINGS: &[(&str, FailureReason)] = &[
 
 /// Returns what kubectl means by `stderr`, when it ended with an error.
 pub(crate) fn classify(stderr: &str) -> FailureReason {
-    SAYINGS
-        .iter()
-        .find(|(saying, _)| stderr.contains(saying))
-        .map_or(FailureReason::Failed, |(_, reason)| *reason)
+    said_of_the_log(stderr)
+        .or_else(|| heard(SAYINGS, stderr))
+        .unwrap_or(FailureReason::Failed)
+}
+
+/// Returns what an error's text says of one log, if it does.
+pub(crate) fn said_of_the_log(text: &str) -> Option<FailureReason> {
+    heard(OF_THE_LOG, text)
+}
+
+fn heard(sayings: &[(&str, FailureReason)], text: &str) -> Option<FailureReason> {
+    let mut sayings = sayings.iter();
+    let (_, reason) = sayings.find(|(saying, _)| text.contains(saying))?;
+    Some(*reason)
 }
 
 #[cfg(test)]

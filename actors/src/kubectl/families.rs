@@ -9,13 +9,18 @@ impl KubectlCounters {
         let mut out = Families::default();
         out.gauge(
             "runcast_kubectl_follows",
-            "kubectl logs processes now.",
+            "Logs followed now, each by a kubectl process or a connection.",
             [(vec![], self.follows())],
+        );
+        out.gauge(
+            "runcast_kubectl_watches",
+            "Runs whose pods are watched now, with kubectl.engine = \"api\".",
+            [(vec![], self.watches())],
         );
         for (name, help, value) in [
             (
                 "runcast_kubectl_follows_started_total",
-                "kubectl logs processes started.",
+                "Follows of a log started.",
                 self.follows_started(),
             ),
             (
@@ -30,7 +35,7 @@ impl KubectlCounters {
             ),
             (
                 "runcast_kubectl_killed_total",
-                "kubectl processes killed by us.",
+                "kubectl processes killed by us; none with kubectl.engine = \"api\".",
                 self.killed(),
             ),
             (
@@ -43,7 +48,7 @@ impl KubectlCounters {
         }
         out.counter(
             "runcast_kubectl_failures_total",
-            "Failures of kubectl, the API server or pods, by problem.",
+            "Failures of kubectl, the Kubernetes API or pods, by problem.",
             self.failures()
                 .map(|(reason, count)| (vec![("reason", reason.slug())], count)),
         );

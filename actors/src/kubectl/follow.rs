@@ -1,4 +1,4 @@
-//! One `kubectl logs -f` of one container, from its start to its end.
+//! One follow of one container's log, from its start to its end.
 
 use std::cell::Cell;
 use std::rc::Rc;
@@ -9,11 +9,10 @@ use bytes::Bytes;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::child::{Kubectl, KubectlChild, read_some};
+use super::engine::{Ask, Cluster, LogAsk, LogName, LogStream};
 use super::failure::{Failure, FailureReason};
 use super::line::{LineSplitter, Piece, Walk, kind_of, since_time, split_stamp};
 use super::outlet::{Closed, NewLine, Outlet, Restart, Source};
-use super::pods::parse_pod;
 use crate::pace::Pace;
 
 /// Most lines, and about the most bytes, of one message to the hub.
@@ -31,7 +30,7 @@ const STALL_GRACE: Duration = Duration::from_secs(2);
 /// What all follows of a run share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) kubectl: Kubectl,
+    pub(crate) cluster: Cluster,
     pub(crate) outlet: Outlet,
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) max_event_bytes: usize,
@@ -42,8 +41,7 @@ pub(crate) struct Shared {
 pub(crate) struct FollowPlan {
     /// Of the pod.
     pub(crate) uid: String,
-    pub(crate) pod: String,
-    pub(crate) container: String,
+    pub(crate) log: LogName,
     pub(crate) source: Source,
     /// Number of the instance.
     pub(crate) restarts: u32,
@@ -68,14 +66,14 @@ pub(crate) struct FollowEnd {
     /// A last line without its line feed that was not delivered: it may be
     /// half a line, cut by whatever ended the log.
     pub(crate) partial: Option<Bytes>,
-    /// Ok means only that kubectl said so.
+    /// Ok means only that the engine said so.
     pub(crate) result: Result<(), Failure>,
 }
 
 /// Follows a container until its log ends, delivering what is new in it.
 ///
 /// # Errors
-/// [`Closed`] when there is nobody to deliver to; the child is reaped by then.
+/// [`Closed`] when there is nobody to deliver to; the log is closed by then.
 pub(crate) async fn follow(
     shared: Rc<Shared>,
     plan: FollowPlan,
@@ -132,8 +130,6 @@ enum Which {
     Previous,
     /// The present one, as it grows.
     Present,
-    /// Only the last line of the present one, to see whether there is news.
-    Last,
 }
 
 struct Reading<'a> {
@@ -174,19 +170,23 @@ impl Reading<'_> {
         Ok(())
     }
 
-    /// Runs one `kubectl logs` and delivers what it writes.
+    /// Reads one log and delivers what comes.
     async fn read(&mut self, which: Which) -> Result<(), ReadError> {
-        let kubectl = &self.shared.kubectl;
-        let mut child = kubectl.spawn(&self.args(which))?;
+        let since = self.delivered.map(|(ns, _)| since_time(ns));
+        let mut log = self.shared.cluster.open_log(&LogAsk {
+            name: &self.plan.log,
+            previous: which == Which::Previous,
+            since,
+        })?;
         let mut splitter = LineSplitter::new(self.shared.max_event_bytes);
-        match self.pump(&mut child, &mut splitter, which).await {
+        match self.pump(&mut log, &mut splitter, which).await {
             Ok(()) => {}
             Err(error) => {
-                child.kill().await;
+                log.kill().await;
                 return Err(error);
             }
         }
-        child.ended().await.map_err(|mut failure| {
+        log.ended().await.map_err(|mut failure| {
             failure.subject.clone_from(&self.subject());
             failure
         })?;
@@ -198,19 +198,19 @@ impl Reading<'_> {
 
     async fn pump(
         &mut self,
-        child: &mut KubectlChild,
+        log: &mut LogStream,
         splitter: &mut LineSplitter,
         which: Which,
     ) -> Result<(), ReadError> {
         let mut stop = self.shared.stop.clone();
-        let mut silence = Silence::new(self.shared.kubectl.settings.timeout);
-        let rate = self.shared.kubectl.settings.follow_rate.as_u64();
+        let mut silence = Silence::new(self.shared.cluster.settings().timeout);
+        let rate = self.shared.cluster.settings().follow_rate.as_u64();
         let mut pace = Pace::new(rate, Instant::now());
         let mut buffer = Vec::new();
         loop {
-            // Meanwhile kubectl waits for us, and the node keeps the log.
+            // Meanwhile the other end waits for us, and the node keeps the log.
             if let Some(until) = pace.rests_until(Instant::now()) {
-                self.shared.kubectl.counters.add_paced();
+                self.shared.cluster.counters.add_paced();
                 tokio::select! {
                     _ = stop.wait_for(|stop| *stop) => return Err(ReadError::Closed),
                     () = sleep_until(until) => {}
@@ -219,20 +219,20 @@ impl Reading<'_> {
             let read = tokio::select! {
                 biased;
                 _ = stop.wait_for(|stop| *stop) => return Err(ReadError::Closed),
-                read = read_some(&mut child.stdout, &mut buffer) => read,
+                read = log.read(&mut buffer) => read,
                 () = sleep_until(silence.deadline) => {
                     silence.lengthen();
                     if !self.has_news(which).await? {
                         continue;
                     }
-                    match timeout(STALL_GRACE, read_some(&mut child.stdout, &mut buffer)).await {
+                    match timeout(STALL_GRACE, log.read(&mut buffer)).await {
                         Ok(read) => read,
                         Err(_) => return Err(self.failure(FailureReason::Stalled).into()),
                     }
                 }
             };
             match read {
-                // A broken pipe shows in kubectl's exit as well.
+                // A broken pipe shows in the end of the log as well.
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(bytes) => {
                     pace.took(bytes as u64, Instant::now());
@@ -252,7 +252,11 @@ impl Reading<'_> {
         if which == Which::Previous {
             return Err(self.failure(FailureReason::Timeout).into());
         }
-        let answer = self.shared.kubectl.query(&self.args(Which::Last)).await;
+        let answer = self
+            .shared
+            .cluster
+            .ask(&Ask::LastLine(&self.plan.log))
+            .await;
         match answer {
             Ok(line) => {
                 let newest = split_stamp(&Bytes::from(line)).map(|(ns, _)| ns);
@@ -322,17 +326,11 @@ impl Reading<'_> {
     /// container may have been restarted: were its new lines taken now, the
     /// last ones of the instance before would lie behind the position.
     async fn verify(&self) -> Result<(), ReadError> {
-        let (plan, kubectl) = (self.plan, &self.shared.kubectl);
-        let namespace = kubectl.settings.namespace.as_str();
-        let args = ["get", "pod", "-n", namespace, "-o", "json", "--", &plan.pod];
-        let answer = kubectl.query(&args).await?;
-        let pod = parse_pod(&answer).map_err(|error| {
-            tracing::warn!(%error, "kubectl's answer about a pod could not be read");
-            self.failure(FailureReason::Failed)
-        })?;
+        let plan = self.plan;
+        let pod = self.shared.cluster.pod(&plan.log.pod).await?;
         let mut containers = pod.containers.iter();
         let same = pod.uid == plan.uid
-            && containers.any(|it| it.name == plan.container && it.restarts == plan.restarts);
+            && containers.any(|it| it.name == plan.log.container && it.restarts == plan.restarts);
         match same {
             true => Ok(()),
             false => Err(self.failure(FailureReason::Interrupted).into()),
@@ -372,27 +370,6 @@ impl Reading<'_> {
             tracing::warn!(source = %self.plan.source.name, %text, "a line without a timestamp");
         }
         self.stray = true;
-    }
-
-    fn args(&self, which: Which) -> Vec<String> {
-        let settings = &self.shared.kubectl.settings;
-        let mut args = vec!["logs".to_owned()];
-        args.extend(match which {
-            Which::Present => vec!["-f".to_owned(), "--tail=-1".to_owned()],
-            Which::Previous => vec!["--previous".to_owned(), "--tail=-1".to_owned()],
-            Which::Last => vec!["--tail=1".to_owned()],
-        });
-        args.push("--timestamps".to_owned());
-        if let Some((ns, _)) = self.delivered
-            && which != Which::Last
-        {
-            args.push(format!("--since-time={}", since_time(ns)));
-        }
-        let container = self.plan.container.clone();
-        args.extend(["-n".to_owned(), settings.namespace.clone()]);
-        args.extend(["-c".to_owned(), container, "--".to_owned()]);
-        args.push(self.plan.pod.clone());
-        args
     }
 
     fn subject(&self) -> String {

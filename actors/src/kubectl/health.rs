@@ -1,4 +1,4 @@
-//! [`KubectlHealth`]: whether kubectl can be used, as far as we know.
+//! [`KubectlHealth`]: whether the cluster can be asked, as far as we know.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use crate::broker::{BrokerShared, DependencyHealth};
 use crate::protocol::{Problem, Timestamp};
 use crate::reach;
 
-/// Pause between two looks while kubectl cannot be used.
+/// Pause between two looks while it cannot be asked.
 const LOOK_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Written by hubs, from what their follows meet, and by [`watch`].
@@ -42,7 +42,7 @@ impl KubectlHealth {
         let mut health = self.lock();
         if !health.up {
             *health = DependencyHealth::up_now();
-            info!("kubectl can be used");
+            info!("the kubectl backend can be used");
         }
     }
 
@@ -56,7 +56,7 @@ impl KubectlHealth {
         }
         let mut health = self.lock();
         if health.up {
-            warn!(error = %problem.detail, "kubectl cannot be used");
+            warn!(error = %problem.detail, "the kubectl backend cannot be used");
             health.since = Timestamp::now();
         }
         health.up = false;
@@ -64,10 +64,10 @@ impl KubectlHealth {
     }
 }
 
-/// Looks at once whether kubectl can be used if streams depend on it by
+/// Looks at once whether it can be asked if streams depend on that by
 /// default, and every ten seconds while it cannot: a broker that is not sent
 /// any stream for that reason finds out by itself that it is well again. For
-/// others a process of 50 MB would be dear for what nobody may ask.
+/// others, what may be a process of 50 MB would be dear for what nobody may ask.
 pub(crate) async fn watch(shared: std::sync::Arc<BrokerShared>, at_once: bool) {
     let mut look = at_once;
     loop {

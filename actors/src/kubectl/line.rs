@@ -187,12 +187,10 @@ impl Walk {
     }
 }
 
-/// Returns `ns`, floored to the second as `--since-time` is, in RFC 3339.
-pub(crate) fn since_time(ns: u64) -> String {
+/// Returns `ns`, floored to the second as the API takes it.
+pub(crate) fn since_time(ns: u64) -> jiff::Timestamp {
     let seconds = i64::try_from(ns / 1_000_000_000).unwrap_or(0);
-    jiff::Timestamp::from_second(seconds)
-        .unwrap_or_default()
-        .to_string()
+    jiff::Timestamp::from_second(seconds).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -319,9 +317,9 @@ mod tests {
     #[test]
     fn since_time_is_floored_to_the_second() {
         assert_eq!(
-            since_time(1_795_464_000_999_999_999),
+            since_time(1_795_464_000_999_999_999).to_string(),
             "2026-11-23T20:00:00Z"
         );
-        assert_eq!(since_time(0), "1970-01-01T00:00:00Z");
+        assert_eq!(since_time(0).to_string(), "1970-01-01T00:00:00Z");
     }
 }

@@ -7,8 +7,9 @@ use moka::future::Cache;
 use tokio::sync::{Semaphore, watch};
 use tokio::time::timeout;
 
-use super::pods::{Container, Phase, Pod, parse_pods};
-use super::{FollowPermits, Kubectl, KubectlCounters};
+use super::engine::Cluster;
+use super::pods::{Container, Phase, Pod};
+use super::{Engine, FollowPermits, KubectlCounters};
 use crate::protocol::RunId;
 use crate::settings::KubectlSettings;
 
@@ -18,8 +19,8 @@ const SEEN_FOR: Duration = Duration::from_secs(3);
 /// Most runs whose pods are remembered.
 const RUNS_MAX: u64 = 1000;
 
-/// Most looks at once, beside those of the runs that are followed; each is a
-/// process of about 50 MB. Who finds none free is told so.
+/// Most looks at once, beside those of the runs that are followed; each may
+/// be a process of about 50 MB. Who finds none free is told so.
 const LOOKS_MAX: usize = 2;
 
 /// How long one look may take: somebody waits for the answer.
@@ -28,13 +29,13 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// Most pods told of.
 const PODS_TOLD: usize = 3;
 
-/// Looks at pods with `kubectl get`, a few at once, and remembers for a moment
+/// Looks at pods, a few at once, and remembers for a moment
 /// what it saw.
 #[derive(Debug)]
 pub(crate) struct PodLooks {
     seen: Cache<RunId, Arc<str>>,
     free: Semaphore,
-    kubectl: Kubectl,
+    cluster: Cluster,
     /// Never told to: a look has its time, and ends with whoever asked.
     _stop: watch::Sender<bool>,
 }
@@ -48,8 +49,8 @@ impl PodLooks {
                 .time_to_live(SEEN_FOR)
                 .build(),
             free: Semaphore::new(LOOKS_MAX),
-            kubectl: Kubectl {
-                settings: Arc::new(settings.clone()),
+            cluster: Cluster {
+                engine: Engine::new(settings.clone()),
                 counters,
                 permits: Arc::new(FollowPermits::new(0)),
                 stop: stop.subscribe(),
@@ -69,25 +70,12 @@ impl PodLooks {
         let Ok(_free) = self.free.try_acquire() else {
             return "its pods were not looked at, other looks are under way".to_owned();
         };
-        let settings = &self.kubectl.settings;
-        let selector = settings.selector_of(run_id);
-        let namespace = settings.namespace.as_str();
-        let args = [
-            "get", "pods", "-n", namespace, "-l", &selector, "-o", "json",
-        ];
-        let answer = match timeout(PATIENCE, self.kubectl.query(&args)).await {
-            Ok(Ok(answer)) => answer,
+        match timeout(PATIENCE, self.cluster.pods(run_id)).await {
+            Ok(Ok(list)) => words_of(&list.pods, &self.cluster.settings().selector_of(run_id)),
             Ok(Err(failure)) => {
-                return format!("its pods cannot be seen: {}", failure.problem().detail);
+                format!("its pods cannot be seen: {}", failure.problem().detail)
             }
-            Err(_) => return "its pods cannot be seen: kubectl did not answer in time".to_owned(),
-        };
-        match parse_pods(&answer) {
-            Ok(pods) => words_of(&pods, &selector),
-            Err(error) => {
-                tracing::warn!(%error, "kubectl's list of pods could not be read");
-                "its pods cannot be seen: kubectl's answer is no list of pods".to_owned()
-            }
+            Err(_) => "its pods cannot be seen: the cluster did not answer in time".to_owned(),
         }
     }
 }
@@ -154,12 +142,13 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::kubectl::pods::parse_pods;
 
     fn words(status: Value) -> String {
         let list =
             json!({"kind": "List", "items": [{"metadata": {"name": "p"}, "status": status}]});
-        let pods = parse_pods(list.to_string().as_bytes()).expect("pods");
-        words_of(&pods, "run-id=42")
+        let list = parse_pods(list.to_string().as_bytes()).expect("pods");
+        words_of(&list.pods, "run-id=42")
     }
 
     fn container(state: Value, last_state: Value) -> Value {

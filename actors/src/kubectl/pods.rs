@@ -3,6 +3,12 @@
 
 use serde::Deserialize;
 
+mod event;
+
+pub(crate) use event::PodEvent;
+#[cfg(feature = "kubernetes-api")]
+pub(crate) use event::parse_event;
+
 /// Where a pod stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -68,16 +74,27 @@ pub(crate) struct Container {
     pub(crate) last_exit: Option<(i64, Option<String>)>,
 }
 
-/// Parses the answer of `kubectl get pods -o json`.
+/// The pods of a run at one moment.
+#[derive(Debug)]
+pub(crate) struct PodList {
+    pub(crate) pods: Vec<Pod>,
+    /// From where a watch goes on; empty in kubectl's answer.
+    pub(crate) version: String,
+}
+
+/// Parses a list of pods.
 ///
 /// # Errors
 /// When it is no JSON list of pods.
-pub(crate) fn parse_pods(json: &[u8]) -> Result<Vec<Pod>, serde_json::Error> {
-    let list: PodList = serde_json::from_slice(json)?;
-    Ok(list.items.into_iter().map(Pod::from).collect())
+pub(crate) fn parse_pods(json: &[u8]) -> Result<PodList, serde_json::Error> {
+    let list: RawPodList = serde_json::from_slice(json)?;
+    Ok(PodList {
+        pods: list.items.into_iter().map(Pod::from).collect(),
+        version: list.metadata.resource_version,
+    })
 }
 
-/// Parses the answer of `kubectl get pod NAME -o json`.
+/// Parses a pod.
 ///
 /// # Errors
 /// When it is no JSON object of the shape of a pod.
@@ -96,7 +113,7 @@ pub(crate) enum Job {
     Failed,
 }
 
-/// Parses the answer of `kubectl get job NAME -o json`.
+/// Parses a Job.
 ///
 /// # Errors
 /// When it is no JSON object of the shape of a Job.
@@ -116,8 +133,16 @@ pub(crate) fn parse_job(json: &[u8]) -> Result<Job, serde_json::Error> {
 }
 
 #[derive(Deserialize)]
-struct PodList {
+struct RawPodList {
+    #[serde(default)]
+    metadata: RawVersion,
     items: Vec<RawPod>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct RawVersion {
+    resource_version: String,
 }
 
 #[derive(Deserialize)]
@@ -245,7 +270,7 @@ impl From<RawContainer> for Container {
             Log::Growing
         } else if raw.state.terminated.is_some() || raw.last_state.terminated.is_some() {
             // Waiting for its next start, the log of the last instance is
-            // what `kubectl logs` shows.
+            // what the API shows.
             Log::Ended
         } else {
             Log::None
@@ -336,8 +361,8 @@ mod tests {
             "spec": {},
             "status": status,
         }]});
-        let mut pods = parse_pods(list.to_string().as_bytes()).expect("pods");
-        pods.remove(0)
+        let mut list = parse_pods(list.to_string().as_bytes()).expect("pods");
+        list.pods.remove(0)
     }
 
     fn container(state: Value, last_state: Value) -> Container {

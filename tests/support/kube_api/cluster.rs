@@ -43,6 +43,18 @@ pub(super) struct Cluster {
     /// Raised to cut, or to end, every log that is being followed.
     pub(super) cuts: u64,
     pub(super) ends: u64,
+    /// The same of watches: to end them, and to have forgotten all before.
+    pub(super) watch_ends: u64,
+    pub(super) watches_forbidden: bool,
+    pub(super) forgotten: u64,
+    /// Counts changes.
+    pub(super) version: u64,
+    /// Pods that were deleted, and since which version.
+    pub(super) deleted: Vec<(u64, Value)>,
+    /// The one token that is let in, if not any.
+    pub(super) token: Option<String>,
+    /// Logs and watches that are being answered.
+    pub(super) open: usize,
 }
 
 #[derive(Debug)]
@@ -52,13 +64,60 @@ pub(super) struct Shared {
     pub(super) changed: watch::Sender<u64>,
 }
 
+impl Cluster {
+    /// Returns the pods that `selector` chooses.
+    pub(super) fn pods_of(&self, selector: Option<&String>) -> Vec<Value> {
+        let pods = self.pods.iter().map(|(name, pod)| pod_json(name, pod));
+        pods.filter(|pod| is_chosen(pod, selector)).collect()
+    }
+
+    /// Whether requests for pods fail now.
+    pub(super) fn pods_fail(&self) -> bool {
+        let mut faults = self.faults.iter();
+        faults.any(|(ask, _, times)| *ask == Ask::Pods && *times > 0)
+    }
+
+    /// Removes a pod.
+    pub(super) fn delete(&mut self, name: &str) {
+        let pod = self.pods.remove(name).expect("the pod exists");
+        self.deleted.push((self.version, pod_json(name, &pod)));
+    }
+}
+
+/// Whether `selector`, one label at most, chooses `pod`.
+pub(super) fn is_chosen(pod: &Value, selector: Option<&String>) -> bool {
+    let wanted = selector.and_then(|selector| selector.split_once('='));
+    wanted.is_none_or(|(key, value)| pod["metadata"]["labels"][key] == value)
+}
+
+/// An answer that lasts: counted while it does.
+pub(super) struct Lasting(pub(super) actix_web::web::Data<Shared>);
+
+impl Lasting {
+    /// With the cluster locked.
+    pub(super) fn begin(shared: &actix_web::web::Data<Shared>, cluster: &mut Cluster) -> Self {
+        cluster.open += 1;
+        Self(shared.clone())
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        self.0.lock().open -= 1;
+    }
+}
+
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, Cluster> {
         self.cluster.lock().expect("no test panics with the lock")
     }
 
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut Cluster) -> T) -> T {
-        let result = change(&mut self.lock());
+        let result = {
+            let mut cluster = self.lock();
+            cluster.version += 1;
+            change(&mut cluster)
+        };
         self.changed.send_modify(|version| *version += 1);
         result
     }
@@ -96,13 +155,10 @@ pub(super) fn resources(group: &str, name: &str, kind: &str, short: &str) -> Val
 }
 
 pub(super) fn list_pods(shared: &Shared, selector: Option<&String>) -> Value {
-    let wanted = selector.and_then(|selector| selector.split_once('='));
     let cluster = shared.lock();
-    let chosen = cluster.pods.iter().filter(|(_, pod)| {
-        wanted.is_none_or(|(key, value)| pod.labels.get(key).is_some_and(|it| it == value))
-    });
-    let items: Vec<Value> = chosen.map(|(name, pod)| pod_json(name, pod)).collect();
-    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+    let items = cluster.pods_of(selector);
+    let version = cluster.version.to_string();
+    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": version}, "items": items})
 }
 
 pub(super) fn read_pod(shared: &Shared, name: &str) -> HttpResponse {

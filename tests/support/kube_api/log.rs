@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::watch;
 
-use super::cluster::{Shared, not_found, status};
+use super::cluster::{Lasting, Shared, not_found, status};
 
 /// One answer to a request for a log.
 struct LogStream {
@@ -27,6 +27,7 @@ struct LogStream {
     ends: u64,
     changed: watch::Receiver<u64>,
     over: bool,
+    _lasting: Lasting,
 }
 
 pub(super) fn log(
@@ -35,7 +36,7 @@ pub(super) fn log(
     query: &BTreeMap<String, String>,
     left: usize,
 ) -> HttpResponse {
-    let cluster = shared.lock();
+    let mut cluster = shared.lock();
     let Some(pod) = cluster.pods.get(pod_name) else {
         return not_found("pods", pod_name);
     };
@@ -65,11 +66,13 @@ pub(super) fn log(
         .get("tailLines")
         .and_then(|text| text.parse::<usize>().ok());
     let lines = container.instances[instance].lines.len();
+    let uid = pod.uid.clone();
+    let container = name.clone();
     let stream = LogStream {
         shared: shared.clone(),
-        uid: pod.uid.clone(),
+        uid,
         pod: pod_name.to_owned(),
-        container: name.clone(),
+        container,
         instance,
         next: lines.saturating_sub(tail.unwrap_or(lines)),
         since: since.map_or(0, |time| u64::try_from(time.as_nanosecond()).unwrap_or(0)),
@@ -81,6 +84,7 @@ pub(super) fn log(
         ends: cluster.ends,
         changed: shared.changed.subscribe(),
         over: false,
+        _lasting: Lasting::begin(shared, &mut cluster),
     };
     let body = stream::unfold(stream, |mut stream| async move {
         let item = stream.next_bytes().await?;

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::cluster::{Shared, groups, list_pods, ok, read_job, read_pod, resources, status};
 use super::log::log;
+use super::pod_watch::watch;
 use super::{Ask, Fault};
 
 /// Serves on a thread of its own, so that a test that blocks does not.
@@ -25,6 +26,8 @@ pub(super) fn serve(shared: &Arc<Shared>, address: SocketAddr) -> (ServerHandle,
             };
             let server = HttpServer::new(app)
                 .workers(1)
+                // One who has gone is noticed, though nothing is sent to him.
+                .h1_allow_half_closed(false)
                 .disable_signals()
                 .bind(address)
                 .expect("a free port");
@@ -42,6 +45,9 @@ async fn answer(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
     let query: BTreeMap<String, String> = web::Query::from_query(request.query_string())
         .map_or_else(|_| BTreeMap::new(), web::Query::into_inner);
     shared.lock().requests.push(request.uri().to_string());
+    if !is_let_in(&request, &shared) {
+        return status(401, "Unauthorized", "Unauthorized");
+    }
     let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
     match parts[..] {
         ["version"] => ok(json!({"major": "1", "minor": "32", "gitVersion": "v1.32.0"})),
@@ -53,6 +59,7 @@ async fn answer(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
         ["apis", "batch", "v1"] => ok(resources("batch/v1", "jobs", "Job", "job")),
         ["api", "v1", "namespaces", _, "pods"] => match strike(&shared, Ask::Pods).await {
             Some(Struck::Answer(answer)) => answer,
+            _ if query.contains_key("watch") => watch(&shared, &query),
             _ => ok(list_pods(&shared, query.get("labelSelector"))),
         },
         ["api", "v1", "namespaces", _, "pods", name] => read_pod(&shared, name),
@@ -75,6 +82,15 @@ async fn answer(request: HttpRequest, shared: web::Data<Shared>) -> HttpResponse
             "the server could not find the requested resource",
         ),
     }
+}
+
+fn is_let_in(request: &HttpRequest, shared: &Shared) -> bool {
+    let header = request.headers().get("authorization");
+    let cluster = shared.lock();
+    let Some(token) = &cluster.token else {
+        return true;
+    };
+    header.is_some_and(|header| header.as_bytes() == format!("Bearer {token}").as_bytes())
 }
 
 enum Struck {

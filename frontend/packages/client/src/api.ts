@@ -115,7 +115,14 @@ export interface Health {
   draining: boolean
   dependencies: Record<
     string,
-    { status: 'up' | 'down'; since: string | null; error: string | null; latency_ms: number | null }
+    {
+      status: 'up' | 'down'
+      since: string | null
+      error: string | null
+      latency_ms: number | null
+      /** Of `kubectl` only: who asks the cluster. */
+      engine?: 'command' | 'api'
+    }
   >
 }
 
