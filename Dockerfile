@@ -1,6 +1,7 @@
 # Two images: `runcast`, the last stage and so the default, and `runcast-kubectl`
-# (`--target runcast-kubectl`), which can follow the logs of pods, too. Each is
-# one static program and what it reads: no shell, no package manager, no library.
+# (`--target runcast-kubectl`), which has kubectl as well. Both can follow the logs
+# of pods: the first over the Kubernetes API by itself. Each is one static program
+# and what it reads: no shell, no package manager, no library.
 # `make image-test` builds both, runs them as they are meant to, and says how
 # large they are.
 
@@ -25,8 +26,10 @@ FROM docker.io/library/rust:1.95.0-bookworm AS build
 WORKDIR /build
 
 # A program that contains glibc: `runcast exec` runs in any agent's image. With
-# --target the flag is not for build scripts and macros, which cannot be static.
-ENV RUSTFLAGS="-C target-feature=+crt-static"
+# --target the flags are not for build scripts and macros, which cannot be static.
+# What backtraces take their lines from is more than half of the program, and
+# packs to a third.
+ENV RUSTFLAGS="-C target-feature=+crt-static -C link-arg=-Wl,--compress-debug-sections=zlib"
 RUN printf '#!/bin/sh\nexec cargo build --release --locked --package runcast --target "$(rustc -vV | sed -n "s/^host: //p")"\n' \
         > /usr/local/bin/build-runcast \
     && chmod 755 /usr/local/bin/build-runcast
@@ -98,5 +101,6 @@ FROM base AS runcast-kubectl
 COPY --from=kubectl /bin/kubectl /usr/local/bin/kubectl
 
 # ---- without ---------------------------------------------------------------
+# Logs of pods are off until there is a cluster to ask.
 FROM base AS runcast
-ENV RUNCAST__KUBECTL__ENABLED=false
+ENV RUNCAST__KUBECTL__ENABLED=false RUNCAST__KUBECTL__ENGINE=api

@@ -62,18 +62,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 
 {{/* Bytes for limits.max_memory: nine tenths of the memory limit, less 60 MB for
-     each kubectl there may be; or nothing without a limit. */}}
+     each kubectl there may be; or nothing without a limit. What the engine `api`
+     takes is the broker's own. */}}
 {{- define "runcast.maxMemory" -}}
 {{- $limit := toString (dig "limits" "memory" "" .Values.resources) -}}
 {{- $factors := dict "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "k" 1000 "M" 1000000 "G" 1000000000 -}}
 {{- $unit := regexFind "[A-Za-z]+$" $limit -}}
 {{- if and $limit (or (not $unit) (hasKey $factors $unit)) -}}
 {{- $bytes := mulf (trimSuffix $unit $limit | float64) (get $factors $unit | default 1) -}}
-{{- if .Values.kubectl.enabled -}}
+{{- if and .Values.kubectl.enabled (eq .Values.kubectl.engine "command") -}}
 {{- $bytes = subf $bytes (mulf 60000000 .Values.kubectl.maxFollows) -}}
 {{- end -}}
 {{- if lt $bytes 134217728.0 -}}
-{{- fail (printf "resources.limits.memory is too little: beside 128Mi for the broker, each of kubectl.maxFollows (%d) takes 60 MB" (int .Values.kubectl.maxFollows)) -}}
+{{- fail (printf "resources.limits.memory is too little: beside 128Mi for the broker, each of kubectl.maxFollows (%d) takes 60 MB with kubectl.engine command" (int .Values.kubectl.maxFollows)) -}}
 {{- end -}}
 {{- printf "%.0f" (mulf $bytes 0.9) -}}
 {{- end -}}
@@ -92,6 +93,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- $_ := set $set "REDIS__URL" $values.redis.url -}}
 {{- end -}}
 {{- if $values.kubectl.enabled -}}
+{{- $_ := set $set "KUBECTL__ENGINE" $values.kubectl.engine -}}
 {{- $_ := set $set "KUBECTL__NAMESPACE" (include "runcast.runsNamespace" .) -}}
 {{- $_ := set $set "KUBECTL__SELECTOR" $values.kubectl.selector -}}
 {{- $_ := set $set "KUBECTL__MAX_FOLLOWS" (int $values.kubectl.maxFollows) -}}
