@@ -22,6 +22,11 @@ impl Pace {
         Self { rate, paid_at: now }
     }
 
+    /// Keeps another rate, for what is taken from now on.
+    pub(crate) fn set_rate(&mut self, rate: u64) {
+        self.rate = rate;
+    }
+
     /// Notes bytes that were taken.
     pub(crate) fn took(&mut self, bytes: u64, now: Instant) {
         self.paid_at = self.paid_at.max(now) + self.time_of(bytes);

@@ -12,10 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::{LogLevel, RunId};
 
 mod kubectl_engine;
+mod live;
 mod redis_place;
 mod redis_url;
 
 pub use kubectl_engine::{KubeconfigChoice, KubectlEngine};
+pub(crate) use live::LiveReader;
+pub use live::{Live, LiveSettings};
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub(crate) use redis_place::{tcp_address, with_tls};
 pub use redis_url::{BadRedisUrl, RedisUrl};

@@ -56,7 +56,7 @@ impl Door {
         socket: TcpStream,
     ) -> Option<(Connection, Option<SocketAddr>)> {
         let state = &self.state;
-        sockets::tune(&socket, state.broker.settings().limits.write_timeout);
+        sockets::tune(&socket, state.broker.settings().live.now().limits.write_timeout);
         let peer = socket.peer_addr().ok();
         if self.is_open {
             return Some((
@@ -82,7 +82,7 @@ impl Door {
         }
         // Boxed: a connection that needs none of it keeps no room for it.
         let preparing = Box::pin(timeout(
-            state.broker.settings().limits.header_timeout,
+            state.broker.settings().live.now().limits.header_timeout,
             self.prepare(socket, proxy),
         ));
         match preparing.await {

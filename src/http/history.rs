@@ -145,7 +145,7 @@ pub(super) async fn history(
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_read(&run_id)?;
-    let log_level = state.broker.settings().streaming.log_level;
+    let log_level = state.broker.settings().live.now().streaming.log_level;
     let mut query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
     caller.narrow(&mut query.filter)?;
     let Some(read) = state.history_reads.take() else {

@@ -98,7 +98,7 @@ impl Surface {
             is_open && address.ip().to_canonical().is_loopback(),
             state.metrics.host_refusals.clone(),
         );
-        let header_timeout = state.broker.settings().limits.header_timeout;
+        let header_timeout = state.broker.settings().live.now().limits.header_timeout;
         let cors = match state
             .gate
             .as_ref()

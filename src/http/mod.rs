@@ -122,7 +122,7 @@ struct HttpState {
 
 impl HttpState {
     fn new(broker: Broker, settings: HttpSettings) -> Result<Self, prometheus::Error> {
-        let limits = &broker.settings().limits;
+        let limits = &broker.settings().live.now().limits;
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             body_room: BodyRoom::new(broker.clone()),
@@ -152,7 +152,7 @@ impl HttpState {
     fn backends(&self) -> Backends {
         let settings = self.broker.settings();
         Backends {
-            default: settings.streaming.default_backend,
+            default: settings.live.now().streaming.default_backend,
             store: settings.backend(),
             kubectl_enabled: settings.kubectl.enabled,
         }

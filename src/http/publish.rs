@@ -115,7 +115,7 @@ pub(super) async fn publish(
     }
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
-    let limits = &state.broker.settings().limits;
+    let limits = &state.broker.settings().live.now().limits;
     let body = state
         .body_room
         .read(
@@ -167,7 +167,7 @@ fn check_pace(
     events: usize,
 ) -> Result<(), ApiError> {
     let now = Instant::now();
-    let limits = &state.broker.settings().limits;
+    let limits = &state.broker.settings().live.now().limits;
     if let Some(bearer) = caller.bearer() {
         let subject = Arc::clone(&bearer.subject);
         let taken = state.publish_pace_of_subjects.take(subject, now, events);
@@ -203,7 +203,7 @@ async fn publish_once(
     events: Vec<NewEvent>,
     restart: bool,
 ) -> Result<HttpResponse, ApiError> {
-    let limits = &state.broker.settings().limits;
+    let limits = &state.broker.settings().live.now().limits;
     let claim = fingerprint.claim(
         &key,
         limits.max_event_bytes.as_u64(),
@@ -284,7 +284,7 @@ async fn publish_all(
     restart: bool,
     producer: Option<Producer>,
 ) -> Result<Vec<PublishResult>, ApiError> {
-    let limit = state.broker.settings().limits.max_event_bytes.as_u64();
+    let limit = state.broker.settings().live.now().limits.max_event_bytes.as_u64();
     let fits: Vec<bool> = events
         .iter()
         .map(|event| event.payload.len() as u64 <= limit)

@@ -165,7 +165,7 @@ fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, 
     StreamQuery::parse(
         request.query_string(),
         last_event_id.map(|value| value.as_bytes()),
-        state.broker.settings().streaming.log_level,
+        state.broker.settings().live.now().streaming.log_level,
     )
 }
 
@@ -186,7 +186,7 @@ async fn open(
         Err(error) if error.is_ours() && accepts_stream => {
             let backend = state.backends().choose(choice, &run_id, &state.broker)?;
             let problem = error.into_problem().retryable(true);
-            let retry = state.broker.settings().retry;
+            let retry = state.broker.settings().live.now().retry;
             let body = StreamBody::failed(&problem, CloseReason::Unavailable, retry);
             return Ok(stream_answer(body, backend, request));
         }

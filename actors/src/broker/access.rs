@@ -86,7 +86,7 @@ impl Broker {
     /// token.
     pub(super) fn ends_at(&self, bearer: Option<&Bearer>) -> Option<(Duration, CloseReason)> {
         let settings = &self.shared.settings;
-        let max_age = settings.streaming.max_age;
+        let max_age = settings.live.now().streaming.max_age;
         // Up to a tenth earlier, so that clients that came together do not go
         // together.
         let max_age = max_age - max_age.mul_f64(fastrand::f64() * 0.1);

@@ -1,6 +1,6 @@
 //! [`ClientReads`]: how many pages are read for clients at once, and how fast.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::{Mutex as Turns, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use super::shared::lock;
 use crate::metrics::Counter;
 use crate::pace::Pace;
-use crate::settings::HistorySettings;
+use crate::settings::{HistorySettings, Live};
 use crate::store::Page;
 
 /// What an event of a page costs beside its payload.
@@ -17,6 +17,8 @@ const EVENT_OVERHEAD_BYTES: usize = 128;
 /// Bounds what clients that read history take of the store and of the cores,
 /// which live events need, too.
 pub(crate) struct ClientReads {
+    /// Where `history.read_rate` is.
+    live: Live,
     permits: Semaphore,
     pace: Mutex<Pace>,
     /// Of those that the pace has wait the first goes first.
@@ -24,12 +26,12 @@ pub(crate) struct ClientReads {
 }
 
 impl ClientReads {
-    pub(crate) fn new(settings: &HistorySettings) -> Self {
-        let rate = settings.read_rate.as_u64();
+    pub(crate) fn new(settings: &HistorySettings, live: Live) -> Self {
         Self {
             permits: Semaphore::new(settings.max_reads.max(1)),
-            pace: Mutex::new(Pace::new(rate, Instant::now())),
+            pace: Mutex::new(Pace::new(0, Instant::now())),
             turns: Turns::new(()),
+            live,
         }
     }
 
@@ -53,7 +55,7 @@ impl ClientReads {
         let bytes = bytes
             .map(|bytes| bytes + EVENT_OVERHEAD_BYTES)
             .sum::<usize>();
-        lock(&self.pace).took(bytes as u64, Instant::now());
+        self.pace().took(bytes as u64, Instant::now());
     }
 
     /// Whether readers wait for their turn.
@@ -62,6 +64,12 @@ impl ClientReads {
     }
 
     fn rests_until(&self) -> Option<Instant> {
-        lock(&self.pace).rests_until(Instant::now())
+        self.pace().rests_until(Instant::now())
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        let mut pace = lock(&self.pace);
+        pace.set_rate(self.live.now().read_rate.as_u64());
+        pace
     }
 }

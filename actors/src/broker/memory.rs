@@ -87,14 +87,17 @@ impl Pressure {
     }
 }
 
-/// Watches the process's memory, for ever, if it has a limit.
+/// Watches the process's memory, for ever, while it has a limit.
 pub(crate) async fn watch_memory(shared: Arc<BrokerShared>) {
-    let max = shared.settings.limits.max_memory.as_u64();
-    if max == 0 {
-        return;
-    }
     let mut trimmed_at = None::<Instant>;
     loop {
+        let max = shared.settings.live.now().limits.max_memory.as_u64();
+        if max == 0 {
+            shared.pressure.set(Shed::Nothing);
+            shared.metrics.memory_pressure.set(Shed::Nothing as u64);
+            tokio::time::sleep(TRIM_INTERVAL).await;
+            continue;
+        }
         let Some(bytes) = resident_bytes() else {
             warn!("the process's memory cannot be read here: limits.max_memory is not kept");
             return;

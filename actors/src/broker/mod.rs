@@ -87,7 +87,7 @@ impl Broker {
         Self { shared }
     }
 
-    /// The settings it was started with.
+    /// The settings it was started with, and where those are that may change.
     pub fn settings(&self) -> &BrokerSettings {
         &self.shared.settings
     }
@@ -108,7 +108,7 @@ impl Broker {
             Err((problem, reason)) => {
                 self.shared.metrics.sessions_refused.of(reason).inc();
                 let problem = problem.retryable(true);
-                let retry = self.shared.settings.retry;
+                let retry = self.shared.settings.live.now().retry;
                 StreamAnswer::Refused {
                     body: StreamBody::failed(&problem, reason, retry),
                     problem,
@@ -143,7 +143,7 @@ impl Broker {
         let run = run.map_err(|problem| self.no_hub(problem))?;
         let ends = self.ends_at(request.bearer.as_ref());
         let seat = Seat::new(FrameFilter::new(&request.filter), request.bearer);
-        seat.send(retry_block(shared.settings.retry.draw_ms()));
+        seat.send(retry_block(shared.settings.live.now().retry.draw_ms()));
         shared.session_opened(request.backend);
         let body = SseSession::open(seat, run, request.start, ends, places);
         Ok(StreamAnswer::Stream(body))
@@ -180,7 +180,7 @@ impl Broker {
             );
             return Err((problem, CloseReason::Overload));
         }
-        let limit = self.shared.settings.limits.max_streams;
+        let limit = self.shared.settings.live.now().limits.max_streams;
         if self.shared.streams_open.load(Relaxed) >= limit {
             self.refused(Limit::Streams);
             let problem = Problem::new(
@@ -196,13 +196,15 @@ impl Broker {
 
     fn places(&self, request: &StreamRequest) -> Result<StreamPlaces, (Problem, CloseReason)> {
         let shared = &self.shared;
-        let limits = &shared.settings.limits;
+        let limits = &shared.settings.live.now().limits;
         let too_many = |limit, status, detail| {
             self.refused(limit);
             let problem = Problem::new(status, "too-many-streams", "Too many streams", detail);
             (problem, CloseReason::Overload)
         };
-        let address = shared.addresses.take(|| request.peer.map(client_network));
+        let address = shared.addresses.take(limits.max_streams_per_ip, || {
+            request.peer.map(client_network)
+        });
         let address = address.ok_or_else(|| {
             let limit = limits.max_streams_per_ip;
             let detail =
@@ -211,7 +213,10 @@ impl Broker {
         })?;
         let bearer = request.bearer.as_ref();
         let subject = || bearer.map(|bearer| Arc::clone(&bearer.subject));
-        let subject = shared.subjects.take(subject).ok_or_else(|| {
+        let subject = shared
+            .subjects
+            .take(limits.max_streams_per_subject, subject);
+        let subject = subject.ok_or_else(|| {
             let limit = limits.max_streams_per_subject;
             let detail = format!(
                 "this token's subject has its limit of {limit} streams open on this broker; close one first"
@@ -219,7 +224,7 @@ impl Broker {
             too_many(Limit::StreamsPerSubject, 429, detail)
         })?;
         let run = || Some((request.backend, request.run_id.clone()));
-        let run = shared.streams_of_runs.take(run).ok_or_else(|| {
+        let run = shared.streams_of_runs.take(limits.max_streams_per_run, run).ok_or_else(|| {
             let limit = limits.max_streams_per_run;
             let detail = format!(
                 "this run has its limit of {limit} streams on this broker; try again later"
@@ -374,7 +379,7 @@ impl Broker {
         if !is_known && let Some(run) = self.describe(BackendKind::Kubectl, run_id).await {
             return run;
         }
-        let bare = match settings.streaming.default_backend {
+        let bare = match settings.live.now().streaming.default_backend {
             DefaultBackend::Kubectl => BackendKind::Kubectl,
             _ => settings.backend(),
         };

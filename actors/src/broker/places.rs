@@ -18,8 +18,6 @@ const V6_NETWORK: u128 = !0 << 64;
 #[derive(Debug)]
 pub(crate) struct Places<K: Hash + Eq> {
     open: DashMap<K, usize>,
-    /// 0: no limit, and nothing is counted.
-    max: usize,
 }
 
 /// A place of one stream, given back when it is dropped; nothing where there
@@ -46,24 +44,31 @@ pub(crate) struct StreamPlaces {
     pub(crate) _run: Place<(BackendKind, RunId)>,
 }
 
-impl<K: Hash + Eq + Clone> Places<K> {
-    pub(crate) fn new(max: usize) -> Arc<Self> {
-        Arc::new(Self {
+impl<K: Hash + Eq> Default for Places<K> {
+    fn default() -> Self {
+        Self {
             open: DashMap::new(),
-            max,
-        })
+        }
     }
+}
 
-    /// Takes a place for a stream with this key; `None` if all are taken.
-    pub(crate) fn take(self: &Arc<Self>, key: impl FnOnce() -> Option<K>) -> Option<Place<K>> {
-        if self.max == 0 {
+impl<K: Hash + Eq + Clone> Places<K> {
+    /// Takes a place of `max` for a stream with this key; `None` if all are
+    /// taken. With 0 there is no limit, and the stream is not counted, not even
+    /// when there is one later.
+    pub(crate) fn take(
+        self: &Arc<Self>,
+        max: usize,
+        key: impl FnOnce() -> Option<K>,
+    ) -> Option<Place<K>> {
+        if max == 0 {
             return Some(Place { _taken: None });
         }
         let Some(key) = key() else {
             return Some(Place { _taken: None });
         };
         let mut open = self.open.entry(key.clone()).or_default();
-        if *open >= self.max {
+        if *open >= max {
             return None;
         }
         *open += 1;
@@ -100,20 +105,20 @@ mod tests {
 
     #[test]
     fn each_key_has_its_own_places_and_gives_them_back() {
-        let streams = Places::new(2);
-        let first = streams.take(|| Some(1));
-        let _second = streams.take(|| Some(1)).expect("free");
-        assert!(streams.take(|| Some(1)).is_none());
-        assert!(streams.take(|| Some(2)).is_some());
+        let streams: Arc<Places<u32>> = Arc::default();
+        let first = streams.take(2, || Some(1));
+        let _second = streams.take(2, || Some(1)).expect("free");
+        assert!(streams.take(2, || Some(1)).is_none());
+        assert!(streams.take(2, || Some(2)).is_some());
         drop(first);
-        assert!(streams.take(|| Some(1)).is_some());
+        assert!(streams.take(2, || Some(1)).is_some());
         assert_eq!(streams.open.len(), 1, "key 2 is forgotten");
     }
 
     #[test]
     fn no_limit_counts_nothing() {
-        let streams = Places::new(0);
-        let _places: Vec<_> = (0..10).map(|_| streams.take(|| Some(1))).collect();
+        let streams: Arc<Places<u32>> = Arc::default();
+        let _places: Vec<_> = (0..10).map(|_| streams.take(0, || Some(1))).collect();
         assert!(streams.open.is_empty());
     }
 

@@ -7,15 +7,13 @@ use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
 use crate::settings::{
-    DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
-    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
+    DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings, Live,
+    RedisSettings, RunSettings,
 };
 
 /// What a broker is started with; checked by whoever made it.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerSettings {
-    /// `[streaming]`
-    pub streaming: StreamingSettings,
     /// `[redis]`
     pub redis: RedisSettings,
     /// `[history]`
@@ -24,14 +22,12 @@ pub struct BrokerSettings {
     pub hub: HubSettings,
     /// `[heartbeat]`
     pub heartbeat: HeartbeatSettings,
-    /// `[retry]`
-    pub retry: RetrySettings,
     /// `[runs]`
     pub runs: RunSettings,
     /// `[kubectl]`
     pub kubectl: KubectlSettings,
-    /// `[limits]`
-    pub limits: LimitSettings,
+    /// What may change while it runs.
+    pub live: Live,
     /// What the actors need of `[auth]`.
     pub access: AccessSettings,
     /// What is switched off to show that a test finds it missing; no setting.
@@ -41,7 +37,7 @@ pub struct BrokerSettings {
 impl BrokerSettings {
     /// Returns the backend that publishes go to and `/stream/redis` serves.
     pub fn backend(&self) -> BackendKind {
-        match self.streaming.default_backend {
+        match self.live.now().streaming.default_backend {
             DefaultBackend::Embedded => BackendKind::Embedded,
             DefaultBackend::Redis | DefaultBackend::Kubectl | DefaultBackend::Auto => {
                 BackendKind::Redis

@@ -111,7 +111,7 @@ impl BrokerShared {
             past_runs: PastRuns::new(settings.hub.max_past_runs, settings.history.ttl),
             redis: Arc::default(),
             store: OnceLock::new(),
-            reads: ClientReads::new(&settings.history),
+            reads: ClientReads::new(&settings.history, settings.live.clone()),
             hub_reads: Semaphore::new(settings.history.max_reads.max(1)),
             checker: Mutex::default(),
             core,
@@ -133,9 +133,9 @@ impl BrokerShared {
             revocation_news: RevocationNews::default(),
             quarantine: Quarantine::new(settings.hub.max_panics, settings.hub.quarantine),
             pressure: Pressure::default(),
-            addresses: Places::new(settings.limits.max_streams_per_ip),
-            subjects: Places::new(settings.limits.max_streams_per_subject),
-            streams_of_runs: Places::new(settings.limits.max_streams_per_run),
+            addresses: Arc::default(),
+            subjects: Arc::default(),
+            streams_of_runs: Arc::default(),
             settings: Arc::new(settings),
         })
     }
@@ -484,7 +484,7 @@ impl BrokerShared {
         let follow = KubectlFollow {
             run_id: run_id.clone(),
             engine: self.kubectl_engine.clone(),
-            max_event_bytes: settings.limits.max_event_bytes.as_u64() as usize,
+            max_event_bytes: settings.live.now().limits.max_event_bytes.as_u64() as usize,
             end_grace: settings.runs.end_grace,
             permits: Arc::clone(&self.kubectl_permits),
             counters: Arc::clone(&self.kubectl_counters),
@@ -503,7 +503,7 @@ impl BrokerShared {
             return;
         }
         let at_once = matches!(
-            self.settings.streaming.default_backend,
+            self.settings.live.now().streaming.default_backend,
             DefaultBackend::Kubectl | DefaultBackend::Auto
         );
         self.kubectl_arbiter
@@ -524,7 +524,7 @@ impl BrokerShared {
     }
 
     pub(crate) fn default_backend_usable(&self) -> bool {
-        match self.settings.streaming.default_backend {
+        match self.settings.live.now().streaming.default_backend {
             DefaultBackend::Embedded => true,
             DefaultBackend::Redis => self.redis.is_up(),
             DefaultBackend::Kubectl => self.kubectl_health.is_up(),

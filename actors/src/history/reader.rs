@@ -311,7 +311,7 @@ impl History<'_> {
     }
 
     fn rules<'q>(&self, query: &'q HistoryQuery) -> PageRules<'q> {
-        let limits = &self.shared.settings.limits;
+        let limits = &self.shared.settings.live.now().limits;
         PageRules {
             run_id: &query.run_id,
             backend: self.shared.settings.backend(),

@@ -185,7 +185,7 @@ impl RunHub {
             };
             self.gap(gap, FrameClass::STORE_GAP);
         }
-        let limits = &self.shared.settings.limits;
+        let limits = &self.live.now().limits;
         let is_too_large = event.payload.len() as u64 > limits.max_event_bytes.as_u64()
             || event.source.len() > limits.max_source_bytes;
         let status = match is_too_large {

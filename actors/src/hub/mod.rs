@@ -33,6 +33,7 @@ use crate::broker::{BrokerShared, RunDetail, RunSummary};
 use crate::order::{OrderInput, OrderOutput, RunOrder};
 use crate::protocol::{BackendKind, Gap, GapReason, RunId};
 use crate::run_log::RunLog;
+use crate::settings::LiveReader;
 use crate::sse::FrameClass;
 use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 use ending::EndState;
@@ -55,6 +56,7 @@ const CATCH_UP_DELAY: Duration = Duration::from_millis(20);
 /// its last client and event, or earlier to make room.
 pub struct RunHub {
     shared: Arc<BrokerShared>,
+    live: LiveReader,
     run_id: RunId,
     backend: BackendKind,
     stats: Arc<HubStats>,
@@ -121,6 +123,7 @@ impl RunHub {
             end: EndState::Open,
             kubectl: None,
             retired: false,
+            live: shared.settings.live.reader(),
             shared,
             run_id,
             backend,

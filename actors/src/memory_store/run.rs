@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::producers::{PRODUCER_BYTES, ProducerSeq, Producers, Standing};
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
 use crate::protocol::{DurableId, EventKind, Payload, status_word, terminal_status};
+use crate::settings::Live;
 use crate::store::{AppendBatch, Closed, Head, Page, PageFrom, PageQuery, StoredEvent};
 
 /// What a run costs beside its events: its state, its name, its places in the
@@ -18,7 +19,8 @@ const EVENT_BYTES: u64 = size_of::<Kept>() as u64 * 3 / 2 + 64;
 /// The settings that bound a run and end it.
 #[derive(Debug)]
 pub(super) struct Rules {
-    event_bytes_max: u64,
+    /// Where `limits.max_event_bytes` is.
+    live: Live,
     events_max: usize,
     bytes_max: u64,
     end_grace_us: u64,
@@ -28,7 +30,7 @@ pub(super) struct Rules {
 impl Rules {
     pub(super) fn new(settings: &BrokerSettings) -> Self {
         Self {
-            event_bytes_max: settings.limits.max_event_bytes.as_u64(),
+            live: settings.live.clone(),
             events_max: usize::try_from(settings.history.max_events).unwrap_or(usize::MAX),
             bytes_max: settings.history.max_bytes_per_run.as_u64(),
             end_grace_us: settings.runs.end_grace.as_micros() as u64,
@@ -125,7 +127,7 @@ impl RunState {
             Some(Standing::New { lost }) => lost,
             None => 0,
         };
-        let limit = walk.rules.event_bytes_max;
+        let limit = walk.rules.live.now().limits.max_event_bytes.as_u64();
         if event.payload.len() as u64 > limit {
             return Err(PublishError::TooLarge { limit });
         }

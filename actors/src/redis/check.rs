@@ -56,13 +56,15 @@ pub(crate) async fn check(
         .await
         .unwrap_or_else(|_| Err("no answer in time".to_owned()))
         .map_err(|error| format!("cannot publish to the own subscription: {error}"))?;
-    let mut broker = BrokerSettings {
+    let broker = BrokerSettings {
         redis: settings.clone(),
         access: access.clone(),
         ..BrokerSettings::default()
     };
     // Nothing fits: the function runs and refuses, and so writes nothing.
-    broker.limits.max_event_bytes = ByteSize::b(1);
+    broker
+        .live
+        .change(|live| live.limits.max_event_bytes = ByteSize::b(1));
     let store = RedisStore::new(Arc::new(broker), Arc::new(Metrics::default()));
     call_functions(&store).await?;
     if access.enabled {

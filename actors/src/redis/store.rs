@@ -184,7 +184,7 @@ impl RedisStore {
         let keys = self.keys(run_id);
         let options = PublishOptions::new(&self.settings);
         // One that is refused for its size begins nothing.
-        let bytes_max = self.settings.limits.max_event_bytes.as_u64();
+        let bytes_max = self.settings.live.now().limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
         let restart_at = batch.events.iter().position(fits).filter(|_| batch.restart);
         let mut calls = Vec::with_capacity(part.len());
@@ -345,7 +345,7 @@ impl PublishOptions {
                 ("MAXBYTES", history.max_bytes_per_run.as_u64()),
                 ("TTL", history.ttl.as_secs()),
                 ("GRACE", runs.end_grace.as_millis() as u64),
-                ("MAXEVENT", settings.limits.max_event_bytes.as_u64()),
+                ("MAXEVENT", settings.live.now().limits.max_event_bytes.as_u64()),
             ],
             terminal: runs.terminal_statuses.join(","),
         }

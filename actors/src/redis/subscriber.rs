@@ -21,6 +21,7 @@ use crate::broker::BrokerShared;
 use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Refused, Registry};
 use crate::metrics::{EventResult, RejectReason};
 use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
+use crate::settings::LiveReader;
 
 /// How long an outage lasts before it is told while it lasts.
 const OUTAGE_TOLD_AFTER: Duration = Duration::from_millis(3500);
@@ -54,6 +55,7 @@ pub struct Resubscribe;
 /// left likewise.
 pub struct RedisSubscriber {
     shared: Arc<BrokerShared>,
+    live: LiveReader,
     link: Arc<RedisLink>,
     /// Told after each subscription: Redis may have forgotten its functions.
     store: RedisStore,
@@ -99,6 +101,7 @@ impl RedisSubscriber {
         let finder = Finder::new(shared.settings.redis.url.place());
         Self {
             feed: Feed::new(&shared, &store),
+            live: shared.settings.live.reader(),
             shared,
             link,
             store,
@@ -367,8 +370,9 @@ impl RedisSubscriber {
         let metrics = &self.shared.metrics.redis;
         metrics.messages.inc();
         metrics.bytes.add(payload.len() as u64);
-        let limits = &self.shared.settings.limits;
+        let limits = &self.live.now().limits;
         let is_too_large = payload.len() as u64 > limits.max_event_bytes.as_u64();
+        let source_bytes_max = limits.max_source_bytes;
         let (channel, payload) = match is_too_large || self.feed.is_some() {
             true => (channel, payload),
             false => match batches.repeat(channel, payload) {
@@ -411,7 +415,7 @@ impl RedisSubscriber {
                 source,
             }) => {
                 let source_start = channel.len() - source.len();
-                if is_too_large || source.len() > limits.max_source_bytes {
+                if is_too_large || source.len() > source_bytes_max {
                     return batches.add_too_large(run_id, &channel, kind);
                 }
                 if let (Some(feed), Ok(run_id)) = (&mut self.feed, RunId::parse(run_id)) {

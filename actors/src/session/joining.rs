@@ -232,7 +232,7 @@ impl SseSession {
         let run = &self.run;
         let shared = run.shared();
         let after = self.seat.last_id().or_else(|| self.cursor.clone());
-        let limits = &shared.settings.limits;
+        let limits = &shared.settings.live.now().limits;
         let mut writer =
             PageWriter::new(run.run_id(), run.backend(), limits, &shared.metrics, after);
         for output in out {

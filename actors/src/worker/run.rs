@@ -127,7 +127,7 @@ impl WorkerRun {
     }
 
     pub(crate) fn retry(&self) -> RetrySettings {
-        self.worker().shared.settings.retry
+        self.worker().shared.settings.live.now().retry
     }
 
     // ---- what the hub says -------------------------------------------------
@@ -472,7 +472,7 @@ impl WorkerRun {
         let settings = &worker.shared.settings;
         let ticks = worker.tick().saturating_sub(seat.polled_tick.get());
         // Ticks are coarse, and the kernel counts from the first byte unread.
-        settings.tick() * (ticks as u32 + 2) >= settings.limits.write_timeout
+        settings.tick() * (ticks as u32 + 2) >= settings.live.now().limits.write_timeout
     }
 
     /// Lets a client go; the last one takes the run with it.
@@ -498,7 +498,7 @@ impl WorkerRun {
     pub(super) fn end_revoked(&self) {
         let worker = self.worker();
         let known = worker.shared.revocations.read();
-        let retry = worker.shared.settings.retry;
+        let retry = worker.shared.settings.live.now().retry;
         self.each_member(|seat| {
             if seat.bearer.as_deref().is_some_and(|it| known.has(it)) {
                 seat.say_goodbye(CloseReason::TokenRevoked, retry);

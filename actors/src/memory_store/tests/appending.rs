@@ -20,7 +20,7 @@ fn ids_have_no_holes_and_a_clock_set_back_turns_none_back() {
 
 #[test]
 fn a_sink_gets_what_was_accepted_and_no_more() {
-    let at = Fixture::new(|settings| settings.limits.max_event_bytes = ByteSize::b(4));
+    let at = Fixture::new(at_most_four_bytes);
     let results = at.append("r", batch(vec![output("a"), output("large"), output("b")]));
     assert_eq!(results[1], Err(PublishError::TooLarge { limit: 4 }));
     assert_eq!(
@@ -36,7 +36,7 @@ fn a_sink_gets_what_was_accepted_and_no_more() {
 
 #[test]
 fn a_run_of_refused_events_only_is_no_run() {
-    let at = Fixture::new(|settings| settings.limits.max_event_bytes = ByteSize::b(4));
+    let at = Fixture::new(at_most_four_bytes);
     let refused = at.publish("r", output("large"));
     assert_eq!(refused, Err(PublishError::TooLarge { limit: 4 }));
     assert_eq!(at.append("r", batch(Vec::new())), []);
@@ -109,7 +109,7 @@ fn a_new_epoch_is_greater_even_within_a_millisecond() {
 
 #[test]
 fn a_restart_goes_with_the_first_event_that_fits() {
-    let at = Fixture::new(|settings| settings.limits.max_event_bytes = ByteSize::b(4));
+    let at = Fixture::new(at_most_four_bytes);
     let first = at.id("r", output("1"));
     let results = at.append("r", restart(vec![output("large"), output("2")]));
     assert_eq!(results[0], Err(PublishError::TooLarge { limit: 4 }));
@@ -247,7 +247,7 @@ fn a_producer_that_may_not_be_is_refused() {
 
 #[test]
 fn numbers_that_never_came_are_counted_as_lost() {
-    let at = Fixture::new(|settings| settings.limits.max_event_bytes = ByteSize::b(4));
+    let at = Fixture::new(at_most_four_bytes);
     at.append("r", produced(1, 3, vec![output("3")]));
     at.append(
         "r",
@@ -279,4 +279,10 @@ fn the_producer_silent_longest_is_forgotten() {
     assert!(known(0).is_duplicate);
     assert!(known(2).is_duplicate);
     assert!(!known(1).is_duplicate);
+}
+
+fn at_most_four_bytes(settings: &mut BrokerSettings) {
+    settings
+        .live
+        .change(|live| live.limits.max_event_bytes = ByteSize::b(4));
 }
