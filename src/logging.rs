@@ -12,15 +12,29 @@ use std::io;
 use std::panic::{self, PanicHookInfo};
 
 use runcast_actors::metrics::PANICS;
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
 
 use crate::settings::{LogFormat, LogSettings};
 
 /// What actix says of connections of clients: an error for each request that is
 /// no HTTP, so that anybody could fill the log. Such a client is answered 400.
 const QUIET: &str = "actix_http::h1=off";
+
+/// Changes what is logged, while it is.
+pub(crate) struct LogLevels(Box<dyn Fn(EnvFilter) -> Result<(), reload::Error>>);
+
+impl LogLevels {
+    /// Logs by `log.level` of these settings from now on.
+    ///
+    /// # Errors
+    ///
+    /// When the filter cannot be read, which the settings rule out.
+    pub(crate) fn change(&self, settings: &LogSettings) -> anyhow::Result<()> {
+        Ok((self.0)(filter(settings)?)?)
+    }
+}
 
 /// Starts logging for the whole process, panics included: a panic ends one task
 /// and not the process, so it must not break the log's form either.
@@ -29,10 +43,11 @@ const QUIET: &str = "actix_http::h1=off";
 ///
 /// When the filter cannot be read, which the settings rule out, or when the
 /// process logs already.
-pub(crate) fn init(settings: &LogSettings) -> anyhow::Result<()> {
-    subscriber(settings, io::stderr)?.try_init()?;
+pub(crate) fn init(settings: &LogSettings) -> anyhow::Result<LogLevels> {
+    let (subscriber, levels) = subscriber(settings, io::stderr)?;
+    subscriber.try_init()?;
     panic::set_hook(Box::new(log_panic));
-    Ok(())
+    Ok(levels)
 }
 
 fn log_panic(info: &PanicHookInfo<'_>) {
@@ -50,18 +65,31 @@ fn log_panic(info: &PanicHookInfo<'_>) {
 
 type Subscriber = Box<dyn tracing::Subscriber + Send + Sync>;
 
-fn subscriber<W>(settings: &LogSettings, writer: W) -> anyhow::Result<Subscriber>
+fn subscriber<W>(settings: &LogSettings, writer: W) -> anyhow::Result<(Subscriber, LogLevels)>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let filter = EnvFilter::try_new(format!("{QUIET},{}", settings.level))?;
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(filter(settings)?)
         .with_writer(writer);
     Ok(match settings.format {
-        LogFormat::Json => Box::new(builder.json().flatten_event(true).finish()),
-        LogFormat::Pretty => Box::new(builder.with_ansi(is_terminal()).finish()),
+        LogFormat::Json => {
+            let builder = builder.json().flatten_event(true).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let levels = LogLevels(Box::new(move |filter| handle.reload(filter)));
+            (Box::new(builder.finish()), levels)
+        }
+        LogFormat::Pretty => {
+            let builder = builder.with_ansi(is_terminal()).with_filter_reloading();
+            let handle = builder.reload_handle();
+            let levels = LogLevels(Box::new(move |filter| handle.reload(filter)));
+            (Box::new(builder.finish()), levels)
+        }
     })
+}
+
+fn filter(settings: &LogSettings) -> anyhow::Result<EnvFilter> {
+    Ok(EnvFilter::try_new(format!("{QUIET},{}", settings.level))?)
 }
 
 /// Colours only for eyes: a pretty log in a file stays readable.
@@ -102,8 +130,8 @@ mod tests {
             level: level.to_owned(),
         };
         let writer = written.clone();
-        let subscriber = subscriber(&settings, move || writer.clone()).expect("a good filter");
-        with_default(subscriber, act);
+        let made = subscriber(&settings, move || writer.clone()).expect("a good filter");
+        with_default(made.0, act);
         let bytes = written.0.lock().expect("nobody panicked").clone();
         String::from_utf8(bytes).expect("a log is UTF-8")
     }

@@ -19,6 +19,7 @@ mod logging;
 mod open_files;
 mod producer;
 mod publish;
+mod reload;
 mod server;
 mod settings;
 mod tail;
@@ -31,7 +32,8 @@ use std::rc::Rc;
 use clap::Parser;
 
 use crate::cli::{Cli, Command};
-use crate::settings::{Inputs, Settings, SettingsError};
+use crate::server::Start;
+use crate::settings::{Inputs, SettingsError};
 
 /// `EX_USAGE` of sysexits: the command line or the settings are wrong, and
 /// starting again will not help.
@@ -61,21 +63,21 @@ fn main() -> ExitCode {
     if let Some(done) = done {
         return done.unwrap_or_else(|error| failure(&error));
     }
-    let settings = match settings(&cli, &command) {
-        Ok(settings) => settings,
+    let start = match settings(&cli, &command) {
+        Ok(start) => start,
         Err(errors) => {
             errors.iter().for_each(say);
             return ExitCode::from(EXIT_USAGE);
         }
     };
     if matches!(command, Command::Serve | Command::Dev | Command::Check) {
-        let errors = settings.check_serving();
+        let errors = start.loaded.settings.check_serving();
         if !errors.is_empty() {
             errors.iter().for_each(say);
             return ExitCode::from(EXIT_USAGE);
         }
     }
-    match run(&command, &settings) {
+    match run(&command, start) {
         Ok(code) => code,
         Err(error) => failure(&error),
     }
@@ -86,17 +88,20 @@ fn failure(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn settings(cli: &Cli, command: &Command) -> Result<Settings, Vec<SettingsError>> {
-    settings::load(&Inputs {
+fn settings(cli: &Cli, command: &Command) -> Result<Start, Vec<SettingsError>> {
+    let inputs = Inputs {
         file: cli.overrides.config.clone(),
         dev: *command == Command::Dev,
         environment: std::env::vars_os().collect(),
         flags: cli.overrides.flags()?,
-    })
+    };
+    let loaded = settings::load(&inputs)?;
+    Ok(Start { inputs, loaded })
 }
 
-fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
+fn run(command: &Command, start: Start) -> anyhow::Result<ExitCode> {
     let system = actix_rt::System::new();
+    let settings = &start.loaded.settings;
     match command {
         Command::Check => Ok(system.block_on(check::run(settings))?),
         Command::Health(args) => system.block_on(health::run(&settings.server, *args)),
@@ -112,8 +117,8 @@ fn run(command: &Command, settings: &Settings) -> anyhow::Result<ExitCode> {
         Command::Tail(args) => tail::run(args),
         Command::Install(args) => install::run(args),
         Command::Serve | Command::Dev => {
-            logging::init(&settings.log)?;
-            system.block_on(server::serve(settings, *command == Command::Dev))?;
+            let log = logging::init(&settings.log)?;
+            system.block_on(server::serve(start, log))?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -35,6 +35,23 @@ const CONNECTIONS_MIN: usize = 16;
 /// # Errors
 /// The limit leaves no room for clients.
 pub(crate) fn fit(settings: &mut Settings) -> anyhow::Result<()> {
+    if let Some(files) = lower(settings)? {
+        tracing::warn!(
+            open_files = files,
+            max_connections = settings.server.max_connections,
+            max_streams = settings.limits.max_streams,
+            "the limit of open files is lower than the settings need, and they are lowered to it; \
+             raise it (ulimit -n)"
+        );
+    }
+    Ok(())
+}
+
+/// Does that without a word; returns the limit if it was too low.
+///
+/// # Errors
+/// The limit leaves no room for clients.
+pub(crate) fn lower(settings: &mut Settings) -> anyhow::Result<Option<usize>> {
     let files = raise_limit()?;
     let room = files.saturating_sub(own_files(settings));
     anyhow::ensure!(
@@ -42,19 +59,12 @@ pub(crate) fn fit(settings: &mut Settings) -> anyhow::Result<()> {
         "the limit of open files ({files}) leaves no room for clients; raise it (ulimit -n)"
     );
     if settings.server.max_connections <= room {
-        return Ok(());
+        return Ok(None);
     }
     let (server, limits) = (&mut settings.server, &mut settings.limits);
     server.max_connections = room;
     limits.max_streams = limits.max_streams.min(streams_beside_others(room));
-    tracing::warn!(
-        open_files = files,
-        max_connections = server.max_connections,
-        max_streams = limits.max_streams,
-        "the limit of open files is lower than the settings need, and they are lowered to it; \
-         raise it (ulimit -n)"
-    );
-    Ok(())
+    Ok(Some(files))
 }
 
 /// Streams that leave connections for health checks, publishers, and those

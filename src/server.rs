@@ -7,30 +7,47 @@ use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
 use runcast_actors::order::Safeguards;
 use runcast_actors::redis::RedisStore;
+use runcast_actors::settings::Live;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::auth::RemoteKeys;
 use crate::demo;
-use crate::http::{Gate, HttpServer, HttpSettings};
+use crate::http::{AllowedOrigins, Gate, HttpServer, HttpSettings};
+use crate::logging::LogLevels;
 use crate::open_files;
-use crate::settings::{AuthMode, Settings};
+use crate::reload::{Parts, Reloader, live_settings, read_keys};
+use crate::settings::{AuthMode, Inputs, Loaded, Settings};
+
+/// What a process that serves was started with.
+pub(crate) struct Start {
+    /// Where its settings come from.
+    pub(crate) inputs: Inputs,
+    /// The settings.
+    pub(crate) loaded: Loaded,
+}
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
-/// at once. With `demo`, prints what to try and publishes a demo run.
+/// at once. SIGHUP has it read its settings again. `runcast dev` prints what to
+/// try and publishes a demo run.
 ///
 /// # Errors
 /// The broker cannot start, the address cannot be bound, the server ended by
 /// itself, or the end was cut short by a second signal.
-pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()> {
-    let mut settings = settings.clone();
+pub(crate) async fn serve(start: Start, log: LogLevels) -> anyhow::Result<()> {
+    let Start { inputs, loaded } = start;
+    let is_demo = inputs.dev;
+    let mut settings = loaded.settings.clone();
     open_files::fit(&mut settings)?;
     let settings = &settings;
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
+    // The demo belongs to its terminal, and ends with it.
+    let hang_up = (!is_demo).then(|| signal(SignalKind::hangup())).transpose();
+    let hang_up = hang_up.context("cannot listen for signals")?;
     let broker = Broker::start(broker_settings(settings));
     let http = HttpSettings {
-        allowed_origins: settings.cors.allowed_origins.clone(),
+        allowed_origins: AllowedOrigins::new(&settings.cors.allowed_origins),
         metrics_enabled: settings.metrics.enabled,
         metrics_bind: settings.metrics.bind,
         trusted_proxies: settings.server.trusted_proxies.clone(),
@@ -39,7 +56,13 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
     };
     let gate = gate(settings)?;
     let server = HttpServer::bind(&settings.server, http, gate, broker.clone())?;
-    if demo {
+    let parts = Parts {
+        broker: broker.clone(),
+        http: server.controls(),
+        log,
+    };
+    actix_rt::spawn(Reloader::new(inputs, loaded, parts)?.keep(hang_up));
+    if is_demo {
         demo::print_welcome(server.addresses()).context("cannot write to stdout")?;
         actix_rt::spawn(demo::run(broker));
     }
@@ -60,9 +83,7 @@ fn gate(settings: &Settings) -> anyhow::Result<Option<Gate>> {
     if auth.mode == AuthMode::None {
         return Ok(None);
     }
-    let keys = auth
-        .keys()
-        .map_err(|(key, reason)| anyhow::anyhow!("{key}: {reason}"))?;
+    let keys = read_keys(settings)?;
     let remote = match auth.jwks_url.is_empty() {
         true => None,
         false => Some(RemoteKeys::of(auth).context("cannot fetch auth.jwks_url")?),
@@ -80,28 +101,23 @@ pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
 
 fn broker_settings(settings: &Settings) -> BrokerSettings {
     let Settings {
-        streaming,
         redis,
         history,
         hub,
         heartbeat,
-        retry,
         runs,
         kubectl,
-        limits,
         auth,
         ..
     } = settings.clone();
     BrokerSettings {
-        streaming,
         redis,
         history,
         hub,
         heartbeat,
-        retry,
         runs,
         kubectl,
-        limits,
+        live: Live::new(live_settings(settings)),
         access: auth.access(),
         safeguards: Safeguards::of_environment(),
     }

@@ -51,6 +51,7 @@ mod publish;
 mod record_plain;
 mod redis_stream;
 mod regressions;
+mod reload;
 mod resume;
 mod run_detail;
 mod run_end;

@@ -122,7 +122,13 @@ impl Connection {
     fn refuse_head(&mut self, cx: &mut Context<'_>) {
         let broker = &self.state.broker;
         broker.refused(Limit::HeaderBytes);
-        let limit = broker.settings().live.now().limits.max_header_bytes.as_u64();
+        let limit = broker
+            .settings()
+            .live
+            .now()
+            .limits
+            .max_header_bytes
+            .as_u64();
         let answer = ApiError::head_too_large(limit).to_wire();
         if let Some(mut socket) = self.socket.take() {
             let _ = Pin::new(&mut socket).poll_write(cx, &answer);

@@ -1,11 +1,19 @@
 //! Which pages of other origins may call the API.
 
+use std::fmt;
+use std::sync::Arc;
+
 use actix_cors::Cors;
-use actix_web::HttpRequest;
+use actix_web::body::MessageBody;
+use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::Method;
 use actix_web::http::header::{
-    AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    ACCESS_CONTROL_ALLOW_ORIGIN, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderMap,
+    HeaderName, HeaderValue, ORIGIN,
 };
+use actix_web::middleware::Next;
+use actix_web::{Error, HttpRequest};
+use arc_swap::{ArcSwap, Guard};
 use runcast_actors::protocol::Problem;
 
 use super::problem::ApiError;
@@ -18,10 +26,53 @@ const SEC_FETCH_SITE: &str = "sec-fetch-site";
 /// How long a browser may keep a preflight's answer, in seconds.
 const MAX_AGE_SECONDS: usize = 3600;
 
-/// Returns the middleware for `cors.allowed_origins`; `*` among them admits
-/// every origin. Errors carry its headers too: a page is to see why.
-pub(super) fn cors(allowed_origins: &[String]) -> Cors {
-    let cors = Cors::default()
+/// `cors.allowed_origins`, which may change while we serve. Clones read the
+/// same.
+#[derive(Clone, Default)]
+pub(crate) struct AllowedOrigins(Arc<ArcSwap<Vec<String>>>);
+
+impl AllowedOrigins {
+    pub(crate) fn new(origins: &[String]) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(origins.to_vec())))
+    }
+
+    /// Admits others, from the next request on.
+    pub(crate) fn replace(&self, origins: &[String]) {
+        self.0.store(Arc::new(origins.to_vec()));
+    }
+
+    fn now(&self) -> Guard<Arc<Vec<String>>> {
+        self.0.load()
+    }
+
+    fn are_any(&self) -> bool {
+        self.now().iter().any(|origin| origin == "*")
+    }
+
+    /// Whether the page of a request may be answered; `*` admits every one.
+    fn admit(&self, origin: &HeaderValue) -> bool {
+        let is_it = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
+        self.now().iter().any(is_it)
+    }
+
+    /// Whether it is named itself.
+    fn name(&self, origin: &HeaderValue) -> bool {
+        let is_it = |allowed: &String| allowed != "*" && allowed.as_bytes() == origin.as_bytes();
+        self.now().iter().any(is_it)
+    }
+}
+
+impl fmt::Debug for AllowedOrigins {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.now().fmt(f)
+    }
+}
+
+/// Returns the middleware for `cors.allowed_origins`. Errors carry its headers
+/// too: a page is to see why.
+pub(super) fn cors(allowed: &AllowedOrigins) -> Cors {
+    let allowed = allowed.clone();
+    Cors::default()
         .allowed_methods([Method::GET, Method::HEAD, Method::POST])
         .allowed_headers([
             AUTHORIZATION,
@@ -31,13 +82,24 @@ pub(super) fn cors(allowed_origins: &[String]) -> Cors {
             HeaderName::from_static("idempotency-key"),
         ])
         .expose_headers([X_STREAMING_BACKEND])
-        .max_age(MAX_AGE_SECONDS);
-    if allowed_origins.iter().any(|origin| origin == "*") {
-        return cors.allow_any_origin().send_wildcard();
+        .max_age(MAX_AGE_SECONDS)
+        .allowed_origin_fn(move |origin, _| allowed.admit(origin))
+}
+
+/// Middleware around it: where every page may read, says so, and not to each
+/// page its own name, so that an answer kept for one serves all.
+pub(super) async fn say_any_origin<B: MessageBody>(
+    allowed: AllowedOrigins,
+    request: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<B>, Error> {
+    let mut answer = next.call(request).await?;
+    if allowed.are_any()
+        && let Some(origin) = answer.headers_mut().get_mut(ACCESS_CONTROL_ALLOW_ORIGIN)
+    {
+        *origin = HeaderValue::from_static("*");
     }
-    allowed_origins
-        .iter()
-        .fold(cors, |cors, origin| cors.allowed_origin(origin))
+    Ok(answer)
 }
 
 /// Refuses what a page of an origin that is not allowed wants to change.
@@ -50,13 +112,12 @@ pub(super) fn cors(allowed_origins: &[String]) -> Cors {
 /// 403 with what to set.
 pub(super) fn check_origin(
     request: &HttpRequest,
-    allowed_origins: &[String],
+    allowed: &AllowedOrigins,
 ) -> Result<(), ApiError> {
     let Some(origin) = request.headers().get(ORIGIN) else {
         return Ok(());
     };
-    let is_allowed = |allowed: &String| allowed == "*" || allowed.as_bytes() == origin.as_bytes();
-    if allowed_origins.iter().any(is_allowed) || is_same_origin(request.headers()) {
+    if allowed.admit(origin) || is_same_origin(request.headers()) {
         return Ok(());
     }
     Err(forbidden_origin(
@@ -70,24 +131,18 @@ pub(super) fn check_origin(
 ///
 /// # Errors
 /// 403 with what to set.
-pub(super) fn check_page(
-    request: &HttpRequest,
-    allowed_origins: &[String],
-) -> Result<(), ApiError> {
+pub(super) fn check_page(request: &HttpRequest, allowed: &AllowedOrigins) -> Result<(), ApiError> {
     let headers = request.headers();
-    let is_named = |origin: &HeaderValue| {
-        let origin = origin.as_bytes();
-        allowed_origins
-            .iter()
-            .any(|allowed| allowed != "*" && allowed.as_bytes() == origin)
-    };
     // Where a browser names no origin, as for a GET of one's own page or an
     // address typed in, it says this instead.
     let is_own_get = headers.get(ORIGIN).is_none()
         && headers
             .get(SEC_FETCH_SITE)
             .is_some_and(|site| site == "same-origin" || site == "none");
-    if headers.get(ORIGIN).is_some_and(is_named) || is_own_get || is_same_origin(headers) {
+    if headers.get(ORIGIN).is_some_and(|it| allowed.name(it))
+        || is_own_get
+        || is_same_origin(headers)
+    {
         return Ok(());
     }
     Err(forbidden_origin(

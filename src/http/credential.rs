@@ -5,7 +5,7 @@ use actix_web::HttpRequest;
 use actix_web::http::header::{AUTHORIZATION, COOKIE, HeaderMap};
 use runcast_actors::protocol::Problem;
 
-use super::cors::check_page;
+use super::cors::{AllowedOrigins, check_page};
 use super::gate::{Gate, Unasked, invalid};
 use super::problem::ApiError;
 use super::query::Pairs;
@@ -39,7 +39,7 @@ pub(super) enum Credential {
 pub(super) fn credential_of(
     request: &HttpRequest,
     gate: &Gate,
-    allowed_origins: &[String],
+    allowed_origins: &AllowedOrigins,
 ) -> Result<Option<Credential>, ApiError> {
     let query = Pairs::parse(request.query_string());
     if query.iter().any(|(key, value)| is_token(key, value)) {

@@ -56,7 +56,10 @@ impl Door {
         socket: TcpStream,
     ) -> Option<(Connection, Option<SocketAddr>)> {
         let state = &self.state;
-        sockets::tune(&socket, state.broker.settings().live.now().limits.write_timeout);
+        sockets::tune(
+            &socket,
+            state.broker.settings().live.now().limits.write_timeout,
+        );
         let peer = socket.peer_addr().ok();
         if self.is_open {
             return Some((
@@ -64,7 +67,8 @@ impl Door {
                 peer,
             ));
         }
-        match state.accept_pace.take(Instant::now(), PATIENCE) {
+        let rate = state.broker.settings().live.now().limits.accept_rate;
+        match state.accept_pace.take(rate, Instant::now(), PATIENCE) {
             Ok(Duration::ZERO) => {}
             // Boxed likewise, as below.
             Ok(wait) => Box::pin(sleep(wait)).await,

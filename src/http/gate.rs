@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use prometheus::{IntCounterVec, Opts, Registry};
 use runcast_actors::access::Bearer;
 use runcast_actors::broker::Broker;
@@ -56,7 +57,8 @@ impl Unasked {
 /// Checks whoever comes, and counts whom it sends away.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    verifier: Verifier,
+    /// May change while we serve.
+    verifier: ArcSwap<Verifier>,
     remote: Option<Arc<RemoteKeys>>,
     /// Name of the cookie that may carry a token.
     pub(super) cookie: Option<String>,
@@ -99,7 +101,7 @@ impl Gate {
             tickets.with_label_values(&[result]);
         }
         Ok(Self {
-            verifier: Verifier::new(settings, keys, remote.clone()),
+            verifier: ArcSwap::from_pointee(Verifier::new(settings, keys, remote.clone())),
             remote,
             cookie: (!settings.cookie.is_empty()).then(|| settings.cookie.clone()),
             ticket_ttl: settings.ticket_ttl,
@@ -111,6 +113,13 @@ impl Gate {
             refusals,
             tickets,
         })
+    }
+
+    /// Checks by other keys and rules, from the next request on. Streams that
+    /// are open stay: they end with their token, or when it is revoked.
+    pub(super) fn change(&self, settings: &AuthSettings, keys: KeySet) {
+        let verifier = Verifier::new(settings, keys, self.remote.clone());
+        self.verifier.store(Arc::new(verifier));
     }
 
     /// Registers what it counts.
@@ -140,7 +149,7 @@ impl Gate {
     ) -> Result<(Identity, Option<TicketName>), ApiError> {
         let (identity, ticket) = match credential {
             Credential::Token(token) => {
-                let verified = self.verifier.verify(&token).await;
+                let verified = self.verifier.load_full().verify(&token).await;
                 (verified.map_err(|error| self.refuse(error))?, None)
             }
             Credential::Ticket(code) => {

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context, Poll};
 
 use actix_web::body::{BodySize, MessageBody};
@@ -14,7 +15,6 @@ use runcast_actors::history::{HistoryEvent, HistoryFrom, HistoryPage, HistoryQue
 use runcast_actors::protocol::{Cursor, LogLevel, Problem, RunId};
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use utoipa::ToSchema;
 
 use super::HttpState;
@@ -32,10 +32,19 @@ const PIECE_BYTES: usize = 16 * 1024;
 
 /// Bounds the pages being read or sent at once: each holds up to a megabyte
 /// read and as much again written.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct HistoryReads {
-    free: Arc<Semaphore>,
-    max: usize,
+    open: Arc<AtomicUsize>,
+}
+
+/// One of them; it is given back when this is dropped.
+#[derive(Debug)]
+struct HistoryRead(Arc<AtomicUsize>);
+
+impl Drop for HistoryRead {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 /// A page larger than this is made JSON on a thread of its own: a whole one
@@ -43,21 +52,16 @@ pub(super) struct HistoryReads {
 const SMALL_BYTES: usize = 32 * 1024;
 
 impl HistoryReads {
-    /// Admits `max` reads at once.
-    pub(super) fn new(max: usize) -> Self {
-        Self {
-            free: Arc::new(Semaphore::new(max)),
-            max,
-        }
-    }
-
     /// Returns how many are under way.
     pub(super) fn count(&self) -> usize {
-        self.max - self.free.available_permits()
+        self.open.load(Relaxed)
     }
 
-    fn take(&self) -> Option<OwnedSemaphorePermit> {
-        Arc::clone(&self.free).try_acquire_owned().ok()
+    /// Admits one more, if there are fewer than `max`.
+    fn take(&self, max: usize) -> Option<HistoryRead> {
+        let read = HistoryRead(Arc::clone(&self.open));
+        let others = self.open.fetch_add(1, Relaxed);
+        (others < max).then_some(read)
     }
 }
 
@@ -65,7 +69,7 @@ impl HistoryReads {
 /// until the last piece is taken.
 struct PageBody {
     json: Bytes,
-    _read: OwnedSemaphorePermit,
+    _read: HistoryRead,
 }
 
 impl MessageBody for PageBody {
@@ -148,9 +152,10 @@ pub(super) async fn history(
     let log_level = state.broker.settings().live.now().streaming.log_level;
     let mut query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
     caller.narrow(&mut query.filter)?;
-    let Some(read) = state.history_reads.take() else {
+    let max = state.broker.settings().live.now().limits.history_reads;
+    let Some(read) = state.history_reads.take(max) else {
         state.metrics.history_refused.inc();
-        return Err(too_many_reads(state.history_reads.max));
+        return Err(too_many_reads(max));
     };
     let page = state.broker.history(&query).await?;
     let json = match page.bytes() > SMALL_BYTES {

@@ -19,7 +19,7 @@ use actix_web_lab::middleware::CatchPanic;
 use anyhow::Context as _;
 
 use super::connection::{self, Connection};
-use super::cors::cors;
+use super::cors::{cors, say_any_origin};
 use super::door::Door;
 use super::host_check::{HostCheck, check_host};
 use super::problem::{convert_failures, rewrite_errors};
@@ -99,13 +99,14 @@ impl Surface {
             state.metrics.host_refusals.clone(),
         );
         let header_timeout = state.broker.settings().live.now().limits.header_timeout;
+        let allowed = state.settings.allowed_origins.clone();
         let cors = match state
             .gate
             .as_ref()
             .is_some_and(|gate| gate.cookie.is_some())
         {
-            true => cors(&state.settings.allowed_origins).supports_credentials(),
-            false => cors(&state.settings.allowed_origins),
+            true => cors(&allowed).supports_credentials(),
+            false => cors(&allowed),
         };
         // Outermost last: the log sees every answer, errors carry the CORS
         // headers, and a panic in a handler is an error like others.
@@ -115,6 +116,9 @@ impl Surface {
             .wrap(CatchPanic::default())
             .wrap(from_fn(convert_failures))
             .wrap(cors)
+            .wrap(from_fn(move |request, next| {
+                say_any_origin(allowed.clone(), request, next)
+            }))
             .wrap(from_fn(move |request, next| {
                 check_host(hosts.clone(), request, next)
             }))

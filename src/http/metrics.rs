@@ -6,6 +6,7 @@ use std::time::Duration;
 use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Data;
+use prometheus::core::Collector;
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TEXT_FORMAT, TextEncoder,
@@ -154,6 +155,14 @@ impl HttpMetrics {
             host_refusals,
             history_refused,
         })
+    }
+
+    /// Adds what another part counts.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two metrics have one name.
+    pub(super) fn register(&self, metric: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.registry.register(metric)
     }
 
     /// Adds what a gate counts.

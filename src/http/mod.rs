@@ -70,9 +70,10 @@ use request_body::BodyRoom;
 
 use crate::settings::ProxyHeader;
 
+pub(crate) use cors::AllowedOrigins;
 pub(crate) use gate::Gate;
 pub(crate) use publish_body::{read_event, read_source};
-pub(crate) use server::{HttpServer, OPERATOR_CONNECTIONS};
+pub(crate) use server::{HttpControls, HttpServer, OPERATOR_CONNECTIONS};
 pub(crate) use tls::TlsFiles;
 
 /// Version of this build.
@@ -86,7 +87,7 @@ const RUN_ID_PATTERN: &str = "{run_id:[^/]*}";
 #[derive(Debug, Clone, Default)]
 pub(crate) struct HttpSettings {
     /// `cors.allowed_origins`.
-    pub(crate) allowed_origins: Vec<String>,
+    pub(crate) allowed_origins: AllowedOrigins,
     /// `metrics.enabled`.
     pub(crate) metrics_enabled: bool,
     /// `metrics.bind`.
@@ -127,11 +128,11 @@ impl HttpState {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             body_room: BodyRoom::new(broker.clone()),
             small_body_room: BodyRoom::new(broker.clone()),
-            history_reads: HistoryReads::new(limits.history_reads),
+            history_reads: HistoryReads::default(),
             addresses: ClientAddresses::new(&settings),
-            accept_pace: Pace::new(limits.accept_rate),
-            publish_pace: PacePer::new(limits.publish_rate_per_ip),
-            publish_pace_of_subjects: PacePer::new(limits.publish_rate_per_subject),
+            accept_pace: Pace::default(),
+            publish_pace: PacePer::default(),
+            publish_pace_of_subjects: PacePer::default(),
             broker,
             settings,
             gate: None,

@@ -18,39 +18,35 @@ const AHEAD: Duration = Duration::from_secs(1);
 const KEYS_MAX: usize = 65_536;
 
 /// A pace that all keep together.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Pace {
-    per_second: usize,
     paid_at: Mutex<Option<Instant>>,
 }
 
 /// A pace for each key: a client's address, or a token's subject.
 #[derive(Debug)]
 pub(super) struct PacePer<K> {
-    per_second: usize,
     /// `None`: of the newcomers that share one.
     paid_at: Mutex<HashMap<Option<K>, Instant>>,
 }
 
 impl Pace {
-    /// Makes a pace; 0 is none, and all may come at once.
-    pub(super) fn new(per_second: usize) -> Self {
-        Self {
-            per_second,
-            paid_at: Mutex::default(),
-        }
-    }
-
-    /// Takes one, and returns how long to wait for it.
+    /// Takes one at a pace of so many a second, and returns how long to wait
+    /// for it; 0 is none, and all may come at once.
     ///
     /// # Errors
     /// The wait, if it is longer than `patience`; then nothing is taken.
-    pub(super) fn take(&self, now: Instant, patience: Duration) -> Result<Duration, Duration> {
-        if self.per_second == 0 {
+    pub(super) fn take(
+        &self,
+        per_second: usize,
+        now: Instant,
+        patience: Duration,
+    ) -> Result<Duration, Duration> {
+        if per_second == 0 {
             return Ok(Duration::ZERO);
         }
         let mut paid_at = lock(&self.paid_at);
-        let (wait, paid) = turn(*paid_at, now, 1, self.per_second);
+        let (wait, paid) = turn(*paid_at, now, 1, per_second);
         if wait > patience {
             return Err(wait);
         }
@@ -59,26 +55,33 @@ impl Pace {
     }
 }
 
-impl<K: Eq + Hash> PacePer<K> {
-    /// Makes paces; 0 is none, and all may come at once.
-    pub(super) fn new(per_second: usize) -> Self {
+impl<K> Default for PacePer<K> {
+    fn default() -> Self {
         Self {
-            per_second,
             paid_at: Mutex::default(),
         }
     }
+}
 
+impl<K: Eq + Hash> PacePer<K> {
     /// How many keys are known now.
     pub(super) fn count(&self) -> usize {
         lock(&self.paid_at).len()
     }
 
-    /// Takes `count` for `key`, if it may have one now.
+    /// Takes `count` for `key` at a pace of so many a second, if it may have
+    /// one now; 0 is no pace, and all may come at once.
     ///
     /// # Errors
     /// How long it has to wait; then nothing is taken.
-    pub(super) fn take(&self, key: K, now: Instant, count: usize) -> Result<(), Duration> {
-        if self.per_second == 0 {
+    pub(super) fn take(
+        &self,
+        per_second: usize,
+        key: K,
+        now: Instant,
+        count: usize,
+    ) -> Result<(), Duration> {
+        if per_second == 0 {
             return Ok(());
         }
         let mut key = Some(key);
@@ -89,7 +92,7 @@ impl<K: Eq + Hash> PacePer<K> {
                 key = None;
             }
         }
-        let (wait, paid) = turn(paid_at.get(&key).copied(), now, count, self.per_second);
+        let (wait, paid) = turn(paid_at.get(&key).copied(), now, count, per_second);
         if !wait.is_zero() {
             return Err(wait);
         }
@@ -121,58 +124,61 @@ mod tests {
 
     #[test]
     fn a_second_may_be_taken_ahead_and_then_each_waits_its_turn() {
-        let pace = Pace::new(10);
+        let pace = Pace::default();
         let now = Instant::now();
         for taken in 0..=10 {
             assert_eq!(
-                pace.take(now, Duration::ZERO),
+                pace.take(10, now, Duration::ZERO),
                 Ok(Duration::ZERO),
                 "{taken}"
             );
         }
         let wait = Duration::from_millis(100);
-        assert_eq!(pace.take(now, Duration::ZERO), Err(wait));
-        assert_eq!(pace.take(now, wait), Ok(wait));
-        assert_eq!(pace.take(now, wait), Err(2 * wait));
+        assert_eq!(pace.take(10, now, Duration::ZERO), Err(wait));
+        assert_eq!(pace.take(10, now, wait), Ok(wait));
+        assert_eq!(pace.take(10, now, wait), Err(2 * wait));
         assert_eq!(
-            pace.take(now + 2 * wait, Duration::ZERO),
+            pace.take(10, now + 2 * wait, Duration::ZERO),
             Ok(Duration::ZERO)
         );
     }
 
     #[test]
     fn a_batch_is_taken_whole_and_makes_the_next_one_wait() {
-        let paces = PacePer::new(100);
+        let paces = PacePer::default();
         let [one, other] = ["one", "other"];
         let now = Instant::now();
-        assert_eq!(paces.take(one, now, 1000), Ok(()));
-        assert_eq!(paces.take(one, now, 1), Err(Duration::from_secs(9)));
-        assert_eq!(paces.take(other, now, 1), Ok(()));
-        assert_eq!(paces.take(one, now + Duration::from_secs(9), 1), Ok(()));
+        assert_eq!(paces.take(100, one, now, 1000), Ok(()));
+        assert_eq!(paces.take(100, one, now, 1), Err(Duration::from_secs(9)));
+        assert_eq!(paces.take(100, other, now, 1), Ok(()));
+        assert_eq!(
+            paces.take(100, one, now + Duration::from_secs(9), 1),
+            Ok(())
+        );
     }
 
     #[test]
     fn keys_without_end_share_a_pace_and_take_no_more_room() {
-        let paces = PacePer::new(1);
+        let paces = PacePer::default();
         let now = Instant::now();
         for key in 0..KEYS_MAX {
-            assert_eq!(paces.take(key, now, 1), Ok(()));
+            assert_eq!(paces.take(1, key, now, 1), Ok(()));
         }
-        let newcomers = (0..5).map(|index| paces.take(KEYS_MAX + index, now, 1));
+        let newcomers = (0..5).map(|index| paces.take(1, KEYS_MAX + index, now, 1));
         assert_eq!(newcomers.filter(Result::is_ok).count(), 2);
         assert_eq!(paces.count(), KEYS_MAX + 1);
         let later = now + Duration::from_secs(2);
-        assert_eq!(paces.take(2 * KEYS_MAX, later, 1), Ok(()));
+        assert_eq!(paces.take(1, 2 * KEYS_MAX, later, 1), Ok(()));
         assert!(paces.count() < 10, "who caught up is forgotten");
     }
 
     #[test]
     fn no_pace_counts_nobody() {
-        let (pace, paces) = (Pace::new(0), PacePer::new(0));
+        let (pace, paces) = (Pace::default(), PacePer::default());
         let now = Instant::now();
         for _ in 0..1000 {
-            assert!(pace.take(now, Duration::ZERO).is_ok());
-            assert!(paces.take("anybody", now, 1000).is_ok());
+            assert!(pace.take(0, now, Duration::ZERO).is_ok());
+            assert!(paces.take(0, "anybody", now, 1000).is_ok());
         }
         assert_eq!(paces.count(), 0);
     }

@@ -170,16 +170,16 @@ fn check_pace(
     let limits = &state.broker.settings().live.now().limits;
     if let Some(bearer) = caller.bearer() {
         let subject = Arc::clone(&bearer.subject);
-        let taken = state.publish_pace_of_subjects.take(subject, now, events);
         let rate = limits.publish_rate_per_subject;
+        let paces = &state.publish_pace_of_subjects;
+        let taken = paces.take(rate, subject, now, events);
         let limit = Limit::PublishRatePerSubject;
         taken.map_err(|wait| too_fast(state, "this token's subject", rate, limit, wait))?;
     }
     if let Some(address) = state.addresses.of(request) {
-        let taken = state
-            .publish_pace
-            .take(client_network(address), now, events);
         let (rate, limit) = (limits.publish_rate_per_ip, Limit::PublishRatePerIp);
+        let paces = &state.publish_pace;
+        let taken = paces.take(rate, client_network(address), now, events);
         taken.map_err(|wait| too_fast(state, "this address", rate, limit, wait))?;
     }
     Ok(())
@@ -284,7 +284,14 @@ async fn publish_all(
     restart: bool,
     producer: Option<Producer>,
 ) -> Result<Vec<PublishResult>, ApiError> {
-    let limit = state.broker.settings().live.now().limits.max_event_bytes.as_u64();
+    let limit = state
+        .broker
+        .settings()
+        .live
+        .now()
+        .limits
+        .max_event_bytes
+        .as_u64();
     let fits: Vec<bool> = events
         .iter()
         .map(|event| event.payload.len() as u64 <= limit)

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 use actix_server::{Server, ServerBuilder};
 use actix_web::web::Data;
 use anyhow::Context as _;
+use prometheus::core::Collector;
 use runcast_actors::broker::Broker;
 
 use super::door::Door;
 use super::listener::{Listener, Surface};
 use super::tls::Tls;
 use super::{Gate, HttpSettings, HttpState, configure, configure_operator, configure_public};
-use crate::settings::ServerSettings;
+use crate::auth::KeySet;
+use crate::settings::{ServerSettings, Settings};
 
 /// Part of the grace that open streams have; the rest is for closing sockets.
 const DRAIN_SHARE: f64 = 0.8;
@@ -29,7 +31,33 @@ pub(crate) struct HttpServer {
     operator: Option<Server>,
     addresses: Vec<SocketAddr>,
     broker: Broker,
+    state: Data<HttpState>,
     shutdown_grace: Duration,
+}
+
+/// Changes a server while it serves.
+pub(crate) struct HttpControls {
+    state: Data<HttpState>,
+}
+
+impl HttpControls {
+    /// Has other pages read us, and tokens judged by other keys and rules,
+    /// both from the next request on.
+    pub(crate) fn change(&self, settings: &Settings, keys: KeySet) {
+        let origins = &settings.cors.allowed_origins;
+        self.state.settings.allowed_origins.replace(origins);
+        if let Some(gate) = &self.state.gate {
+            gate.change(&settings.auth, keys);
+        }
+    }
+
+    /// Shows another part's metric beside ours.
+    ///
+    /// # Errors
+    /// [`prometheus::Error`] if two metrics have one name.
+    pub(crate) fn register(&self, metric: Box<dyn Collector>) -> Result<(), prometheus::Error> {
+        self.state.metrics.register(metric)
+    }
 }
 
 impl HttpServer {
@@ -58,7 +86,8 @@ impl HttpServer {
                 Some(_) => configure_public,
             },
         };
-        let operator = metrics_bind.map(|bind| operator(bind, options, state));
+        let shared = Data::clone(&state);
+        let operator = metrics_bind.map(|bind| operator(bind, options, shared));
         let operator = operator.transpose()?;
         let listener = Listener::bind(options.bind, options.backlog)?;
         let address = listener.address;
@@ -72,8 +101,16 @@ impl HttpServer {
             operator,
             addresses: vec![address],
             broker,
+            state,
             shutdown_grace: options.shutdown_grace,
         })
+    }
+
+    /// Returns what changes it while it serves.
+    pub(crate) fn controls(&self) -> HttpControls {
+        HttpControls {
+            state: Data::clone(&self.state),
+        }
     }
 
     /// Returns where it listens, with the port that was taken for 0.

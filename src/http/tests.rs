@@ -22,14 +22,20 @@ const ORIGIN: &str = "http://a.example";
 
 fn state(change: impl FnOnce(&mut BrokerSettings)) -> Data<HttpState> {
     let mut settings = BrokerSettings::default();
-    settings.live.change(|live| live.streaming.default_backend = DefaultBackend::Embedded);
+    settings
+        .live
+        .change(|live| live.streaming.default_backend = DefaultBackend::Embedded);
     settings.kubectl.enabled = false;
-    settings.live.change(|live| live.limits.max_body_bytes = bytesize::ByteSize::b(300));
-    settings.live.change(|live| live.limits.max_event_bytes = bytesize::ByteSize::b(100));
+    settings
+        .live
+        .change(|live| live.limits.max_body_bytes = bytesize::ByteSize::b(300));
+    settings
+        .live
+        .change(|live| live.limits.max_event_bytes = bytesize::ByteSize::b(100));
     change(&mut settings);
     let broker = Broker::start(settings);
     let http = HttpSettings {
-        allowed_origins: vec![ORIGIN.to_owned()],
+        allowed_origins: AllowedOrigins::new(&[ORIGIN.to_owned()]),
         metrics_enabled: true,
         ..HttpSettings::default()
     };

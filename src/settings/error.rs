@@ -60,6 +60,16 @@ pub(crate) enum SettingsError {
         /// What is wrong.
         reason: String,
     },
+    /// What may change at once does not go with what needs a restart.
+    #[error("{key}: {reason}; so it needs a restart, together with {waiting}")]
+    Waits {
+        /// Section and key, dotted.
+        key: String,
+        /// What is allowed beside the settings that the broker runs with.
+        reason: String,
+        /// The keys that changed and need a restart.
+        waiting: String,
+    },
     /// A `--set` without `=`.
     #[error("--set {text}: must be section.key=value, like --set heartbeat.interval=15s")]
     BadSet {

@@ -8,10 +8,12 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use config::{ConfigError, Environment, File, FileFormat, Map, Source, Value, ValueKind};
 use runcast_actors::settings::RedisUrl;
+use serde::Deserialize as _;
 use serde_json::Value as Json;
 
 use super::Settings;
@@ -24,7 +26,7 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-const SECRETS: [&str; 4] = [
+pub(super) const SECRETS: [&str; 4] = [
     "redis.url",
     "kubectl.extra_args",
     "auth.secret",
@@ -62,18 +64,43 @@ pub(crate) struct Flag {
     pub(crate) value: String,
 }
 
+impl Inputs {
+    /// Returns the file that is read, if there is one to be.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        let default = Path::new(DEFAULT_FILE);
+        let default = || default.exists().then_some(default);
+        self.file.as_deref().or_else(default)
+    }
+}
+
+/// Settings as they were read.
+#[derive(Clone)]
+pub(crate) struct Loaded {
+    /// Every key's value, with passwords.
+    pub(super) values: Json,
+    /// The same, typed.
+    pub(crate) settings: Settings,
+}
+
+/// Without the values: among them are passwords.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.settings.fmt(f)
+    }
+}
+
 /// Returns the settings, checked as a whole.
 ///
 /// # Errors
 ///
 /// All that is wrong, never empty. Values are checked one by one first; how
 /// they go together only when each is good by itself.
-pub(crate) fn load(inputs: &Inputs) -> Result<Settings, Vec<SettingsError>> {
+pub(crate) fn load(inputs: &Inputs) -> Result<Loaded, Vec<SettingsError>> {
     let defaults =
         serde_json::to_value(Settings::default()).expect("the defaults are plain values");
     let mut errors = Vec::new();
     let mut given = Given::new();
-    read_file(inputs.file.as_deref(), &mut given, &mut errors);
+    read_file(inputs.file(), &mut given, &mut errors);
     if inputs.dev {
         given.extend(DEV.map(|(key, text)| (key.to_owned(), (Value::from(text), Origin::Dev))));
     }
@@ -82,10 +109,11 @@ pub(crate) fn load(inputs: &Inputs) -> Result<Settings, Vec<SettingsError>> {
         let origin = Origin::Flag(flag.name.to_owned());
         given.insert(flag.key.clone(), (Value::from(flag.value.as_str()), origin));
     }
-    let settings = build(&defaults, &given, &mut errors);
+    let values = build(&defaults, &given, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
+    let settings = typed(&values);
     let errors: Vec<_> = check(&settings)
         .into_iter()
         .map(|(key, reason)| match given.get(key) {
@@ -97,7 +125,7 @@ pub(crate) fn load(inputs: &Inputs) -> Result<Settings, Vec<SettingsError>> {
         })
         .collect();
     if errors.is_empty() {
-        Ok(settings)
+        Ok(Loaded { values, settings })
     } else {
         Err(errors)
     }
@@ -107,10 +135,8 @@ pub(crate) fn load(inputs: &Inputs) -> Result<Settings, Vec<SettingsError>> {
 type Given = BTreeMap<String, (Value, Origin)>;
 
 fn read_file(path: Option<&Path>, given: &mut Given, errors: &mut Vec<SettingsError>) {
-    let path = match path {
-        Some(path) => path,
-        None if Path::new(DEFAULT_FILE).exists() => Path::new(DEFAULT_FILE),
-        None => return,
+    let Some(path) = path else {
+        return;
     };
     let name = path.display().to_string();
     let table = std::fs::read_to_string(path)
@@ -198,7 +224,7 @@ fn read_environment(
 }
 
 /// Returns the defaults with all that is given and good put over them.
-fn build(defaults: &Json, given: &Given, errors: &mut Vec<SettingsError>) -> Settings {
+fn build(defaults: &Json, given: &Given, errors: &mut Vec<SettingsError>) -> Json {
     let mut merged = defaults.clone();
     for (key, (value, origin)) in given {
         let Some((section, name, default)) = find(defaults, key) else {
@@ -223,7 +249,12 @@ fn build(defaults: &Json, given: &Given, errors: &mut Vec<SettingsError>) -> Set
             Err(reason) => errors.push(bad_value(key, shown(key, value), origin, reason)),
         }
     }
-    serde_json::from_value(merged).expect("every value was deserialized by itself before")
+    merged
+}
+
+/// Returns values that are good, each by itself, as settings.
+pub(super) fn typed(values: &Json) -> Settings {
+    Settings::deserialize(values).expect("every value was deserialized by itself before")
 }
 
 /// Returns section, name and default of a key, if there is such a key.

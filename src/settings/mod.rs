@@ -8,6 +8,7 @@
 mod auth;
 mod check;
 mod error;
+mod live;
 mod load;
 mod shape;
 #[cfg(test)]
@@ -29,7 +30,8 @@ use crate::http::TlsFiles;
 
 pub(crate) use auth::{AuthMode, AuthSettings, Secret};
 pub(crate) use error::SettingsError;
-pub(crate) use load::{Flag, Inputs, load};
+pub(crate) use live::Change;
+pub(crate) use load::{Flag, Inputs, Loaded, load};
 
 /// The whole of `settings.toml`. Cheap to build, cloned section by section to
 /// the part that needs it.

@@ -12,7 +12,9 @@ use std::time::Duration;
 use runcast_actors::settings::DefaultBackend;
 use serde_json::Value as Json;
 
+use super::live::LIVE;
 use super::*;
+use crate::reload::live_settings;
 
 /// A settings file of one test, gone with it.
 struct TempFile(PathBuf);
@@ -66,7 +68,9 @@ impl Case {
         };
         let path = file.0.display().to_string();
         let line = |error: SettingsError| error.to_string().replace(&path, "FILE");
-        load(&inputs).map_err(|errors| errors.into_iter().map(line).collect())
+        load(&inputs)
+            .map(|loaded| loaded.settings)
+            .map_err(|errors| errors.into_iter().map(line).collect())
     }
 }
 
@@ -145,11 +149,15 @@ fn settings_toml_shows_every_key_with_its_default_and_a_comment() {
 }
 
 #[test]
-fn the_documentation_has_a_row_for_every_key_with_its_variable_and_default() {
+fn the_documentation_has_a_row_for_every_key_with_its_variable_default_and_whether_it_is_live() {
     let text = include_str!("../../docs/configuration.md");
     for (key, default) in shown_in_settings_toml() {
         let variable = format!("RUNCAST__{}", key.replace('.', "__").to_uppercase());
-        let row = format!("\n| `{key}`<br>`{variable}` | `{default}` | ");
+        let live = match LIVE.contains(&key.as_str()) {
+            true => "yes ",
+            false => "",
+        };
+        let row = format!("\n| `{key}`<br>`{variable}` | `{default}` | {live}| ");
         assert!(text.contains(&row), "there is no row {row}");
     }
     let rows = text.lines().filter(|line| line.starts_with("| `")).count();
@@ -632,4 +640,111 @@ fn an_address_that_others_reach_needs_tokens_or_a_word() {
         let errors = case.load().expect("good settings").check_serving();
         assert_eq!(errors.is_empty(), opens, "{bind} {set:?}: {errors:?}");
     }
+}
+
+/// Another good value of a key than its default.
+fn other(key: &str, default: &str) -> String {
+    let text = match key {
+        "streaming.default_backend" => "kubectl",
+        "streaming.log_level" => "error",
+        "server.bind" | "metrics.bind" => "127.0.0.1:1",
+        "server.trusted_proxies" => "10.0.0.0/8",
+        "server.proxy_header" => "forwarded",
+        "redis.url" => "redis://other",
+        "auth.mode" => "jwt",
+        "auth.algorithms" => "HS256",
+        "log.format" => "pretty",
+        _ => "",
+    };
+    let times = |text: &str| text.trim_end_matches(char::is_alphabetic).len();
+    match default {
+        _ if !text.is_empty() => text.to_owned(),
+        "true" => "false".to_owned(),
+        "false" => "true".to_owned(),
+        _ if default.parse::<u64>().is_ok() => "7".to_owned(),
+        _ if default.starts_with(|c: char| c.is_ascii_digit()) => {
+            format!("7{}", &default[times(default)..])
+        }
+        _ => "other".to_owned(),
+    }
+}
+
+/// What a reload hands over, of one key: everything that could differ.
+fn handed_over(settings: &Settings) -> String {
+    let auth = &settings.auth;
+    let live = live_settings(settings);
+    let keys = (&auth.secret_file, &auth.keys_file, auth.secret.reveal());
+    let rules = (&auth.algorithms, &auth.issuer, &auth.audience);
+    let origins = &settings.cors.allowed_origins;
+    let level = &settings.log.level;
+    let longest = auth.max_token_bytes;
+    format!("{live:?} {keys:?} {rules:?} {longest:?} {origins:?} {level:?}")
+}
+
+/// A key marked live changes what the parts are handed; any other is named,
+/// and changes nothing.
+#[test]
+fn a_key_is_live_exactly_if_it_is_marked() {
+    let written = shown_in_settings_toml();
+    for (key, default) in &written {
+        let default = default.trim_matches('"');
+        let value = other(key, default);
+        let defaults = load(&Inputs::default()).expect("the defaults are good");
+        let mut wanted = defaults.clone();
+        let (section, name) = key.split_once('.').expect("it is dotted");
+        let value = match &defaults.values[section][name] {
+            Json::Bool(_) => Json::Bool(value == "true"),
+            // A size is one, too.
+            Json::Number(_) if value.parse::<u64>().is_ok() => {
+                serde_json::from_str(&value).expect("a number")
+            }
+            Json::Array(_) => serde_json::json!([value]),
+            _ => Json::from(value),
+        };
+        wanted.values[section][name] = value;
+        wanted.settings = load::typed(&wanted.values);
+        let before = handed_over(&defaults.settings);
+        let is_live = LIVE.contains(&key.as_str());
+        if is_live {
+            assert_ne!(handed_over(&wanted.settings), before, "{key}");
+        }
+        let change = Change::between(&defaults, &wanted);
+        let change = match change {
+            Ok(change) => change,
+            // Alone it may not go with the others: then it was taken over.
+            Err(errors) => {
+                assert!(is_live, "{key}: {errors:?}");
+                continue;
+            }
+        };
+        let (changed, waiting) = match is_live {
+            true => (vec![key.clone()], vec![]),
+            false => (vec![], vec![key.clone()]),
+        };
+        assert_eq!((change.changed, change.waiting), (changed, waiting));
+        assert_eq!(
+            handed_over(&change.running.settings) != before,
+            is_live,
+            "{key}"
+        );
+    }
+    for key in LIVE {
+        assert!(written.contains_key(key), "{key} is no key");
+    }
+}
+
+#[test]
+fn the_same_value_in_other_words_is_no_change() {
+    let load = |text: &'static str| {
+        let file = TempFile::new(text);
+        let inputs = Inputs {
+            file: Some(file.0.clone()),
+            ..Inputs::default()
+        };
+        super::load(&inputs).expect("good settings")
+    };
+    let one = load("[heartbeat]\ninterval = \"30s\"\n[hub]\nring_bytes = \"1MiB\"\n");
+    let other = load("[heartbeat]\ninterval = \"30000ms\"\n[hub]\nring_bytes = 1048576\n");
+    let change = Change::between(&one, &other).expect("nothing is wrong");
+    assert!(change.changed.is_empty() && change.waiting.is_empty());
 }

@@ -10,6 +10,7 @@ use tempfile::NamedTempFile;
 
 use super::{alerts, check_environment, output, path, printed};
 use crate::clients::python;
+use crate::support::broker::BrokerSettings;
 
 const CHART: &str = "deploy/helm/runcast";
 const LEAST_VALUES: &str = "deploy/helm/runcast/ci/anonymous-values.yaml";
@@ -97,7 +98,6 @@ fn what_it_makes_fits_kubernetes() {
         "RoleBinding",
         "ServiceMonitor",
         "PrometheusRule",
-        "ConfigMap",
     ] {
         only(&FULL, kind);
     }
@@ -225,6 +225,32 @@ fn a_broker_takes_the_settings_of_the_chart() {
     }
 }
 
+/// They are a file of their own, whose change rolls no pod.
+#[test]
+fn a_broker_takes_the_live_settings_of_the_chart() {
+    let maps = of_kind(&FULL, "ConfigMap");
+    let files = maps.iter().map(|map| &map["data"]["settings.toml"]);
+    let file = files.into_iter().find(|it| it.is_string()).expect("one");
+    let mount = "/etc/runcast/live/settings.toml";
+    assert_eq!(
+        container(&FULL)["args"],
+        json!(["serve", "--config", mount])
+    );
+    assert_eq!(container(&LEAST)["args"], json!(["serve"]));
+    let output = BrokerSettings::default()
+        .file(file.as_str().expect("a text"))
+        .set("streaming.default_backend", "embedded")
+        .set("kubectl.enabled", "false")
+        .arguments(&["check"])
+        .output();
+    assert_eq!(printed(&output), "settings: ok\n");
+    let change = json!({"liveSettings": {"limits": {"max_streams_per_run": 7}}});
+    let template = |objects: &[Value]| only(objects, "Deployment")["spec"]["template"].clone();
+    let changed = render(FULL_VALUES, &change);
+    assert_eq!(template(&changed), template(&FULL));
+    assert_ne!(changed, *FULL);
+}
+
 #[test]
 fn memory_is_shed_before_the_limit_kills() {
     let check = |values: Value, expected: Option<&str>| {
@@ -314,7 +340,12 @@ fn the_monitor_finds_the_brokers() {
 
     let rules = &only(&FULL, "PrometheusRule")["spec"]["groups"][0]["rules"];
     assert_eq!(*rules, Value::Array(alerts()), "as they are, untouched");
-    let dashboard = &only(&FULL, "ConfigMap")["data"]["runcast.json"];
+    let maps = of_kind(&FULL, "ConfigMap");
+    let dashboards = maps.iter().map(|map| &map["data"]["runcast.json"]);
+    let dashboard = dashboards
+        .into_iter()
+        .find(|it| it.is_string())
+        .expect("one");
     let dashboard = dashboard.as_str().expect("a text");
     serde_json::from_str::<Value>(dashboard).expect("JSON");
 }

@@ -224,13 +224,16 @@ impl Broker {
             too_many(Limit::StreamsPerSubject, 429, detail)
         })?;
         let run = || Some((request.backend, request.run_id.clone()));
-        let run = shared.streams_of_runs.take(limits.max_streams_per_run, run).ok_or_else(|| {
-            let limit = limits.max_streams_per_run;
-            let detail = format!(
-                "this run has its limit of {limit} streams on this broker; try again later"
-            );
-            too_many(Limit::StreamsPerRun, 503, detail)
-        })?;
+        let run = shared
+            .streams_of_runs
+            .take(limits.max_streams_per_run, run)
+            .ok_or_else(|| {
+                let limit = limits.max_streams_per_run;
+                let detail = format!(
+                    "this run has its limit of {limit} streams on this broker; try again later"
+                );
+                too_many(Limit::StreamsPerRun, 503, detail)
+            })?;
         Ok(StreamPlaces {
             _address: address,
             _subject: subject,

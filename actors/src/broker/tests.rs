@@ -17,7 +17,9 @@ const EMBEDDED: BackendKind = BackendKind::Embedded;
 
 fn broker() -> Broker {
     let mut settings = BrokerSettings::default();
-    settings.live.change(|live| live.streaming.default_backend = DefaultBackend::Embedded);
+    settings
+        .live
+        .change(|live| live.streaming.default_backend = DefaultBackend::Embedded);
     settings.kubectl.enabled = false;
     settings.hub.quarantine = Duration::from_secs(2);
     Broker::start(settings)

@@ -345,7 +345,10 @@ impl PublishOptions {
                 ("MAXBYTES", history.max_bytes_per_run.as_u64()),
                 ("TTL", history.ttl.as_secs()),
                 ("GRACE", runs.end_grace.as_millis() as u64),
-                ("MAXEVENT", settings.live.now().limits.max_event_bytes.as_u64()),
+                (
+                    "MAXEVENT",
+                    settings.live.now().limits.max_event_bytes.as_u64(),
+                ),
             ],
             terminal: runs.terminal_statuses.join(","),
         }

@@ -28,7 +28,9 @@ const START_US: u64 = 1_795_478_400_000_000;
 
 fn settings() -> BrokerSettings {
     let mut settings = BrokerSettings::default();
-    settings.live.change(|live| live.limits.max_event_bytes = ByteSize::b(EVENT_BYTES_MAX as u64));
+    settings
+        .live
+        .change(|live| live.limits.max_event_bytes = ByteSize::b(EVENT_BYTES_MAX as u64));
     settings.history.max_events = EVENTS_MAX as u64;
     settings.history.max_bytes_per_run = ByteSize::b(BYTES_MAX as u64);
     settings.history.ttl = Duration::from_micros(TTL_US);

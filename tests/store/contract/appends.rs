@@ -65,8 +65,10 @@ async fn read_same(store: &Arc<dyn RunStore>, page: &Page) -> Page {
 }
 
 pub(crate) async fn an_event_too_large_takes_no_number(backend: &impl Backend) {
-    let mut settings = BrokerSettings::default();
-    settings.limits.max_event_bytes = bytesize::ByteSize::b(100);
+    let settings = BrokerSettings::default();
+    settings
+        .live
+        .change(|live| live.limits.max_event_bytes = bytesize::ByteSize::b(100));
     let store = backend.open(settings);
     let events = vec![
         output("a"),
@@ -106,8 +108,10 @@ pub(crate) async fn a_restart_begins_a_later_epoch(backend: &impl Backend) {
 
 /// What is refused for its size begins nothing: the next event does.
 pub(crate) async fn a_restart_goes_with_the_first_event_that_fits(backend: &impl Backend) {
-    let mut settings = BrokerSettings::default();
-    settings.limits.max_event_bytes = bytesize::ByteSize::b(4);
+    let settings = BrokerSettings::default();
+    settings
+        .live
+        .change(|live| live.limits.max_event_bytes = bytesize::ByteSize::b(4));
     let store = backend.open(settings);
     let old = append_ok(&store, "42", outputs(3)).await[2];
     let batch = AppendBatch {
