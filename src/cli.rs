@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 use runcast_actors::settings::RedisUrl;
 
+use crate::doctor::DoctorArgs;
 use crate::exec::ExecArgs;
 use crate::health::HealthArgs;
 use crate::install::InstallArgs;
@@ -45,6 +46,8 @@ pub(crate) enum Command {
     Install(InstallArgs),
     /// Follow a run in the terminal and exit as it does
     Tail(Box<TailArgs>),
+    /// Find what stands between a browser and live events, and how to mend it
+    Doctor(Box<DoctorArgs>),
 }
 
 /// Flags that set a setting. Values stay texts here: the settings tell all

@@ -9,6 +9,7 @@ mod auth;
 mod check;
 mod cli;
 mod demo;
+mod doctor;
 mod exec;
 #[cfg(fuzzing)]
 mod fuzzing;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
     let done = match &command {
         Command::Tail(args) => Some(tail::run(args)),
         Command::Install(args) => Some(install::run(args)),
+        Command::Doctor(args) => Some(actix_rt::System::new().block_on(doctor::run(args))),
         _ => None,
     };
     if let Some(done) = done {
@@ -116,6 +118,7 @@ fn run(command: &Command, start: Start) -> anyhow::Result<ExitCode> {
         }),
         Command::Tail(args) => tail::run(args),
         Command::Install(args) => install::run(args),
+        Command::Doctor(args) => system.block_on(doctor::run(args)),
         Command::Serve | Command::Dev => {
             let log = logging::init(&settings.log)?;
             system.block_on(server::serve(start, log))?;

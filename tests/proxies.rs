@@ -66,9 +66,9 @@ impl Proxy {
         .await
     }
 
-    /// HAProxy as `docs/operations.md` has it.
-    async fn haproxy(broker: &Broker) -> Self {
-        let config = documented("haproxy", broker);
+    /// HAProxy as `docs/operations.md` has it, but for an edit.
+    pub(crate) async fn haproxy(broker: &Broker, edit: fn(String) -> String) -> Self {
+        let config = edit(documented("haproxy", broker));
         let bind = "bind :443 ssl crt /etc/ssl/runcast.pem alpn h2,http/1.1";
         assert!(config.contains(bind), "{config}");
         Self::start(|dir, port| {
@@ -229,7 +229,7 @@ async fn check_through_gzip(redis: &Redis, proxy: &Proxy) {
 async fn haproxy_without_delay_delays_nothing() {
     let redis = Redis::start().await;
     let broker = Broker::redis(&redis).start_ready().await;
-    let proxy = Proxy::haproxy(&broker).await;
+    let proxy = Proxy::haproxy(&broker, |config| config).await;
     check(&redis, &proxy).await;
 }
 

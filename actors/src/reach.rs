@@ -1,4 +1,5 @@
-//! [`redis()`] and [`kubectl()`]: one look at whether each answers.
+//! [`redis()`], [`redis_look()`] and [`kubectl()`]: one look at whether each
+//! answers, and how.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,36 @@ use crate::settings::{KubectlSettings, RedisSettings};
 /// `redis.connect_timeout` and `redis.command_timeout`.
 pub async fn redis(settings: &RedisSettings, access: &AccessSettings) -> Result<Duration, String> {
     crate::redis::check(settings, access).await
+}
+
+/// How Redis is to a broker.
+#[derive(Debug, Clone)]
+pub struct RedisLook {
+    /// How long a `PING` takes.
+    pub latency: Duration,
+    /// What a subscriber may leave unread; `None` if Redis has no such bound,
+    /// an error if it does not say.
+    pub output_buffer: Result<Option<OutputBuffer>, String>,
+}
+
+/// `client-output-buffer-limit pubsub`, in bytes; 0 is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputBuffer {
+    /// At more than this a subscriber is cut off at once.
+    pub hard: u64,
+    /// At more than this it is, after a while.
+    pub soft: u64,
+    /// After so long.
+    pub soft_seconds: u64,
+}
+
+/// Looks how fast Redis answers, and what it lets a slow subscriber have.
+///
+/// # Errors
+///
+/// When it does not answer.
+pub async fn redis_look(settings: &RedisSettings) -> Result<RedisLook, String> {
+    crate::redis::look(settings).await
 }
 
 /// Lists the pods of a run that does not exist, as the broker lists those of

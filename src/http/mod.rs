@@ -14,7 +14,9 @@ mod connection;
 mod console;
 mod cors;
 mod credential;
+mod diagnostics;
 mod door;
+mod explain;
 #[cfg(fuzzing)]
 pub(crate) mod fuzzing;
 mod gate;
@@ -61,6 +63,7 @@ use runcast_actors::broker::Broker;
 
 use backend_choice::Backends;
 use client_address::ClientAddresses;
+use diagnostics::Diagnoses;
 use history::HistoryReads;
 use idempotency::IdempotencyKeys;
 use metrics::HttpMetrics;
@@ -113,6 +116,7 @@ struct HttpState {
     /// from revoking.
     small_body_room: BodyRoom,
     history_reads: HistoryReads,
+    diagnoses: Diagnoses,
     addresses: ClientAddresses,
     accept_pace: Pace,
     /// By the address, or with IPv6 its /64.
@@ -129,6 +133,7 @@ impl HttpState {
             body_room: BodyRoom::new(broker.clone()),
             small_body_room: BodyRoom::new(broker.clone()),
             history_reads: HistoryReads::default(),
+            diagnoses: Diagnoses::default(),
             addresses: ClientAddresses::new(&settings),
             accept_pace: Pace::default(),
             publish_pace: PacePer::default(),
@@ -201,9 +206,11 @@ fn public_routes() -> Vec<Route> {
         },
         get("/api/v1/runs", runs::runs),
         get("/api/v1/runs/{run_id}", runs::run),
+        get("/api/v1/runs/{run_id}/explain", explain::explain),
         post("/api/v1/tickets", tickets::tickets),
         post("/api/v1/revocations", revocations::revocations),
         get("/api/v1/config", config::config),
+        get("/api/v1/diagnostics", diagnostics::diagnostics),
         get("/api/v1/openapi.json", openapi::openapi),
         get("/", page::page),
     ];

@@ -5,7 +5,10 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::problem::json_answer;
-use super::{config, health, history, metrics, page, publish, revocations, runs, stream, tickets};
+use super::{
+    config, diagnostics, explain, health, history, metrics, page, publish, revocations, runs,
+    stream, tickets,
+};
 
 /// Describes the API.
 #[derive(Debug, OpenApi)]
@@ -27,9 +30,11 @@ use super::{config, health, history, metrics, page, publish, revocations, runs, 
         publish::publish,
         runs::runs,
         runs::run,
+        explain::explain,
         tickets::tickets,
         revocations::revocations,
         config::config,
+        diagnostics::diagnostics,
         openapi,
         health::health,
         health::live,

@@ -75,7 +75,7 @@ pub(super) struct EventCountsJson {
 impl RunJson {
     /// Leaves out what only events of other kinds say; how a run ended, `end`
     /// says to everybody.
-    fn narrowed(mut self, kinds: Kinds) -> Self {
+    pub(super) fn narrowed(mut self, kinds: Kinds) -> Self {
         if !(self.ended || kinds.has(EventKind::Status)) {
             self.status = None;
         }
@@ -235,6 +235,7 @@ mod tests {
             },
             first_id: Some("1-1-1".to_owned()),
             epoch: Some(1),
+            last_durable: None,
             events: [5, 1, 0],
             plain_events: [0; 3],
             gaps: vec![

@@ -138,7 +138,7 @@ pub(crate) enum Color {
 }
 
 /// Reads the address of a broker.
-fn broker_url(text: &str) -> Result<Url, String> {
+pub(crate) fn broker_url(text: &str) -> Result<Url, String> {
     let url =
         Url::parse(text).map_err(|error| format!("{error}; it looks like http://host:8000"))?;
     match url.scheme() {

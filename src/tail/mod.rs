@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 use reqwest::StatusCode;
 
-pub(crate) use self::args::TailArgs;
+pub(crate) use self::args::{TailArgs, broker_url};
 use self::client::OpenError;
 use self::follow::{FollowError, Follower};
 use self::verdict::EXIT_INTERRUPTED;

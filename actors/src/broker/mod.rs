@@ -2,6 +2,7 @@
 
 mod access;
 mod client_reads;
+mod explanation;
 mod memory;
 mod past_runs;
 mod places;
@@ -21,6 +22,7 @@ use memory::watch_memory;
 use run_view::Quiet;
 use tokio::time::timeout;
 
+pub use explanation::{HubState, RunExplanation, StoredRun};
 pub(crate) use memory::{Pressure, Shed};
 pub(crate) use past_runs::PastRuns;
 pub(crate) use places::StreamPlaces;

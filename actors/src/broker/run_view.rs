@@ -51,6 +51,7 @@ pub(super) fn never_seen(run_id: &RunId, backend: BackendKind) -> RunDetail {
         },
         first_id: None,
         epoch: None,
+        last_durable: None,
         events: [0; 3],
         plain_events: [0; 3],
         gaps: Vec::new(),

@@ -135,6 +135,8 @@ pub struct RunDetail {
     pub first_id: Option<String>,
     /// The epoch, of a run with durable events.
     pub epoch: Option<u64>,
+    /// The last durable event that its hub here has sent on.
+    pub last_durable: Option<DurableId>,
     /// Events seen by kind, in the order of [`EventKind::ALL`].
     pub events: [u64; 3],
     /// Those of them that were only published, and no store holds.

@@ -416,6 +416,7 @@ impl RunHub {
             },
             first_id: self.log.id_after(self.log.front()).map(str::to_owned),
             epoch: self.writer.last_durable.map(|id| id.epoch),
+            last_durable: self.writer.last_durable,
             events: self.writer.counts,
             plain_events: self.writer.plain_counts,
             gaps: self.writer.gaps.clone(),

@@ -1,5 +1,6 @@
 //! [`check`]: whether Redis lets a broker do all that it does.
 
+use std::collections::HashMap;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,8 +20,12 @@ use crate::access::AccessSettings;
 use crate::broker::{BrokerSettings, NewEvent, PublishError};
 use crate::metrics::Metrics;
 use crate::protocol::{EventKind, RunId};
+use crate::reach::{OutputBuffer, RedisLook};
 use crate::settings::RedisSettings;
 use crate::store::{AppendBatch, PageFrom, PageQuery, RunStore};
+
+/// `PING`s sent to tell how long one takes.
+const PINGS: usize = 5;
 
 /// Places tried for the subscription: a node of a Cluster may be down.
 const PLACES_MAX: usize = 3;
@@ -82,6 +87,57 @@ async fn ping(settings: &RedisSettings) -> RedisResult<Duration> {
         let _: String = master.query(redis::cmd("PING")).await?;
     }
     Ok(begin.elapsed())
+}
+
+/// Looks how fast Redis answers, and what it lets a slow subscriber have.
+///
+/// # Errors
+/// When a `PING` is not answered.
+pub(crate) async fn look(settings: &RedisSettings) -> Result<RedisLook, String> {
+    let connection = Connection::new(settings);
+    let told = |error: redis::RedisError| error.to_string();
+    let masters = connection.masters(connection.deadline()).await;
+    let mut latency = Duration::ZERO;
+    let mut output_buffer = Ok(None);
+    for master in masters.map_err(told)? {
+        let mut times = Vec::new();
+        for _ in 0..PINGS {
+            let begin = Instant::now();
+            let _: String = master.query(redis::cmd("PING")).await.map_err(told)?;
+            times.push(begin.elapsed());
+        }
+        times.sort_unstable();
+        latency = latency.max(times[PINGS / 2]);
+        let mut ask = redis::cmd("CONFIG");
+        ask.arg("GET").arg("client-output-buffer-limit");
+        let answer: RedisResult<HashMap<String, String>> = master.query(ask).await;
+        match answer {
+            Err(error) => output_buffer = Err(error.to_string()),
+            Ok(limits) => {
+                let limit = limits.values().find_map(|text| pubsub_limit(text));
+                if let (Some(limit), Ok(known)) = (limit, &mut output_buffer) {
+                    let worst = known.filter(|known: &OutputBuffer| known.hard <= limit.hard);
+                    *known = Some(worst.unwrap_or(limit));
+                }
+            }
+        }
+    }
+    Ok(RedisLook {
+        latency,
+        output_buffer,
+    })
+}
+
+/// Reads `… pubsub 33554432 8388608 60`.
+fn pubsub_limit(text: &str) -> Option<OutputBuffer> {
+    let mut words = text.split_whitespace().skip_while(|word| *word != "pubsub");
+    words.next()?;
+    let mut number = || words.next()?.parse().ok();
+    Some(OutputBuffer {
+        hard: number()?,
+        soft: number()?,
+        soft_seconds: number()?,
+    })
 }
 
 async fn subscribe(
@@ -148,4 +204,22 @@ async fn call_functions(store: &RedisStore) -> Result<(), String> {
     let page = store.read(&run_id, query).await;
     page.map_err(|error| format!("cannot call runcast_read: {error}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_of_subscribers_is_found_among_others() {
+        let limit = OutputBuffer {
+            hard: 33_554_432,
+            soft: 8_388_608,
+            soft_seconds: 60,
+        };
+        let text = "normal 0 0 0 slave 268435456 67108864 60 pubsub 33554432 8388608 60";
+        assert_eq!(pubsub_limit(text), Some(limit));
+        assert_eq!(pubsub_limit("normal 0 0 0"), None);
+        assert_eq!(pubsub_limit("pubsub 1 x"), None);
+    }
 }

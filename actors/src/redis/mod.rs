@@ -25,7 +25,7 @@ mod subscriber;
 mod subscription;
 mod tls;
 
-pub(crate) use check::check;
+pub(crate) use check::{check, look};
 pub use link::RedisLink;
 pub(crate) use recorder::{Leave, Recorder};
 pub use store::RedisStore;

@@ -52,6 +52,18 @@ export interface RunDetail extends RunSummary {
   quiet_because: string | null
 }
 
+/** Why a run is as it is, on the broker that was asked. */
+export interface RunExplanation {
+  run_id: string
+  /** What bare `/stream` would give now; null if it would be refused. */
+  backend: Backend | null
+  /** In sentences, what matters most first. */
+  says: string[]
+  /** What can be done; empty if nothing is wrong. */
+  do: string[]
+  quiet_because: string
+}
+
 /** One page of a run's durable events, oldest first. */
 export interface HistoryPage<T = unknown> {
   /** Gaps stand among the events, where something is missing. */
@@ -157,6 +169,11 @@ export class RuncastClient {
   /** One run; of a run never seen `status` is null. */
   run(runId: string, options: CallOptions = {}): Promise<RunDetail> {
     return this.#get(runPath(runId), options)
+  }
+
+  /** Why a run is as it is, in sentences; for people who ask. */
+  explain(runId: string, options: CallOptions = {}): Promise<RunExplanation> {
+    return this.#get(`${runPath(runId)}/explain`, options)
   }
 
   /** One page of a run's durable events, forwards or backwards. */

@@ -12,6 +12,7 @@ export type {
   Published,
   PublishOptions,
   RunDetail,
+  RunExplanation,
   RunsPage,
   RunSummary,
   Ticket,

@@ -32,6 +32,7 @@ test.each<[string, (api: RuncastClient) => Promise<unknown>]>([
   ['/api/v1/runs', (api) => api.runs()],
   ['/api/v1/runs?after=41&limit=5', (api) => api.runs({ after: '41', limit: 5 })],
   ['/api/v1/runs/a%2Fb', (api) => api.run('a/b')],
+  ['/api/v1/runs/a%2Fb/explain', (api) => api.explain('a/b')],
 ])('GET %s', async (path, call) => {
   const { api, sent } = client(200, { any: 'thing' })
   expect(await call(api)).toEqual({ any: 'thing' })

@@ -1,0 +1,228 @@
+//! `runcast doctor`: each thing that stands in the way is found, and no other.
+
+use serde_json::Value;
+
+use crate::proxies::Proxy;
+use crate::support::broker::BrokerSettings;
+use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl};
+use crate::support::token::{claims_but, guarded, token};
+use crate::support::{Broker, Redis};
+
+/// What nginx needs to be no finding itself.
+const HTTP_1_1: &str = "proxy_http_version 1.1; proxy_set_header Connection \"\";";
+
+/// Examines what answers at an address; returns the report.
+fn examine(addr: std::net::SocketAddr, more: &[&str]) -> Value {
+    let url = format!("http://{addr}");
+    let arguments = [&["doctor", &url, "--json"], more].concat();
+    let output = BrokerSettings::default().arguments(&arguments).output();
+    let report: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    let is_good = report["findings"].as_array().is_some_and(Vec::is_empty);
+    let code = output.status.code();
+    assert_eq!(code, Some(i32::from(!is_good)), "{report:#}");
+    report
+}
+
+/// Checks that these are found, each with a way to mend it, and nothing else.
+fn finds(addr: std::net::SocketAddr, more: &[&str], expected: &[&str]) -> Value {
+    let report = examine(addr, more);
+    let findings = report["findings"].as_array().expect("a list");
+    let codes: Vec<_> = findings.iter().map(|it| it["code"].as_str()).collect();
+    let expected: Vec<_> = expected.iter().copied().map(Some).collect();
+    assert_eq!(codes, expected, "{report:#}");
+    for finding in findings {
+        assert!(!finding["mend"].as_array().expect("a list").is_empty());
+    }
+    report
+}
+
+fn has(report: &Value, list: &str, part: &str) -> bool {
+    let texts = report[list].as_array().expect("a list").iter();
+    texts
+        .filter_map(Value::as_str)
+        .any(|text| text.contains(part))
+}
+
+#[tokio::test]
+async fn a_broker_that_is_asked_directly_is_well() {
+    let redis = Redis::start().await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    let report = finds(broker.addr, &["--idle", "100ms"], &[]);
+    for part in ["at once", "Last-Event-ID", "Redis answers", "idle"] {
+        assert!(has(&report, "fine", part), "{part}: {report:#}");
+    }
+    let url = format!("http://{}", broker.addr);
+    let output = BrokerSettings::default()
+        .arguments(&["doctor", &url])
+        .output();
+    let text = String::from_utf8(output.stdout).expect("UTF-8");
+    assert!(
+        text.ends_with("nothing found\n") && !text.contains('\x1b'),
+        "{text}"
+    );
+}
+
+#[test]
+fn what_does_not_answer_is_no_broker() {
+    for url in ["http://127.0.0.1:1", "http://127.0.0.1:1/path"] {
+        let output = BrokerSettings::default()
+            .arguments(&["doctor", url])
+            .output();
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+    }
+}
+
+/// nginx holds back what comes as HTTP/1.0, if it does not heed the broker.
+#[tokio::test]
+async fn a_proxy_that_buffers_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let buffering =
+        "proxy_http_version 1.0; proxy_buffering on; proxy_ignore_headers X-Accel-Buffering;";
+    let proxy = Proxy::nginx(&broker, buffering).await;
+    let report = finds(proxy.addr, &[], &["buffered"]);
+    let lines = report["findings"][0]["mend"].to_string();
+    for line in ["proxy_buffering off;", "proxy_http_version 1.1;"] {
+        assert!(lines.contains(line), "{lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_compresses_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let gzip = format!(
+        "{HTTP_1_1} gzip on; gzip_proxied any; gzip_min_length 0; gzip_types text/event-stream;"
+    );
+    let proxy = Proxy::nginx(&broker, &gzip).await;
+    finds(proxy.addr, &[], &["compressed"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_speaks_http_1_0_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let proxy = Proxy::nginx(&broker, "proxy_http_version 1.0;").await;
+    finds(proxy.addr, &[], &["http-1.0-upstream"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_waits_for_more_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let proxy = Proxy::haproxy(&broker, |config| config.replace("option http-no-delay", "")).await;
+    finds(proxy.addr, &[], &["delayed"]);
+    let proxy = Proxy::haproxy(&broker, |config| config).await;
+    finds(proxy.addr, &[], &[]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_keeps_the_cursor_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let stripping = format!("{HTTP_1_1} proxy_set_header Last-Event-ID \"\";");
+    let proxy = Proxy::nginx(&broker, &stripping).await;
+    finds(proxy.addr, &[], &["last-event-id-stripped"]);
+}
+
+#[tokio::test]
+async fn a_page_that_may_not_read_is_found() {
+    let broker = Broker::embedded()
+        .set("cors.allowed_origins", "http://a.example")
+        .start_ready()
+        .await;
+    let report = finds(
+        broker.addr,
+        &["--origin", "http://b.example"],
+        &["cors-refused"],
+    );
+    let line = &report["findings"][0]["mend"][0];
+    assert!(
+        line.as_str()
+            .is_some_and(|line| line.contains("[\"http://b.example\"]"))
+    );
+    let report = finds(broker.addr, &["--origin", "http://a.example"], &[]);
+    assert!(has(&report, "fine", "CORS"), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_redis_that_cuts_subscribers_early_is_found() {
+    let limit = [
+        "--client-output-buffer-limit",
+        "pubsub",
+        "1mb",
+        "512kb",
+        "60",
+    ];
+    let redis = Redis::start_with(&limit).await;
+    let broker = Broker::redis(&redis).start_ready().await;
+    finds(broker.addr, &[], &["redis-output-buffer"]);
+}
+
+/// A broker whose user at Redis may do all but that.
+async fn limited(redis: &Redis, rule: &str) -> Broker {
+    let mut publisher = redis.publisher().await;
+    let words = [
+        "ACL", "SETUSER", "limited", "on", ">s3cret", "~*", "&*", "+@all", rule,
+    ];
+    let _: String = publisher.command(&words).await;
+    let url = redis.url().replace("redis://", "redis://limited:s3cret@");
+    Broker::redis(redis)
+        .set("redis.url", url)
+        .start_ready()
+        .await
+}
+
+#[tokio::test]
+async fn a_redis_that_allows_too_little_is_found() {
+    let redis = Redis::start().await;
+    let broker = limited(&redis, "-@scripting").await;
+    finds(broker.addr, &[], &["redis-acl"]);
+}
+
+#[tokio::test]
+async fn a_redis_that_does_not_tell_its_limits_is_no_finding() {
+    let redis = Redis::start().await;
+    let broker = limited(&redis, "-config").await;
+    let report = finds(broker.addr, &[], &[]);
+    assert!(
+        has(
+            &report,
+            "notes",
+            "client-output-buffer-limit cannot be read"
+        ),
+        "{report:#}"
+    );
+}
+
+#[tokio::test]
+async fn a_cluster_that_forbids_is_found() {
+    let api = KubeApi::start();
+    api.fail(Ask::Pods, Fault::Status(403, "Forbidden"), 1000);
+    let broker = BrokerSettings::default()
+        .set("streaming.default_backend", "kubectl")
+        .set("redis.url", Redis::down().url())
+        .set("kubectl.command", kubectl())
+        .set(
+            "kubectl.extra_args",
+            format!("--kubeconfig={}", api.kubeconfig().display()),
+        )
+        .start()
+        .await;
+    let report = finds(broker.addr, &[], &["kubectl-forbidden"]);
+    let lines = report["findings"][0]["mend"].to_string();
+    assert!(
+        lines.contains("kubectl -n default create role runcast"),
+        "{lines}"
+    );
+}
+
+#[tokio::test]
+async fn a_broker_that_asks_for_tokens_says_more_to_an_admin() {
+    let broker = guarded(Broker::embedded()).start_ready().await;
+    finds(broker.addr, &[], &["token-refused"]);
+    let of = |admin: bool| {
+        let rights = serde_json::json!({"subscribe": ["*"], "publish": ["*"], "admin": admin});
+        token(&claims_but(rights, serde_json::json!({})))
+    };
+    let report = finds(broker.addr, &["--token", &of(false)], &[]);
+    assert!(has(&report, "notes", "admin"), "{report:#}");
+    let report = finds(broker.addr, &["--token", &of(true)], &[]);
+    assert!(!has(&report, "notes", "admin"), "{report:#}");
+}
