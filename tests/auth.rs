@@ -218,7 +218,7 @@ async fn every_route_asks_for_a_token_but_those_that_say_nothing_of_runs() {
             );
         }
     }
-    assert_eq!(asked, 10, "routes that ask");
+    assert_eq!(asked, 12, "routes that ask");
     for path in [
         "/api/v1/runs/42/stream",
         "/api/v1/runs/42/stream/redis",
