@@ -69,3 +69,27 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
         false => ExitCode::FAILURE,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    /// Each code stands in a call of its own.
+    fn codes(source: &str) -> impl Iterator<Item = &str> {
+        let calls = source.split("report.find(").skip(1);
+        calls.filter_map(|call| call.trim_start().strip_prefix('"')?.split('"').next())
+    }
+
+    #[test]
+    fn the_guide_names_every_finding() {
+        let guide = include_str!("../../docs/operations.md");
+        let sources = [
+            include_str!("dependencies.rs"),
+            include_str!("page.rs"),
+            include_str!("stream.rs"),
+        ];
+        let found: Vec<_> = sources.into_iter().flat_map(codes).collect();
+        assert!(found.len() >= 20, "{found:?}");
+        for code in found {
+            assert!(guide.contains(&format!("`{code}`")), "{code}");
+        }
+    }
+}
