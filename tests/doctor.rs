@@ -1,8 +1,11 @@
 //! `runcast doctor`: each thing that stands in the way is found, and no other.
 
+use std::net::SocketAddr;
+
 use serde_json::Value;
 
 use crate::proxies::Proxy;
+use crate::support::authority::Authority;
 use crate::support::broker::BrokerSettings;
 use crate::support::kube_api::{Ask, Fault, KubeApi, kubectl};
 use crate::support::token::{claims_but, guarded, token};
@@ -12,10 +15,9 @@ use crate::support::{Broker, Redis};
 const HTTP_1_1: &str = "proxy_http_version 1.1; proxy_set_header Connection \"\";";
 
 /// Examines what answers at an address; returns the report.
-fn examine(addr: std::net::SocketAddr, more: &[&str]) -> Value {
-    let url = format!("http://{addr}");
-    let arguments = [&["doctor", &url, "--json"], more].concat();
-    let output = BrokerSettings::default().arguments(&arguments).output();
+fn examine(url: &str, more: &[&str], settings: BrokerSettings) -> Value {
+    let arguments = [&["doctor", url, "--json"], more].concat();
+    let output = settings.arguments(&arguments).output();
     let report: Value = serde_json::from_slice(&output.stdout)
         .unwrap_or_else(|error| panic!("{error}: {output:?}"));
     let is_good = report["findings"].as_array().is_some_and(Vec::is_empty);
@@ -25,8 +27,13 @@ fn examine(addr: std::net::SocketAddr, more: &[&str]) -> Value {
 }
 
 /// Checks that these are found, each with a way to mend it, and nothing else.
-fn finds(addr: std::net::SocketAddr, more: &[&str], expected: &[&str]) -> Value {
-    let report = examine(addr, more);
+fn finds(addr: SocketAddr, more: &[&str], expected: &[&str]) -> Value {
+    let report = examine(&format!("http://{addr}"), more, BrokerSettings::default());
+    check(&report, expected);
+    report
+}
+
+fn check(report: &Value, expected: &[&str]) {
     let findings = report["findings"].as_array().expect("a list");
     let codes: Vec<_> = findings.iter().map(|it| it["code"].as_str()).collect();
     let expected: Vec<_> = expected.iter().copied().map(Some).collect();
@@ -34,7 +41,6 @@ fn finds(addr: std::net::SocketAddr, more: &[&str], expected: &[&str]) -> Value 
     for finding in findings {
         assert!(!finding["mend"].as_array().expect("a list").is_empty());
     }
-    report
 }
 
 fn has(report: &Value, list: &str, part: &str) -> bool {
@@ -119,6 +125,20 @@ async fn a_proxy_that_keeps_the_cursor_is_found() {
     let stripping = format!("{HTTP_1_1} proxy_set_header Last-Event-ID \"\";");
     let proxy = Proxy::nginx(&broker, &stripping).await;
     finds(proxy.addr, &[], &["last-event-id-stripped"]);
+}
+
+#[tokio::test]
+async fn https_without_http_2_is_found() {
+    let authority = Authority::new();
+    authority.issue("localhost");
+    let broker = Broker::embedded()
+        .set("server.tls_cert", authority.path("localhost.pem"))
+        .set("server.tls_key", authority.path("localhost.key"))
+        .start()
+        .await;
+    let url = format!("https://localhost:{}", broker.addr.port());
+    let trusting = BrokerSettings::default().variable("SSL_CERT_FILE", &authority.path("ca.pem"));
+    check(&examine(&url, &[], trusting), &["http1-only"]);
 }
 
 #[tokio::test]

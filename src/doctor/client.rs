@@ -52,11 +52,13 @@ impl Client {
 
     /// Begins a request to a path below the address.
     pub(super) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        // Events are posted by agents, which are no pages.
+        let is_page = method != Method::POST;
         let mut request = self.http.request(method, below(&self.args.url, path));
         if let Some(token) = &self.args.token {
             request = request.bearer_auth(token.reveal());
         }
-        if let Some(origin) = &self.args.origin {
+        if let Some(origin) = self.args.origin.as_ref().filter(|_| is_page) {
             request = request.header("Origin", origin);
         }
         request

@@ -154,7 +154,11 @@ impl Words {
             ));
             return;
         }
-        self.say(format!("Why it is quiet: {}.", known.run.quiet_because));
+        let because = &known.run.quiet_because;
+        match because.strip_prefix("it is not: ") {
+            Some(rest) => self.say(format!("It is not quiet: {rest}.")),
+            None => self.say(format!("Why it is quiet: {because}.")),
+        }
         if run.last_event_ts.is_none() {
             self.advise(
                 "See that the publisher uses this very run id, the Redis of this broker, and \

@@ -101,7 +101,10 @@ impl Reloader {
     fn reload(&mut self, trigger: &'static str) {
         match self.read().and_then(|change| self.take(change)) {
             Ok(change) => {
-                let changed = change.changed.join(", ");
+                let changed = match change.changed.as_slice() {
+                    [] => "no setting".to_owned(),
+                    keys => keys.join(", "),
+                };
                 tracing::info!(trigger, changed, "settings reloaded");
                 if !change.waiting.is_empty() {
                     let keys = change.waiting.join(", ");
