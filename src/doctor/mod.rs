@@ -58,7 +58,7 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     stream::examine(&client, backend, &mut report).await;
     dependencies::examine(&client, backend, &mut report).await;
     // What is wrong behind shows before, too.
-    let shown = ["stream-refused", "publish-refused", "stream-held"];
+    let shown = ["stream-refused", "publish-refused"];
     report.explained("redis-", &shown);
     report.explained("kubectl-", &shown);
     let mut out = anstream::stdout().lock();
