@@ -99,7 +99,8 @@ impl Diagnoses {
             let (redis, kubectl) = tokio::join!(redis(broker), kubectl(broker));
             Arc::new(Found { redis, kubectl })
         };
-        self.0.get_with((), look).await
+        // Boxed: it is seldom, and large.
+        Box::pin(self.0.get_with((), look)).await
     }
 }
 

@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::HttpState;
 use super::backend_choice::Backends;
 use super::caller::Caller;
-use super::health::DependencyJson;
+use super::health::{DependencyJson, dependency};
 use super::problem::{ApiError, ProblemJson, json_answer};
 use super::run_path::RunPath;
 
@@ -102,7 +102,9 @@ pub(super) async fn explain(
         says: words.says,
         to_do: words.to_do,
         quiet_because: known.run.quiet_because,
-        redis: known.redis.map(DependencyJson::from),
+        redis: known
+            .redis
+            .map(|redis| dependency("redis", redis, &state.broker)),
         store_error: known.store.as_ref().err().cloned(),
         store: known.store.ok().flatten().map(StoredRunJson::from),
         hubs: known.hubs.into_iter().map(HubJson::from).collect(),

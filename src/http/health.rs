@@ -126,7 +126,8 @@ pub(super) async fn ready(
     }
 }
 
-fn dependency(name: &str, health: DependencyHealth, broker: &Broker) -> DependencyJson {
+/// Returns what is told of a dependency.
+pub(super) fn dependency(name: &str, health: DependencyHealth, broker: &Broker) -> DependencyJson {
     DependencyJson {
         status: if health.up { "up" } else { "down" },
         since: health.since.to_string(),

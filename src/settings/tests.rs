@@ -652,6 +652,7 @@ fn other(key: &str, default: &str) -> String {
         "server.proxy_header" => "forwarded",
         "redis.url" => "redis://other",
         "auth.mode" => "jwt",
+        "kubectl.engine" => "api",
         "auth.algorithms" => "HS256",
         "log.format" => "pretty",
         _ => "",
