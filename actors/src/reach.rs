@@ -1,4 +1,5 @@
-//! [`redis()`] and [`kubectl()`]: one look at whether each answers.
+//! [`redis()`], [`kubectl()`] and [`archive()`]: one look at whether each
+//! answers.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 use crate::access::AccessSettings;
 use crate::kubectl::{Cluster, Engine, FollowPermits, KubectlCounters, PodView};
 use crate::protocol::{Problem, RunId};
-use crate::settings::{KubectlSettings, RedisSettings};
+use crate::settings::{ArchiveSettings, KubectlSettings, RedisSettings};
 
 /// Does at Redis all that a broker does, once: connects to each server that
 /// takes writes, subscribes, sees a probe come back, loads the functions and
@@ -44,4 +45,14 @@ pub async fn kubectl(settings: &KubectlSettings) -> Result<Duration, Problem> {
         Ok(_) => Ok(begin.elapsed()),
         Err(failure) => Err(failure.problem()),
     }
+}
+
+/// Lists what lies in the archive, up to the first object, and returns how long
+/// that took: the place is there, credentials are good. Nothing is written.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong, within `archive.timeout`.
+pub async fn archive(settings: &ArchiveSettings) -> Result<Duration, String> {
+    crate::archive::reach(settings).await
 }

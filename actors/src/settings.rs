@@ -11,10 +11,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod archive;
 mod kubectl_engine;
 mod redis_place;
 mod redis_url;
 
+pub use archive::ArchiveSettings;
 pub use kubectl_engine::{KubeconfigChoice, KubectlEngine};
 pub use redis_place::{RedisPlace, SentinelPlace};
 pub(crate) use redis_place::{tcp_address, with_tls};

@@ -24,8 +24,10 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-const SECRETS: [&str; 4] = [
+const SECRETS: [&str; 6] = [
     "redis.url",
+    "archive.url",
+    "archive.endpoint",
     "kubectl.extra_args",
     "auth.secret",
     "auth.jwks_url",

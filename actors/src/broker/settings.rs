@@ -7,8 +7,8 @@ use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
 use crate::settings::{
-    DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
-    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
+    ArchiveSettings, DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings,
+    KubectlSettings, LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
 };
 
 /// What a broker is started with; checked by whoever made it.
@@ -20,6 +20,8 @@ pub struct BrokerSettings {
     pub redis: RedisSettings,
     /// `[history]`
     pub history: HistorySettings,
+    /// `[archive]`
+    pub archive: ArchiveSettings,
     /// `[hub]`
     pub hub: HubSettings,
     /// `[heartbeat]`
