@@ -33,7 +33,6 @@ impl BrokerSettings {
     }
 
     /// Sets an environment variable that is no setting.
-    #[allow(dead_code, reason = "only the suites set variables")]
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
