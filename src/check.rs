@@ -79,6 +79,17 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
     if backend == DefaultBackend::Auto && findings.iter().all(|found| found.outcome.is_err()) {
         findings.iter_mut().for_each(|found| found.needed = true);
     }
+    let archive = &settings.archive;
+    if archive.is_on() {
+        findings.push(Finding {
+            name: "archive",
+            place: archive.url.clone(),
+            needed: false,
+            outcome: reach::archive(archive)
+                .await
+                .map_err(|error| one_line(&error)),
+        });
+    }
     if !settings.auth.jwks_url.is_empty() {
         findings.push(key_set(&settings.auth).await);
     }

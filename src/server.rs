@@ -103,6 +103,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
     let Settings {
         redis,
         history,
+        archive,
         hub,
         heartbeat,
         runs,
@@ -113,6 +114,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
     BrokerSettings {
         redis,
         history,
+        archive,
         hub,
         heartbeat,
         runs,

@@ -4,6 +4,7 @@
 mod support;
 
 mod agents;
+mod archive;
 mod attacks;
 mod auth;
 mod auth_keys;

@@ -31,6 +31,7 @@
 //! nothing of ours, and [`sse`], which uses only that.
 
 pub mod access;
+pub mod archive;
 pub mod broker;
 pub mod heartbeat;
 pub mod history;

@@ -1,5 +1,5 @@
-//! [`redis()`], [`redis_look()`] and [`kubectl()`]: one look at whether each
-//! answers, and how.
+//! [`redis()`], [`redis_look()`], [`kubectl()`] and [`archive()`]: one look at
+//! whether each answers, and how.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use crate::access::AccessSettings;
 use crate::kubectl::{Cluster, Engine, FollowPermits, KubectlCounters, PodView};
 use crate::protocol::{Problem, RunId};
-use crate::settings::{KubectlSettings, RedisSettings};
+use crate::settings::{ArchiveSettings, KubectlSettings, RedisSettings};
 
 /// Does at Redis all that a broker does, once: connects to each server that
 /// takes writes, subscribes, sees a probe come back, loads the functions and
@@ -75,4 +75,14 @@ pub async fn kubectl(settings: &KubectlSettings) -> Result<Duration, Problem> {
         Ok(_) => Ok(begin.elapsed()),
         Err(failure) => Err(failure.problem()),
     }
+}
+
+/// Lists what lies in the archive, up to the first object, and returns how long
+/// that took: the place is there, credentials are good. Nothing is written.
+///
+/// # Errors
+///
+/// A sentence that says what is wrong, within `archive.timeout`.
+pub async fn archive(settings: &ArchiveSettings) -> Result<Duration, String> {
+    crate::archive::reach(settings).await
 }

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::protocol::{LogLevel, RunId};
 
+mod archive;
 mod kubectl_engine;
 mod live;
 mod redis_place;
 mod redis_url;
 
+pub use archive::ArchiveSettings;
 pub use kubectl_engine::{KubeconfigChoice, KubectlEngine};
 pub(crate) use live::LiveReader;
 pub use live::{Live, LiveSettings};

@@ -26,7 +26,36 @@ pub(super) fn check(settings: &Settings) -> Faults {
     check_backends(settings, &mut faults);
     check_texts(settings, &mut faults);
     check_auth(settings, &mut faults);
+    check_archive(settings, &mut faults);
     faults
+}
+
+fn check_archive(settings: &Settings, faults: &mut Faults) {
+    let archive = &settings.archive;
+    if archive.is_on()
+        && let Err(bad) = runcast_actors::archive::check(archive)
+    {
+        faults.push((bad.key, bad.rule.to_owned()));
+    }
+    for (key, count) in [
+        ("archive.max_writes", archive.max_writes),
+        ("archive.max_reads", archive.max_reads),
+        ("archive.queue", archive.queue),
+    ] {
+        require(faults, count >= 1, key, "must be 1 or more");
+    }
+    for (key, time) in [
+        ("archive.timeout", archive.timeout),
+        ("archive.sweep_interval", archive.sweep_interval),
+        ("archive.retention_interval", archive.retention_interval),
+    ] {
+        require(
+            faults,
+            time >= Duration::from_secs(1),
+            key,
+            "must be 1s or more",
+        );
+    }
 }
 
 fn require(faults: &mut Faults, good: bool, key: &'static str, rule: impl Into<String>) {

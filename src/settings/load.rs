@@ -26,8 +26,10 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-pub(super) const SECRETS: [&str; 4] = [
+pub(super) const SECRETS: [&str; 6] = [
     "redis.url",
+    "archive.url",
+    "archive.endpoint",
     "kubectl.extra_args",
     "auth.secret",
     "auth.jwks_url",

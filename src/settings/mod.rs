@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use runcast_actors::settings::{
-    HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings, LimitSettings, RedisSettings,
-    RetrySettings, RunSettings, StreamingSettings,
+    ArchiveSettings, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
+    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) redis: RedisSettings,
     /// What is kept of a run.
     pub(crate) history: HistorySettings,
+    /// Where histories of runs that ended are kept for long.
+    pub(crate) archive: ArchiveSettings,
     /// The per-run hub.
     pub(crate) hub: HubSettings,
     /// The time between two heartbeats.

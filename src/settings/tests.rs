@@ -260,7 +260,7 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
          retain_unwatched, ring_bytes, total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
-        "unknown key nonsense (FILE): the sections are auth, cors, exec, heartbeat, history, hub, \
+        "unknown key nonsense (FILE): the sections are archive, auth, cors, exec, heartbeat, history, hub, \
          kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
@@ -358,6 +358,8 @@ fn values_that_do_not_go_together_are_refused() {
         ("redis.channel_prefix", "run*:", "glob"),
         ("redis.channel_prefix", "{x}", "{ }"),
         ("redis.url", "http://h", "must be redis[s]://"),
+        ("archive.max_writes", "0", "1 or more"),
+        ("archive.timeout", "0s", "1s or more"),
         ("kubectl.selector", "app=agent", "{run_id}"),
         ("kubectl.namespace", "--all", "namespace"),
         ("kubectl.command", " ", "program"),
@@ -378,6 +380,34 @@ fn values_that_do_not_go_together_are_refused() {
         errors.expect_err("kubectl is off"),
         ["streaming.default_backend = \"kubectl\" (FILE): needs kubectl.enabled = true"]
     );
+}
+
+/// Whoever writes credentials into them must not find them in a log.
+#[test]
+fn places_of_an_archive_are_not_shown() {
+    for (set, key) in [
+        (
+            &[("archive.url", "s3://key:s3cret@runs")][..],
+            "archive.url",
+        ),
+        (
+            &[
+                ("archive.url", "s3://runs"),
+                ("archive.endpoint", "https://key:s3cret@host"),
+            ],
+            "archive.endpoint",
+        ),
+    ] {
+        let case = Case {
+            set: set.to_vec(),
+            ..Case::default()
+        };
+        let errors = case.load().expect_err("a place that is none");
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let begins = format!("{key} = (hidden) (flag --set): must ");
+        assert!(errors[0].starts_with(&begins), "{errors:?}");
+        assert!(!errors[0].contains("s3cret"), "{errors:?}");
+    }
 }
 
 #[test]
@@ -436,6 +466,8 @@ fn good_values_at_the_edge_are_taken() {
         ("log.level", "info,runcast_actors=debug"),
         ("log.level", "off"),
         ("redis.url", "unix:///run/redis.sock"),
+        ("archive.url", "file:///var/lib/runcast"),
+        ("archive.url", "s3://runs/a"),
         ("kubectl.enabled", "false"),
     ] {
         if let Err(errors) = from_set(key, value) {

@@ -15,6 +15,7 @@ pub(crate) mod kube_api;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod redis;
+pub(crate) mod s3;
 pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod token;

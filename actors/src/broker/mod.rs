@@ -30,6 +30,7 @@ pub use places::client_network;
 pub use settings::BrokerSettings;
 pub use shared::BrokerShared;
 use shared::QUARANTINED;
+pub(crate) use shared::lock;
 pub use types::*;
 
 use crate::heartbeat::keep_clock;

@@ -7,8 +7,8 @@ use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
 use crate::settings::{
-    DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings, Live,
-    RedisSettings, RunSettings,
+    ArchiveSettings, DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings,
+    KubectlSettings, Live, RedisSettings, RunSettings,
 };
 
 /// What a broker is started with; checked by whoever made it.
@@ -18,6 +18,8 @@ pub struct BrokerSettings {
     pub redis: RedisSettings,
     /// `[history]`
     pub history: HistorySettings,
+    /// `[archive]`
+    pub archive: ArchiveSettings,
     /// `[hub]`
     pub hub: HubSettings,
     /// `[heartbeat]`

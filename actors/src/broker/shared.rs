@@ -18,6 +18,7 @@ use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
 use crate::access::{
     AccessStore, MemoryAccess, Revocation, RevocationNews, Revocations, keep_revocations,
 };
+use crate::archive::{ArchiveDuty, ArchivedStore, Archivist, keep_archive};
 use crate::hub::{
     Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Quarantine, Refused,
     Registry, RunHub,
@@ -41,6 +42,9 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(10);
 /// Type of the problem of a run that is not served for a while.
 pub(crate) const QUARANTINED: &str = "run-quarantined";
 
+/// How long a run that has live events waits for the archive.
+const ARCHIVE_PATIENCE: Duration = Duration::from_millis(500);
+
 /// How long giving up the recorder's lease may delay the end.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -59,6 +63,11 @@ pub struct BrokerShared {
     pub redis: Arc<RedisLink>,
     /// Set once, when the broker starts.
     pub(crate) store: OnceLock<Arc<dyn RunStore>>,
+    /// The same without what is archived; set with it.
+    kept: OnceLock<Arc<dyn RunStore>>,
+    /// Set with it, if there is an archive.
+    archivist: OnceLock<Arc<Archivist>>,
+    archive_arbiter: OnceLock<ArbiterHandle>,
     /// Bounds the pages that are read for clients, of streams and of pages.
     reads: ClientReads,
     /// Bounds those for hubs, which must not wait behind a herd of clients.
@@ -111,6 +120,9 @@ impl BrokerShared {
             past_runs: PastRuns::new(settings.hub.max_past_runs, settings.history.ttl),
             redis: Arc::default(),
             store: OnceLock::new(),
+            kept: OnceLock::new(),
+            archivist: OnceLock::new(),
+            archive_arbiter: OnceLock::new(),
             reads: ClientReads::new(&settings.history, settings.live.clone()),
             hub_reads: Semaphore::new(settings.history.max_reads.max(1)),
             checker: Mutex::default(),
@@ -236,19 +248,26 @@ impl BrokerShared {
 
     /// Opens the store, and the subscription if it is Redis.
     pub(crate) fn start_store(self: &Arc<Self>) {
-        let store: Arc<dyn RunStore> = match self.settings.backend() {
+        let (store, duty): (Arc<dyn RunStore>, Arc<dyn ArchiveDuty>) = match self.settings.backend()
+        {
             BackendKind::Redis => {
                 let store = self.redis_store();
                 self.start_subscriber(store.clone());
                 // Nobody else sets them.
                 let _ = self.access.set(Arc::new(store.clone()));
-                Arc::new(store)
+                (Arc::new(store.clone()), Arc::new(store))
             }
             BackendKind::Embedded | BackendKind::Kubectl => {
                 let access = MemoryAccess::new(&self.settings.access);
                 let _ = self.access.set(Arc::new(access));
-                self.start_memory_store()
+                let store = self.start_memory_store();
+                (Arc::clone(&store) as _, store)
             }
+        };
+        let _ = self.kept.set(Arc::clone(&store));
+        let store = match self.settings.archive.is_on() {
+            true => Arc::new(self.start_archive(store, duty)),
+            false => store,
         };
         let _ = self.store.set(store);
         if self.settings.access.enabled {
@@ -278,6 +297,47 @@ impl BrokerShared {
             self.start_checker();
             // What it was about to do is not known.
             self.check_positions();
+        }
+    }
+
+    /// Starts the archive on an arbiter of its own, and puts it behind `store`.
+    fn start_archive(
+        self: &Arc<Self>,
+        store: Arc<dyn RunStore>,
+        duty: Arc<dyn ArchiveDuty>,
+    ) -> ArchivedStore {
+        let (tell, told) = std::sync::mpsc::sync_channel(1);
+        let arbiter = Arbiter::with_tokio_rt(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime like every arbiter's");
+            // Whoever waits for it is below.
+            let _ = tell.send(runtime.handle().clone());
+            runtime
+        });
+        let runtime = told
+            .recv()
+            .expect("an arbiter has a runtime when it is made");
+        let archivist = Arc::new(Archivist::new(
+            &self.settings.archive,
+            self.settings.runs.end_grace,
+            Arc::clone(&self.metrics),
+            runtime,
+        ));
+        let _ = self.archive_arbiter.set(arbiter.handle());
+        let _ = self.archivist.set(Arc::clone(&archivist));
+        let (shared, kept) = (Arc::clone(self), Arc::clone(&archivist));
+        arbiter.spawn_fn(move || {
+            actix_rt::spawn(keep_archive(shared, kept, duty));
+        });
+        ArchivedStore { store, archivist }
+    }
+
+    /// Notes that a run ends whose store may say so: it is to be archived.
+    pub(crate) fn note_end(&self, run_id: &RunId) {
+        if let Some(archivist) = self.archivist.get() {
+            archivist.ends(run_id);
         }
     }
 
@@ -335,6 +395,12 @@ impl BrokerShared {
         &**store.expect("a broker has its store from its start")
     }
 
+    /// The store, without what is archived.
+    fn kept(&self) -> &dyn RunStore {
+        let kept = self.kept.get().or(self.store.get());
+        &**kept.expect("a broker has its store from its start")
+    }
+
     /// Reads a page of a run for a client, when `history.max_reads` and
     /// `history.read_rate` let it.
     ///
@@ -345,13 +411,35 @@ impl BrokerShared {
         run_id: &RunId,
         query: PageQuery,
     ) -> Result<Page, StoreError> {
+        self.read_paced(self.store(), run_id, query).await
+    }
+
+    /// The same, of what the store itself keeps.
+    ///
+    /// # Errors
+    /// When the store does not answer in time.
+    pub(crate) async fn read_kept_page(
+        &self,
+        run_id: &RunId,
+        query: PageQuery,
+    ) -> Result<Page, StoreError> {
+        self.read_paced(self.kept(), run_id, query).await
+    }
+
+    async fn read_paced(
+        &self,
+        store: &dyn RunStore,
+        run_id: &RunId,
+        query: PageQuery,
+    ) -> Result<Page, StoreError> {
         let _turn = self.reads.turn(&self.metrics.store.reads_paced).await;
-        let page = self.store().read(run_id, query).await?;
+        let page = store.read(run_id, query).await?;
         self.reads.took(&page);
         Ok(page)
     }
 
-    /// Reads a page for a run's hub.
+    /// Reads a page for a run's hub. If the run `is_live` an archive that does
+    /// not answer soon is left out, and the answer is not sure: `false`.
     ///
     /// # Errors
     /// When the store does not answer in time.
@@ -359,10 +447,18 @@ impl BrokerShared {
         &self,
         run_id: &RunId,
         query: PageQuery,
-    ) -> Result<Page, StoreError> {
+        is_live: bool,
+    ) -> Result<(Page, bool), StoreError> {
         let permit = self.hub_reads.acquire().await;
         let _permit = permit.expect("nobody closes it");
-        self.store().read(run_id, query).await
+        let reading = self.store().read(run_id, query);
+        if !is_live || self.archivist.get().is_none() {
+            return Ok((reading.await?, true));
+        }
+        match timeout(ARCHIVE_PATIENCE, reading).await {
+            Ok(Ok(page)) => Ok((page, true)),
+            Ok(Err(_)) | Err(_) => Ok((self.kept().read(run_id, query).await?, false)),
+        }
     }
 
     /// Whether as many pages are being read as may be, or as fast.
@@ -568,6 +664,10 @@ impl BrokerShared {
         join_all(follows.iter().map(|follow| follow.send(Stop))).await;
         self.core.stop();
         self.kubectl_arbiter.stop();
+        if let Some(archive) = self.archive_arbiter.get() {
+            // What is being written leaves no object, and is still owed.
+            archive.stop();
+        }
     }
 }
 
@@ -591,6 +691,6 @@ fn quarantined() -> Problem {
 }
 
 /// No user code runs under these locks, so a poisoned one is still whole.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

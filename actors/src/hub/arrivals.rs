@@ -150,6 +150,9 @@ impl RunHub {
             Incoming::Plain { .. } | Incoming::TooLarge(_) => return,
         };
         fail_at(event.payload);
+        if event.is_terminal {
+            self.shared.note_end(&self.run_id);
+        }
         if std::mem::take(&mut self.is_unproven) {
             self.step(OrderInput::Doubt, ctx);
         }

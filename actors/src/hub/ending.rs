@@ -44,6 +44,9 @@ impl RunHub {
             status,
             timer: None,
         };
+        if self.backend != BackendKind::Kubectl && self.order.place().is_some() {
+            self.shared.note_end(&self.run_id);
+        }
         let grace = match self.backend {
             BackendKind::Redis | BackendKind::Embedded => {
                 self.shared.settings.runs.end_grace + CLOCK_MARGIN

@@ -21,6 +21,9 @@ use crate::store::{Page, PageFrom, PageQuery, StoreError};
 /// Pause before a failed read is tried again.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
 
+/// Pause before an archive that was left out is asked again.
+const ARCHIVE_DELAY: Duration = Duration::from_secs(5);
+
 /// Pause before a position that looked wrong is asked for again: longer than
 /// an event, or an answer, is on its way.
 const RECHECK_DELAY: Duration = Duration::from_millis(500);
@@ -216,7 +219,10 @@ impl RunHub {
             events_max: PAGE_EVENTS,
             bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
         };
-        let reading = async move { shared.read_hub_page(&run_id, query).await };
+        // It has plain events alone, and may be shown without what an archive
+        // has of it.
+        let is_live = self.order.place().is_none() && self.log.end_no() > 0;
+        let reading = async move { shared.read_hub_page(&run_id, query, is_live).await };
         ctx.spawn(
             reading
                 .into_actor(self)
@@ -224,9 +230,14 @@ impl RunHub {
         );
     }
 
-    fn was_read(&mut self, page: Result<Page, StoreError>, ctx: &mut Context<Self>) {
+    fn was_read(&mut self, page: Result<(Page, bool), StoreError>, ctx: &mut Context<Self>) {
         let page = match page {
-            Ok(page) => page,
+            Ok((page, is_sure)) => {
+                if !is_sure {
+                    ctx.run_later(ARCHIVE_DELAY, |hub, ctx| hub.step(OrderInput::Doubt, ctx));
+                }
+                page
+            }
             Err(error) => {
                 debug!(run_id = %self.run_id, %error, "history not read, trying again");
                 ctx.run_later(RETRY_DELAY, |hub, ctx| hub.step(OrderInput::Retry, ctx));

@@ -3,6 +3,7 @@
 //! Keeps the same promises as `runcast_publish` in Redis: ids without holes,
 //! closed runs, exact producers, histories that are trimmed and expire.
 
+mod archive;
 mod clock;
 mod ledger;
 mod producers;
@@ -75,6 +76,8 @@ struct Slot {
     state: RunState,
     /// `None` before the first event.
     entry: Option<Entry>,
+    /// The epoch that was archived last.
+    archived: Option<u64>,
     /// It was forgotten; who still holds it looks it up anew.
     is_gone: bool,
 }

@@ -247,6 +247,11 @@ impl RunState {
         self.last
     }
 
+    /// Set once a terminal status was accepted.
+    pub(super) fn closed(&self) -> Option<&Closed> {
+        self.closed.as_ref()
+    }
+
     /// What the run costs in memory, in bytes.
     pub(super) fn cost(&self) -> u64 {
         RUN_BYTES

@@ -18,6 +18,7 @@ impl Metrics {
         self.redis_families(&mut out);
         self.store_families(&mut out);
         self.recorder_families(&mut out);
+        self.archive_families(&mut out);
         out.0
     }
 
@@ -354,6 +355,97 @@ impl Metrics {
             "Runs the embedded store forgot to make room.",
             [(vec![], store.evicted_runs.get())],
         );
+    }
+
+    fn archive_families(&self, out: &mut Families) {
+        let archive = &self.archive;
+        for (name, help, counter) in [
+            (
+                "runcast_archive_queue_overflows_total",
+                "Runs to archive that found no room in the queue, and are left to a sweep.",
+                &archive.queue_overflows,
+            ),
+            (
+                "runcast_archive_written_total",
+                "Runs archived.",
+                &archive.written,
+            ),
+            (
+                "runcast_archive_written_bytes_total",
+                "Bytes of the runs archived, compressed.",
+                &archive.written_bytes,
+            ),
+            (
+                "runcast_archive_write_failures_total",
+                "Attempts to archive a run that failed, and are repeated.",
+                &archive.write_failures,
+            ),
+            (
+                "runcast_archive_lost_total",
+                "Runs whose history went before it was archived.",
+                &archive.lost,
+            ),
+            (
+                "runcast_archive_reads_total",
+                "Reads of parts of archived runs.",
+                &archive.reads,
+            ),
+            (
+                "runcast_archive_read_bytes_total",
+                "Bytes read of archived runs, compressed.",
+                &archive.read_bytes,
+            ),
+            (
+                "runcast_archive_pages_served_total",
+                "Pages of runs that their store has forgotten, served from the archive.",
+                &archive.served,
+            ),
+            (
+                "runcast_archive_read_failures_total",
+                "Pages that could not be read from the archive.",
+                &archive.read_failures,
+            ),
+            (
+                "runcast_archive_missing_total",
+                "Looks for runs that are not archived.",
+                &archive.missing,
+            ),
+            (
+                "runcast_archive_retention_failures_total",
+                "Looks through all archived runs, to count and remove them, that failed.",
+                &archive.retention_failures,
+            ),
+        ] {
+            out.counter(name, help, [(vec![], counter.get())]);
+        }
+        out.counter(
+            "runcast_archive_removed_total",
+            "Archived runs removed, by what they were over.",
+            [
+                (vec![("reason", "age")], archive.removed_for_age.get()),
+                (vec![("reason", "size")], archive.removed_for_size.get()),
+            ],
+        );
+        for (name, help, gauge) in [
+            (
+                "runcast_archive_queue",
+                "Runs that wait to be archived.",
+                &archive.queue,
+            ),
+            (
+                "runcast_archive_writing",
+                "Runs being archived.",
+                &archive.writing,
+            ),
+            (
+                "runcast_archive_objects",
+                "Archived runs, when this broker last counted them; 0 if another does.",
+                &archive.objects,
+            ),
+            ("runcast_archive_bytes", "Bytes of these.", &archive.bytes),
+        ] {
+            out.gauge(name, help, [(vec![], gauge.get())]);
+        }
     }
 
     fn recorder_families(&self, out: &mut Families) {

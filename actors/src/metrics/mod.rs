@@ -211,6 +211,45 @@ pub struct RecorderCounters {
     pub bytes: Gauge,
 }
 
+/// What the archive counts; all of it stands still while there is none.
+#[derive(Debug, Default)]
+pub struct ArchiveCounters {
+    /// Runs that wait to be written.
+    pub queue: Gauge,
+    /// Runs that found no room there, and are left to a sweep.
+    pub queue_overflows: Counter,
+    /// Runs being written.
+    pub writing: Gauge,
+    /// Runs written.
+    pub written: Counter,
+    /// Bytes of these objects.
+    pub written_bytes: Counter,
+    /// Attempts to write one that failed, and are repeated.
+    pub write_failures: Counter,
+    /// Runs whose history went before it was written.
+    pub lost: Counter,
+    /// Reads of objects.
+    pub reads: Counter,
+    /// Bytes read of objects.
+    pub read_bytes: Counter,
+    /// Pages served from the archive.
+    pub served: Counter,
+    /// Pages that could not be read.
+    pub read_failures: Counter,
+    /// Runs looked for that are not there.
+    pub missing: Counter,
+    /// Objects, when this broker last counted them.
+    pub objects: Gauge,
+    /// Their bytes.
+    pub bytes: Gauge,
+    /// Objects removed for their age.
+    pub removed_for_age: Counter,
+    /// Objects removed since all took too much.
+    pub removed_for_size: Counter,
+    /// Looks through all objects that failed.
+    pub retention_failures: Counter,
+}
+
 /// What the store of runs counts. Under a load without faults `reads` stand
 /// still: no live event is read.
 #[derive(Debug, Default)]
@@ -296,6 +335,8 @@ pub struct Metrics {
     pub store: StoreCounters,
     /// The recorder of plain messages.
     pub recorder: RecorderCounters,
+    /// The archive.
+    pub archive: ArchiveCounters,
     workers: Mutex<Vec<Arc<WorkerCounters>>>,
 }
 

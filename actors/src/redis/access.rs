@@ -25,12 +25,12 @@ const TICKET_PREFIX: &str = "_ticket:";
 const SET_TTL_EXTRA_SECONDS: u64 = 3600;
 
 impl RedisStore {
-    fn key(&self, rest: &str) -> String {
+    pub(super) fn key(&self, rest: &str) -> String {
         format!("{}{rest}", self.settings().redis.channel_prefix)
     }
 
     /// Runs a command on a key that holds no hash tag: it is its own.
-    async fn ask<T: FromRedisValue>(
+    pub(super) async fn ask<T: FromRedisValue>(
         &self,
         key: &str,
         command: Cmd,

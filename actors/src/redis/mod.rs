@@ -3,6 +3,7 @@
 //! which kind it is.
 
 mod access;
+mod archive;
 mod batches;
 #[cfg(feature = "bench")]
 #[doc(hidden)]

@@ -73,6 +73,11 @@ impl RedisStore {
         &self.appends
     }
 
+    /// The connections that read.
+    pub(super) fn reads(&self) -> &Connection {
+        &self.reads
+    }
+
     /// Has the server looked for anew before the next call: it may be another.
     pub(super) fn reconnect(&self) {
         self.appends.reconnect();
@@ -100,7 +105,7 @@ impl RedisStore {
     }
 
     /// Returns the run's stream and meta.
-    fn keys(&self, run_id: &RunId) -> [String; 2] {
+    pub(super) fn keys(&self, run_id: &RunId) -> [String; 2] {
         let prefix = &self.settings.redis.channel_prefix;
         ["stream", "meta"].map(|key| format!("{prefix}{{{run_id}}}:{key}"))
     }
