@@ -22,8 +22,17 @@ impl RedisCluster {
         Self::start_with_tls(None).await
     }
 
+    /// The same, of Valkeys.
+    pub(crate) async fn start_valkeys() -> Self {
+        Self::start_of(None, true).await
+    }
+
     /// The same, its nodes speaking TLS with each other and with brokers.
     pub(crate) async fn start_with_tls(authority: Option<&Authority>) -> Self {
+        Self::start_of(authority, false).await
+    }
+
+    async fn start_of(authority: Option<&Authority>, is_valkey: bool) -> Self {
         let mut nodes = Vec::new();
         let mut bus_ports = Vec::new();
         for _ in 0..2 * MASTERS {
@@ -42,7 +51,10 @@ impl RedisCluster {
                 &bus_port,
             ];
             let arguments = [&arguments, tls].concat();
-            nodes.push(Redis::start_with_tls(&arguments, authority).await);
+            nodes.push(match is_valkey {
+                true => Redis::start_valkey(&arguments).await,
+                false => Redis::start_with_tls(&arguments, authority).await,
+            });
             bus_ports.push(bus_port);
         }
         let first_port = nodes[0].best_port().to_string();
