@@ -29,6 +29,8 @@ pub(crate) struct HttpServer {
     operator: Option<Server>,
     addresses: Vec<SocketAddr>,
     broker: Broker,
+    drain_delay: Duration,
+    drain_rate: usize,
     shutdown_grace: Duration,
 }
 
@@ -72,6 +74,8 @@ impl HttpServer {
             operator,
             addresses: vec![address],
             broker,
+            drain_delay: options.drain_delay,
+            drain_rate: options.drain_rate,
             shutdown_grace: options.shutdown_grace,
         })
     }
@@ -81,7 +85,8 @@ impl HttpServer {
         &self.addresses
     }
 
-    /// Serves until `stop` is ready, then ends within the grace: streams get
+    /// Serves until `stop` is ready, and for the drain's delay, in which proxies
+    /// learn that it is to go; then ends within the grace: streams get
     /// `goodbye` while new requests still find a broker that says it is
     /// draining, then the sockets close.
     ///
@@ -101,6 +106,14 @@ impl HttpServer {
             }
             () = stop => {}
         }
+        if !self.drain_delay.is_zero() {
+            self.broker.leave();
+            tracing::info!(
+                delay_seconds = self.drain_delay.as_secs_f64(),
+                "leaving: not ready, and serving on"
+            );
+            tokio::time::sleep(self.drain_delay).await;
+        }
         let started = Instant::now();
         tracing::info!(
             grace_seconds = self.shutdown_grace.as_secs_f64(),
@@ -108,7 +121,7 @@ impl HttpServer {
         );
         let streams_left = self
             .broker
-            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE))
+            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE), self.drain_rate)
             .await;
         if streams_left > 0 {
             tracing::warn!(streams_left, "some streams did not end in time");

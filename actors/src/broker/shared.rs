@@ -89,6 +89,8 @@ pub struct BrokerShared {
     is_told_twice: AtomicBool,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
+    /// The process is about to go.
+    pub(crate) leaving: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
     /// Set with `store`.
     access: OnceLock<Arc<dyn AccessStore>>,
@@ -139,6 +141,7 @@ impl BrokerShared {
             is_told_twice: AtomicBool::new(false),
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
             access: OnceLock::new(),
             revocations: Revocations::new(settings.access.clone()),
