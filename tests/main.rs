@@ -17,6 +17,7 @@ mod check_script;
 mod churn;
 mod clients;
 mod cluster;
+mod cluster_sharded;
 mod deploy;
 mod dev;
 mod durable;
