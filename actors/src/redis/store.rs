@@ -70,11 +70,6 @@ impl RedisStore {
         }
     }
 
-    /// The connections that read.
-    pub(super) fn reads(&self) -> &Connection {
-        &self.reads
-    }
-
     pub(super) fn settings(&self) -> &BrokerSettings {
         &self.settings
     }
