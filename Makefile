@@ -12,6 +12,7 @@ FAULTS_SECONDS := 1800
 # How long `make faults-off` looks for what each safeguard is for.
 SAFEGUARD_SECONDS := 60
 SOAK_SECONDS := 600
+ROLLING_CLIENTS := 3000
 # Repeats the random draws of a run of these two; `make simulate SEED=n` runs
 # that seed alone, and prints each step.
 SEED := 1
@@ -30,7 +31,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
 .PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom schemathesis bench scale micro \
-	instructions faults faults-off soak soak-hostile simulate fuzz image-test
+	instructions faults faults-off soak soak-hostile rolling simulate fuzz image-test
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -51,6 +52,7 @@ help:
 	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
 	@echo 'make soak-hostile  2,000 clients beside hostile ones for SOAK_SECONDS (1200)'
+	@echo 'make rolling replace three brokers behind HAProxy, one by one, under ROLLING_CLIENTS (3000)'
 	@echo 'make simulate  the order of durable events under SEEDS (100000) seeds of faults'
 	@echo 'make image-test  build both container images without a registry, stream a run through them (root)'
 	@echo 'make fuzz    fuzz each target for FUZZ_SECONDS (300 unless given)'
@@ -141,6 +143,10 @@ soak: test-deps
 soak-hostile: SOAK_SECONDS := 1200
 soak-hostile: test-deps
 	RUNCAST_SOAK_SECONDS=$(SOAK_SECONDS) RUNCAST_SEED=$(SEED) $(SUITE) hostile::hostile
+
+# A minute; `make test` has it with 150 clients.
+rolling: test-deps
+	RUNCAST_ROLLING_CLIENTS=$(ROLLING_CLIENTS) $(SUITE) rolling::rolling
 
 # A seed given on the command line is replayed.
 simulate:

@@ -28,7 +28,7 @@ pub(crate) async fn admitted(broker: &Broker, run_and_rest: &str) -> SseClient {
 #[tokio::test]
 async fn a_stream_past_its_age_is_told_to_come_back() {
     let broker = Broker::embedded()
-        .set("streaming.max_age", "2s")
+        .set("streaming.max_age", "3s")
         .start_ready()
         .await;
     let mut client = broker.follow("42/stream").await;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::support::guide::guide_block;
 use crate::support::http::Request;
 use crate::support::port::free_port;
 use crate::support::process::Process;
@@ -107,11 +108,7 @@ impl Proxy {
 /// The block of the operations guide in `language`, with `broker` in the place of
 /// its brokers.
 pub(crate) fn documented(language: &str, broker: &Broker) -> String {
-    let guide = include_str!("../docs/operations.md");
-    let (_, block) = guide
-        .split_once(&format!("```{language}\n"))
-        .expect("the guide has one");
-    let (block, _) = block.split_once("```").expect("it ends");
+    let block = guide_block(language);
     let addr = broker.addr.to_string();
     let of_broker = block.replace("10.0.0.1:8000", &addr);
     let of_broker = of_broker.replace("10.0.0.2:8000", &addr);

@@ -46,6 +46,67 @@ async fn streams_are_told_goodbye_with_a_spread_retry() {
     assert!(retries.len() > 10, "spread, not a herd: {retries:?}");
 }
 
+#[tokio::test]
+async fn goodbyes_are_said_at_the_rate_and_others_are_served_on() {
+    let mut broker = Broker::embedded()
+        .set("server.drain_rate", 20)
+        .start_ready()
+        .await;
+    let mut clients = Vec::new();
+    for run in 0..40 {
+        clients.push(broker.follow(&format!("run-{}/stream", run % 4)).await);
+    }
+    broker.terminate();
+    let begin = Instant::now();
+    let ends = clients.iter_mut().map(|client| async move {
+        let frames = client.rest(SOON).await;
+        check_goodbye(&frames);
+        (begin.elapsed(), frames.len() > 1)
+    });
+    let publishing = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        for run in 0..4 {
+            let event = json!({"kind": "output", "data": "late"});
+            broker.post(&format!("run-{run}"), &event).await;
+        }
+    };
+    let (mut told, ()) = tokio::join!(futures_util::future::join_all(ends), publishing);
+    told.sort_unstable();
+    let (first, half, last) = (told[0].0, told[20].0, told[39].0);
+    assert!(last - first > Duration::from_millis(1500), "{told:?}");
+    assert!(half - first > (last - first) / 4, "{told:?}");
+    assert!(last - half > (last - first) / 4, "{told:?}");
+    assert!(
+        told[39].1 && !told[0].1,
+        "who is told last sees it: {told:?}"
+    );
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+}
+
+/// Proxies learn that it is to go; who comes all the same is served.
+#[tokio::test]
+async fn for_the_delay_it_is_not_ready_and_serves_on() {
+    let mut broker = Broker::embedded()
+        .set("server.drain_delay", "2s")
+        .start_ready()
+        .await;
+    let mut early = broker.follow("42/stream").await;
+    broker.terminate();
+    let begin = Instant::now();
+    eventually("it says that it is not ready", SOON, async || {
+        broker.get("/health/ready").await.status() == 503
+    })
+    .await;
+    let mut late = broker.follow("42/stream").await;
+    let id = broker.publish("42", json!(1)).await;
+    for client in [&mut early, &mut late] {
+        assert_eq!(client.run_event().await.id(), id);
+        check_goodbye(&client.rest(SOON).await);
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(2));
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+}
+
 /// A client that does not read holds the drain open to the grace, not longer;
 /// meanwhile the broker says that it is not ready and takes no new stream.
 #[tokio::test]

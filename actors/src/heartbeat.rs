@@ -45,6 +45,7 @@ impl Actor for HeartbeatActor {
                 .registry
                 .sweep(|backend| shared.settings.idle_ttl(backend));
             shared.watch_subscriber();
+            shared.watch_shards();
             shared.watch_checker();
         });
     }

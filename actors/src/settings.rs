@@ -61,6 +61,35 @@ pub struct RedisSettings {
     pub queue_messages: usize,
     /// The same bound in bytes.
     pub queue_bytes: ByteSize,
+    /// Whether durable events of a Cluster go only where somebody watches.
+    pub sharded_pubsub: ShardedPubSub,
+}
+
+/// A value of `redis.sharded_pubsub`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardedPubSub {
+    /// Events are announced at every node, and each broker hears all.
+    #[default]
+    Off,
+    /// The same, and brokers subscribe to the runs that they serve: what comes
+    /// between the other two.
+    Listen,
+    /// Events are announced in their run's shard alone.
+    On,
+}
+
+impl RedisSettings {
+    /// Whether runs that are watched are subscribed to in their shards.
+    pub fn listens_to_shards(&self) -> bool {
+        let is_cluster = matches!(self.url.place(), RedisPlace::Cluster(_));
+        is_cluster && self.sharded_pubsub != ShardedPubSub::Off
+    }
+
+    /// Whether durable events are announced in their shards alone.
+    pub fn announces_to_shards(&self) -> bool {
+        self.listens_to_shards() && self.sharded_pubsub == ShardedPubSub::On
+    }
 }
 
 impl Default for RedisSettings {
@@ -80,6 +109,7 @@ impl Default for RedisSettings {
             reconnect_max_delay: Duration::from_millis(500),
             queue_messages: 100_000,
             queue_bytes: ByteSize::mib(64),
+            sharded_pubsub: ShardedPubSub::Off,
         }
     }
 }

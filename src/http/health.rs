@@ -66,7 +66,7 @@ pub(super) async fn health(state: Data<HttpState>) -> HttpResponse {
         status: if all_up { "ok" } else { "degraded" },
         version: VERSION,
         uptime_seconds: state.started.elapsed().as_secs(),
-        draining: state.broker.is_draining(),
+        draining: state.broker.is_leaving(),
         dependencies: dependencies
             .into_iter()
             .map(|(name, health)| (name, dependency(name, health, &state.broker)))
@@ -110,7 +110,7 @@ pub(super) async fn ready(
 ) -> Result<HttpResponse, ApiError> {
     let strict = Pairs::parse(request.query_string()).switch("strict")?;
     let broker = &state.broker;
-    let why = if broker.is_draining() {
+    let why = if broker.is_leaving() {
         Some(("draining", "the broker is shutting down; use another one"))
     } else if strict && !broker.default_backend_usable() {
         Some((

@@ -32,6 +32,8 @@ pub(crate) struct HttpServer {
     addresses: Vec<SocketAddr>,
     broker: Broker,
     state: Data<HttpState>,
+    drain_delay: Duration,
+    drain_rate: usize,
     shutdown_grace: Duration,
 }
 
@@ -102,6 +104,8 @@ impl HttpServer {
             addresses: vec![address],
             broker,
             state,
+            drain_delay: options.drain_delay,
+            drain_rate: options.drain_rate,
             shutdown_grace: options.shutdown_grace,
         })
     }
@@ -118,7 +122,8 @@ impl HttpServer {
         &self.addresses
     }
 
-    /// Serves until `stop` is ready, then ends within the grace: streams get
+    /// Serves until `stop` is ready, and for the drain's delay, in which proxies
+    /// learn that it is to go; then ends within the grace: streams get
     /// `goodbye` while new requests still find a broker that says it is
     /// draining, then the sockets close.
     ///
@@ -138,6 +143,14 @@ impl HttpServer {
             }
             () = stop => {}
         }
+        if !self.drain_delay.is_zero() {
+            self.broker.leave();
+            tracing::info!(
+                delay_seconds = self.drain_delay.as_secs_f64(),
+                "leaving: not ready, and serving on"
+            );
+            tokio::time::sleep(self.drain_delay).await;
+        }
         let started = Instant::now();
         tracing::info!(
             grace_seconds = self.shutdown_grace.as_secs_f64(),
@@ -145,7 +158,7 @@ impl HttpServer {
         );
         let streams_left = self
             .broker
-            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE))
+            .drain(self.shutdown_grace.mul_f64(DRAIN_SHARE), self.drain_rate)
             .await;
         if streams_left > 0 {
             tracing::warn!(streams_left, "some streams did not end in time");

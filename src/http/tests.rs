@@ -313,7 +313,7 @@ async fn a_draining_broker_is_alive_but_not_ready() {
         test::call_service(&app, request()).await.status(),
         StatusCode::OK
     );
-    state.broker.drain(std::time::Duration::ZERO).await;
+    state.broker.drain(std::time::Duration::ZERO, 0).await;
     let response = test::call_service(&app, request()).await;
     assert_eq!(header_of(&response, "retry-after"), "1");
     assert_problem(response, 503, "draining").await;

@@ -290,6 +290,12 @@ fn check_backends(settings: &Settings, faults: &mut Faults) {
     );
     require(
         faults,
+        !settings.history.record_plain || !settings.redis.announces_to_shards(),
+        "history.record_plain",
+        "needs to hear all runs: not with redis.sharded_pubsub = \"on\"",
+    );
+    require(
+        faults,
         settings.streaming.default_backend != DefaultBackend::Kubectl || kubectl.enabled,
         "streaming.default_backend",
         "needs kubectl.enabled = true",

@@ -107,7 +107,12 @@ pub(crate) struct ServerSettings {
     pub(crate) max_connections: usize,
     /// Connections the kernel holds for us before they are accepted.
     pub(crate) backlog: u32,
-    /// How long open streams have to end after SIGTERM.
+    /// After SIGTERM: how long we say that we are not ready, and serve on.
+    #[serde(with = "humantime_serde")]
+    pub(crate) drain_delay: Duration,
+    /// Then: how many streams are told `goodbye` in a second; 0 is all at once.
+    pub(crate) drain_rate: usize,
+    /// How long open streams have to end then.
     #[serde(with = "humantime_serde")]
     pub(crate) shutdown_grace: Duration,
     /// Names, beside those of this machine, that the broker may be asked by;
@@ -144,6 +149,8 @@ impl Default for ServerSettings {
             workers: 0,
             max_connections: 110_000,
             backlog: 4096,
+            drain_delay: Duration::ZERO,
+            drain_rate: 5000,
             shutdown_grace: Duration::from_secs(20),
             hosts: Vec::new(),
             trusted_proxies: Vec::new(),

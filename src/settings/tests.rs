@@ -266,11 +266,11 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
          keys channel_prefix, check_interval, command_timeout, connect_timeout, probe_interval, \
-         queue_bytes, queue_messages, reconnect_max_delay, tls_ca, \
+         queue_bytes, queue_messages, reconnect_max_delay, sharded_pubsub, tls_ca, \
          tls_cert, tls_key, url"
             .to_owned(),
         "unknown key server (environment RUNCAST__SERVER): [server] is a section with the keys \
-         backlog, bind, hosts, max_connections, proxy_header, shutdown_grace, tls_cert, tls_key, trusted_proxies, workers"
+         backlog, bind, drain_delay, drain_rate, hosts, max_connections, proxy_header, shutdown_grace, tls_cert, tls_key, trusted_proxies, workers"
             .to_owned(),
         "server.bind = \"localhost\" (flag --set): must be an IP address and a port, like \
          127.0.0.1:8000 or [::]:8000"

@@ -32,7 +32,7 @@ async fn an_older_library_is_replaced() {
     backend.command::<String>(&load).await;
     let store = backend.open(BrokerSettings::default());
     assert_eq!(append_ok(&store, "42", outputs(1)).await[0].seq, 1);
-    assert_eq!(version(&backend).await, 3);
+    assert_eq!(version(&backend).await, 4);
 }
 
 #[tokio::test]

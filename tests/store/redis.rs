@@ -63,6 +63,12 @@ pub(super) async fn before_functions() -> RedisBackend {
     RedisBackend::of(Redis::start_6_2().await)
 }
 
+/// Another server of the same kind.
+async fn on_valkey() -> RedisBackend {
+    RedisBackend::of(Redis::start_valkey(&[]).await)
+}
+
 contract_tests!(functions, super::by_functions);
 contract_tests!(scripts, super::by_scripts);
 contract_tests!(redis_6_2, super::before_functions);
+contract_tests!(valkey, super::on_valkey);

@@ -1,5 +1,5 @@
 //! The long suites: random faults and two soaks, each for as many seconds as its
-//! environment variable says. Apart from the other tests, since they take the
+//! environment variable says, and a rolling deploy of as many clients. Apart from the other tests, since they take the
 //! time they are given.
 
 #[path = "../support/mod.rs"]
@@ -13,11 +13,14 @@ mod support;
 
 mod faults;
 mod hostile;
+mod rolling;
 mod soak;
 mod times;
 mod trend;
 
 use std::str::FromStr;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// Returns the number in environment variable `name`, or `default`.
 fn number_from_env<T: FromStr>(name: &str, default: T) -> T {
@@ -27,6 +30,16 @@ fn number_from_env<T: FromStr>(name: &str, default: T) -> T {
             .unwrap_or_else(|_| panic!("{name}={text:?} is no number")),
         Err(_) => default,
     }
+}
+
+/// Every client is a file of this process, too.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).expect("up to the hard limit anybody may");
 }
 
 /// Prints a line of a suite's report.

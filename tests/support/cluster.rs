@@ -22,8 +22,17 @@ impl RedisCluster {
         Self::start_with_tls(None).await
     }
 
+    /// The same, of Valkeys.
+    pub(crate) async fn start_valkeys() -> Self {
+        Self::start_of(None, true).await
+    }
+
     /// The same, its nodes speaking TLS with each other and with brokers.
     pub(crate) async fn start_with_tls(authority: Option<&Authority>) -> Self {
+        Self::start_of(authority, false).await
+    }
+
+    async fn start_of(authority: Option<&Authority>, is_valkey: bool) -> Self {
         let mut nodes = Vec::new();
         let mut bus_ports = Vec::new();
         for _ in 0..2 * MASTERS {
@@ -42,7 +51,10 @@ impl RedisCluster {
                 &bus_port,
             ];
             let arguments = [&arguments, tls].concat();
-            nodes.push(Redis::start_with_tls(&arguments, authority).await);
+            nodes.push(match is_valkey {
+                true => Redis::start_valkey(&arguments).await,
+                false => Redis::start_with_tls(&arguments, authority).await,
+            });
             bus_ports.push(bus_port);
         }
         let first_port = nodes[0].best_port().to_string();
@@ -106,6 +118,51 @@ impl RedisCluster {
         let slot: u32 = publisher.command(&["CLUSTER", "KEYSLOT", &key]).await;
         let above = |bound: &&u32| slot >= **bound;
         BOUNDS.iter().filter(above).count() - 1
+    }
+
+    /// Moves a run's slot from the master that serves it to another, step by
+    /// step, as `redis-cli --cluster reshard` does; `halfway` runs when its keys
+    /// have moved and the slot has not.
+    pub(crate) async fn move_run(&self, run_id: &str, to: usize, halfway: impl AsyncFnOnce()) {
+        let from = self.master_of(run_id).await;
+        let mut nodes = Vec::new();
+        for node in &self.nodes[..MASTERS] {
+            nodes.push(node.publisher().await);
+        }
+        let key = format!("run:{{{run_id}}}:stream");
+        let slot: u32 = nodes[0].command(&["CLUSTER", "KEYSLOT", &key]).await;
+        let slot = slot.to_string();
+        let source: String = nodes[from].command(&["CLUSTER", "MYID"]).await;
+        let target: String = nodes[to].command(&["CLUSTER", "MYID"]).await;
+        let set = ["CLUSTER", "SETSLOT", &slot];
+        let importing = [&set[..], &["IMPORTING", &source]].concat();
+        let _: () = nodes[to].command(&importing).await;
+        let migrating = [&set[..], &["MIGRATING", &target]].concat();
+        let _: () = nodes[from].command(&migrating).await;
+        let port = self.nodes[to].port().to_string();
+        let in_slot = ["CLUSTER", "GETKEYSINSLOT", &slot, "100"];
+        loop {
+            let keys: Vec<String> = nodes[from].command(&in_slot).await;
+            if keys.is_empty() {
+                break;
+            }
+            let mut migrate = vec!["MIGRATE", "127.0.0.1", &port, "", "0", "5000", "KEYS"];
+            migrate.extend(keys.iter().map(String::as_str));
+            let _: String = nodes[from].command(&migrate).await;
+        }
+        halfway().await;
+        let done = [&set[..], &["NODE", &target]].concat();
+        for index in [to, from] {
+            let _: () = nodes[index].command(&done).await;
+        }
+    }
+
+    /// Returns how many subscribe to a run at its node.
+    pub(crate) async fn shard_subscribers(&self, node: usize, run_id: &str) -> usize {
+        let channel = format!("run:{{{run_id}}}:events");
+        let mut node = self.nodes[node].publisher().await;
+        let counts: (String, usize) = node.command(&["PUBSUB", "SHARDNUMSUB", &channel]).await;
+        counts.1
     }
 
     /// Returns a run id for each of the masters.

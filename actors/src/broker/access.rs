@@ -87,9 +87,9 @@ impl Broker {
     pub(super) fn ends_at(&self, bearer: Option<&Bearer>) -> Option<(Duration, CloseReason)> {
         let settings = &self.shared.settings;
         let max_age = settings.live.now().streaming.max_age;
-        // Up to a tenth earlier, so that clients that came together do not go
-        // together.
-        let max_age = max_age - max_age.mul_f64(fastrand::f64() * 0.1);
+        // Up to a half earlier, so that clients that came together (after a
+        // broker went, say) do not go together.
+        let max_age = max_age - max_age.mul_f64(fastrand::f64() * 0.5);
         let max_age = (!max_age.is_zero()).then_some((max_age, CloseReason::MaxAge));
         let token = bearer.map(|bearer| {
             let left = bearer.time_left(settings.access.leeway);

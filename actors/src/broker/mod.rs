@@ -60,6 +60,10 @@ const DETAIL_PATIENCE: Duration = Duration::from_secs(1);
 /// How often [`Broker::drain`] looks whether all streams are closed.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+/// Part of the grace in which all goodbyes are said; in the rest the last
+/// streams close.
+const GOODBYE_SHARE: f64 = 0.8;
+
 /// A running broker. Cheap to clone.
 #[derive(Clone)]
 pub struct Broker {
@@ -450,9 +454,15 @@ impl Broker {
         self.shared.redis.is_up()
     }
 
-    /// Whether the process is going.
+    /// Whether the process is going and takes no new streams.
     pub fn is_draining(&self) -> bool {
         self.shared.draining.load(Relaxed)
+    }
+
+    /// Whether the process is about to go, too: it serves all who come, but
+    /// they had better go elsewhere.
+    pub fn is_leaving(&self) -> bool {
+        self.shared.leaving.load(Relaxed) || self.is_draining()
     }
 
     /// Everything counted, for a scrape.
@@ -462,13 +472,25 @@ impl Broker {
 
     // ---- shutdown ----------------------------------------------------------
 
-    /// Refuses new streams, has every open one say `goodbye`, and waits until
-    /// all are closed or `grace` is over; says how many were left.
-    pub async fn drain(&self, grace: Duration) -> usize {
+    /// Says from now on that the process is about to go.
+    pub fn leave(&self) {
+        self.shared.leaving.store(true, Relaxed);
+    }
+
+    /// Refuses new streams, has the open ones say `goodbye`, at most `rate` a
+    /// second (0: all at once) unless `grace` is too short for that, and waits
+    /// until all are closed or `grace` is over; says how many were left.
+    pub async fn drain(&self, grace: Duration, rate: usize) -> usize {
         self.shared.draining.store(true, Relaxed);
         self.shared.until_hubs_had_a_turn().await;
+        let streams = self.shared.streams_open.load(Relaxed);
+        let over = match rate {
+            0 => Duration::ZERO,
+            rate => Duration::from_secs_f64(streams as f64 / rate as f64),
+        };
+        let over = over.min(grace.mul_f64(GOODBYE_SHARE));
         for inbox in self.shared.inboxes() {
-            inbox.push(WorkerMessage::Drain);
+            inbox.push(WorkerMessage::Drain(over));
         }
         let deadline = tokio::time::Instant::now() + grace;
         loop {

@@ -30,7 +30,10 @@ use crate::kubectl::{
 use crate::memory_store::MemoryStore;
 use crate::metrics::{EventResult, Family, Metrics};
 use crate::protocol::{BackendKind, DurableId, Problem, RunId, Timestamp};
-use crate::redis::{Leave, Recorder, RedisLink, RedisStore, RedisSubscriber, Resubscribe};
+use crate::redis::{
+    Leave, Look, Recorder, RedisLink, RedisStore, RedisSubscriber, Resubscribe, ShardSubscriber,
+    Watch,
+};
 use crate::session::CloseReason;
 use crate::settings::DefaultBackend;
 use crate::store::{Page, PageQuery, RunStore, StoreError, StoredEvent};
@@ -85,10 +88,13 @@ pub struct BrokerShared {
     pub(crate) pod_looks: PodLooks,
     follows: Mutex<Vec<Addr<KubectlLogActor>>>,
     subscriber: Mutex<Option<Addr<RedisSubscriber>>>,
+    shards: Mutex<Option<Addr<ShardSubscriber>>>,
     recorder: Mutex<Option<Addr<Recorder>>>,
     is_told_twice: AtomicBool,
     inboxes: Mutex<Vec<Arc<Inbox>>>,
     pub(crate) draining: AtomicBool,
+    /// The process is about to go.
+    pub(crate) leaving: AtomicBool,
     pub(crate) streams_open: AtomicUsize,
     /// Set with `store`.
     access: OnceLock<Arc<dyn AccessStore>>,
@@ -135,10 +141,12 @@ impl BrokerShared {
             kubectl_health: KubectlHealth::default(),
             follows: Mutex::default(),
             subscriber: Mutex::default(),
+            shards: Mutex::default(),
             recorder: Mutex::default(),
             is_told_twice: AtomicBool::new(false),
             inboxes: Mutex::default(),
             draining: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
             streams_open: AtomicUsize::new(0),
             access: OnceLock::new(),
             revocations: Revocations::new(settings.access.clone()),
@@ -253,6 +261,7 @@ impl BrokerShared {
             BackendKind::Redis => {
                 let store = self.redis_store();
                 self.start_subscriber(store.clone());
+                self.start_shards(store.clone());
                 // Nobody else sets them.
                 let _ = self.access.set(Arc::new(store.clone()));
                 (Arc::new(store.clone()), Arc::new(store))
@@ -521,9 +530,57 @@ impl BrokerShared {
         }
     }
 
+    fn start_shards(self: &Arc<Self>, store: RedisStore) {
+        if !self.settings.redis.listens_to_shards() {
+            return;
+        }
+        let shared = Arc::clone(self);
+        let shards =
+            Supervisor::start_in_arbiter(&self.core, move |_| ShardSubscriber::new(shared, store));
+        *lock(&self.shards) = Some(shards);
+    }
+
+    /// Replaces a subscriber to shards that panicked.
+    pub(crate) fn watch_shards(self: &Arc<Self>) {
+        let died = lock(&self.shards)
+            .as_ref()
+            .is_some_and(|shards| !shards.connected());
+        if died && !self.draining.load(Relaxed) {
+            error!("the subscriber to shards died and is replaced");
+            self.metrics.actor_restarts.inc();
+            self.start_shards(self.redis_store());
+        }
+    }
+
+    /// Has a run subscribed to in its shard, if there are such.
+    pub(crate) fn watch_in_shard(&self, run_id: &RunId) {
+        if let Some(shards) = lock(&self.shards).as_ref() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per hub that is watched, and it must not be refused"
+            )]
+            shards.do_send(Watch(run_id.clone()));
+        }
+    }
+
+    /// Has the subscription of a run ended, if nobody watches it now.
+    pub(crate) fn look_in_shard(&self, run_id: &RunId) {
+        if let Some(shards) = lock(&self.shards).as_ref() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per hub that was watched, and it must not be refused"
+            )]
+            shards.do_send(Look(run_id.clone()));
+        }
+    }
+
     /// Has the subscription made anew, at another place if there is one: it
     /// looks well, but does not bring what was published.
     pub(crate) fn resubscribe(&self) {
+        if self.settings.redis.announces_to_shards() {
+            // Those of shards look by themselves whether they are right.
+            return;
+        }
         if let Some(subscriber) = lock(&self.subscriber).as_ref() {
             // Refused: a mailbox as full as that has been asked already.
             let _ = subscriber.try_send(Resubscribe);

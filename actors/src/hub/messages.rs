@@ -91,6 +91,12 @@ pub struct StorePosition {
 #[rtype(result = "()")]
 pub struct Overflowed(pub Refused);
 
+/// The run is subscribed to in its shard from now on; what was published before
+/// may not have come.
+#[derive(Debug, Clone, Copy, Message)]
+#[rtype(result = "()")]
+pub struct ShardSubscribed;
+
 /// A worker's first client of the run came: send the log, then what follows.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]

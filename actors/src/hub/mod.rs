@@ -23,7 +23,7 @@ pub use checker::{CheckNow, PositionChecker};
 pub(crate) use messages::Panic;
 pub use messages::{
     Arrived, Attach, Describe, Detach, Disconnected, HasSeenEnd, Incoming, Overflowed,
-    RecordingBroke, Retire, StorePosition,
+    RecordingBroke, Retire, ShardSubscribed, StorePosition,
 };
 pub(crate) use quarantine::Quarantine;
 pub use registry::{HubEntry, Registry};
@@ -79,6 +79,8 @@ pub struct RunHub {
     end: EndState,
     kubectl: Option<KubectlSource>,
     retired: bool,
+    /// It has asked that its run be subscribed to in its shard.
+    is_sharded: bool,
 }
 
 /// A worker that serves the run.
@@ -124,6 +126,7 @@ impl RunHub {
             kubectl: None,
             retired: false,
             live: shared.settings.live.reader(),
+            is_sharded: false,
             shared,
             run_id,
             backend,
@@ -293,6 +296,9 @@ impl Drop for RunHub {
                 .remove(self.backend, &self.run_id, &self.stats);
             self.tell_all(|| RunMessage::Lost);
         }
+        if self.is_sharded {
+            self.shared.look_in_shard(&self.run_id);
+        }
     }
 }
 
@@ -311,6 +317,13 @@ impl Handler<Attach> for RunHub {
         self.attachments.insert(attach.attach_id, attachment);
         if self.backend == BackendKind::Kubectl {
             return self.kubectl_attached(attach.attach_id, ctx);
+        }
+        // Until the hub's end: who comes back soon finds all of it. When it is
+        // subscribed the store is read once more. Said again each time, since
+        // whoever was told may have been replaced.
+        if self.attachments.len() == 1 {
+            self.is_sharded = true;
+            self.shared.watch_in_shard(&self.run_id);
         }
         // Answered at once, or when it is known where the stream stands.
         self.step(OrderInput::Watched, ctx);

@@ -11,7 +11,10 @@ use tracing::{debug, info, warn};
 
 use super::arrivals::Durable;
 use super::ending::EndState;
-use super::{Disconnected, Incoming, Overflowed, RecordingBroke, Refused, RunHub, StorePosition};
+use super::{
+    Disconnected, Incoming, Overflowed, RecordingBroke, Refused, RunHub, ShardSubscribed,
+    StorePosition,
+};
 use crate::metrics::EventResult;
 use crate::order::{OrderInput, OrderOutput, PAGE_EVENTS};
 use crate::protocol::{DurableId, Gap, GapReason, Place, Timestamp};
@@ -337,6 +340,15 @@ impl Handler<StorePosition> for RunHub {
 
     fn handle(&mut self, position: StorePosition, ctx: &mut Self::Context) {
         self.positioned(position, ctx);
+    }
+}
+
+impl Handler<ShardSubscribed> for RunHub {
+    type Result = ();
+
+    fn handle(&mut self, _: ShardSubscribed, ctx: &mut Self::Context) {
+        self.step(OrderInput::Doubt, ctx);
+        self.publish(ctx);
     }
 }
 

@@ -236,6 +236,16 @@ impl Metrics {
                 "Payload bytes read and not yet routed.",
                 &redis.queue_bytes,
             ),
+            (
+                "runcast_redis_shard_runs",
+                "Watched runs that are subscribed to in their shards (redis.sharded_pubsub).",
+                &redis.shard_runs,
+            ),
+            (
+                "runcast_redis_shard_runs_pending",
+                "Those of them whose shard has not confirmed it.",
+                &redis.shard_pending,
+            ),
         ] {
             out.gauge(name, help, [(vec![], gauge.get())]);
         }

@@ -181,6 +181,10 @@ pub struct RedisCounters {
     pub publish_failures: Counter,
     /// Runs whose events did not arrive although the subscription looked well.
     pub positions_off: Counter,
+    /// Runs subscribed to in their shards, or about to be.
+    pub shard_runs: Gauge,
+    /// Those of them that their shard has not confirmed.
+    pub shard_pending: Gauge,
     /// Messages that belong to no run.
     pub rejected: PerMember<Counter, { RejectReason::ALL.len() }>,
 }

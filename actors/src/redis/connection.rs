@@ -194,18 +194,34 @@ impl Connection {
         let nodes = match &self.0.servers {
             Servers::One(node) => vec![Arc::clone(node)],
             Servers::Cluster(cluster) => {
-                let known = cluster.slots();
-                let reading = self.read_slots(cluster, &known, None);
-                timeout_at(deadline, reading)
-                    .await
-                    .unwrap_or_else(|_| Err(no_answer()))?;
-                let slots = cluster.slots();
+                let slots = self.slots_now(cluster, deadline).await?;
                 let masters = slots.masters().into_iter();
                 masters.map(|address| self.node(cluster, address)).collect()
             }
         };
         let master = |node| Master { node, deadline };
         Ok(nodes.into_iter().map(master).collect())
+    }
+
+    /// Returns which node of a Cluster serves what, just read; nothing is known
+    /// of a single server.
+    ///
+    /// # Errors
+    /// When no node tells before `deadline`.
+    pub(super) async fn slots(&self, deadline: Instant) -> RedisResult<Arc<Slots>> {
+        match &self.0.servers {
+            Servers::One(_) => Ok(Arc::default()),
+            Servers::Cluster(cluster) => self.slots_now(cluster, deadline).await,
+        }
+    }
+
+    async fn slots_now(&self, cluster: &Cluster, deadline: Instant) -> RedisResult<Arc<Slots>> {
+        let known = cluster.slots();
+        let reading = self.read_slots(cluster, &known, None);
+        timeout_at(deadline, reading)
+            .await
+            .unwrap_or_else(|_| Err(no_answer()))?;
+        Ok(cluster.slots())
     }
 
     // ---- the way of a call ---------------------------------------------------

@@ -16,7 +16,11 @@ const SOURCE: &str = include_str!("runcast.lua");
 
 /// Version inside [`SOURCE`]; an older one in Redis is replaced, a newer one
 /// left alone.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
+
+/// The line of [`SOURCE`] that says how events are announced.
+const UNSHARDED: &str = "\nlocal SHARDED = false\n";
+const SHARDED: &str = "\nlocal SHARDED = true\n";
 
 /// A call into the library. It takes the run's two keys, then its arguments.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +77,8 @@ pub(super) struct Library {
     answered: AtomicBool,
     /// Redis has no `EVAL_RO` (before 7.0), or forbids it.
     without_read_only: AtomicBool,
+    /// How events are to be announced; `None`: as others have it.
+    sharded: Option<bool>,
 }
 
 const UNKNOWN: u8 = 0;
@@ -80,6 +86,14 @@ const FUNCTIONS: u8 = 1;
 const SCRIPTS: u8 = 2;
 
 impl Library {
+    /// Sees to it that events are announced to shards, or not.
+    pub(super) fn sharded(sharded: bool) -> Self {
+        Self {
+            sharded: Some(sharded),
+            ..Self::default()
+        }
+    }
+
     /// Looks anew before the next call: it may be another Redis.
     pub(super) fn forget(&self) {
         self.way.store(UNKNOWN, Relaxed);
@@ -113,7 +127,7 @@ impl Library {
         deadline: Instant,
     ) -> RedisResult<Form> {
         if self.way.load(Relaxed) == UNKNOWN {
-            let has_functions = ensure_functions(connection, deadline).await?;
+            let has_functions = ensure_functions(connection, self.sharded, deadline).await?;
             let way = if has_functions { FUNCTIONS } else { SCRIPTS };
             self.way.store(way, Relaxed);
         }
@@ -167,6 +181,7 @@ impl Library {
             (Form::Source, true) => "EVAL_RO",
         };
         let (function, script) = match entry {
+            Entry::Publish if self.sharded == Some(true) => ("runcast_publish", &*PUBLISH_SHARDED),
             Entry::Publish => ("runcast_publish", &*PUBLISH),
             Entry::Read => ("runcast_read", &*READ),
         };
@@ -187,13 +202,23 @@ struct CallScript {
     hash: String,
 }
 
-static PUBLISH: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("publish"));
-static READ: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("read"));
+static PUBLISH: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("publish", SOURCE));
+static PUBLISH_SHARDED: LazyLock<CallScript> =
+    LazyLock::new(|| CallScript::new("publish", &source(true)));
+static READ: LazyLock<CallScript> = LazyLock::new(|| CallScript::new("read", SOURCE));
+
+/// Returns the library that announces events to shards, or not.
+fn source(sharded: bool) -> String {
+    match sharded {
+        true => SOURCE.replacen(UNSHARDED, SHARDED, 1),
+        false => SOURCE.to_owned(),
+    }
+}
 
 impl CallScript {
-    fn new(call: &str) -> Self {
+    fn new(call: &str, source: &str) -> Self {
         // Before 7.0 a script has no first line of this kind.
-        let (_, body) = SOURCE.split_once('\n').unwrap_or_default();
+        let (_, body) = source.split_once('\n').unwrap_or_default();
         let source = format!("local SCRIPT = '{call}'\n{body}");
         let hash = Script::new(&source).get_hash().to_owned();
         Self { source, hash }
@@ -203,9 +228,16 @@ impl CallScript {
 /// Loads the functions into every server that takes writes; says whether all of
 /// them have them now. One that cannot be reached is left for later: a call to
 /// it will miss the function.
-async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisResult<bool> {
+async fn ensure_functions(
+    connection: &Connection,
+    sharded: Option<bool>,
+    deadline: Instant,
+) -> RedisResult<bool> {
     let masters = connection.masters(deadline).await?;
-    let outcomes = join_all(masters.iter().map(ensure_functions_at)).await;
+    let ensuring = masters
+        .iter()
+        .map(|master| ensure_functions_at(master, sharded));
+    let outcomes = join_all(ensuring).await;
     let mut reached = false;
     let mut has_functions = true;
     let mut last_error = None;
@@ -225,12 +257,26 @@ async fn ensure_functions(connection: &Connection, deadline: Instant) -> RedisRe
 }
 
 /// Loads the functions, unless the server has them or newer ones; says whether
-/// it has them now.
-async fn ensure_functions_at(master: &Master) -> RedisResult<bool> {
-    let mut ask = redis::cmd("FCALL_RO");
-    ask.arg("runcast_version").arg(0);
-    let known = match master.query(ask).await {
-        Ok(Value::Int(version)) if version >= VERSION => return Ok(true),
+/// it has them now. Those of our version that announce otherwise than `sharded`
+/// wants are replaced, too.
+async fn ensure_functions_at(master: &Master, sharded: Option<bool>) -> RedisResult<bool> {
+    let ask = |function: &str| {
+        let mut ask = redis::cmd("FCALL_RO");
+        ask.arg(function).arg(0);
+        ask
+    };
+    let known = match master.query(ask("runcast_version")).await {
+        Ok(Value::Int(version)) if version > VERSION => return Ok(true),
+        Ok(Value::Int(VERSION)) => {
+            let Some(sharded) = sharded else {
+                return Ok(true);
+            };
+            let announces: Value = master.query(ask("runcast_sharded")).await?;
+            if announces == Value::Int(i64::from(sharded)) {
+                return Ok(true);
+            }
+            true
+        }
         Ok(_) => true,
         Err(error) if Refusal::of(&error).is_some() => false,
         Err(error) => return Err(error),
@@ -240,9 +286,10 @@ async fn ensure_functions_at(master: &Master) -> RedisResult<bool> {
     if known {
         load.arg("REPLACE");
     }
-    load.arg(SOURCE);
+    let sharded = sharded == Some(true);
+    load.arg(source(sharded));
     match master.query::<Value>(load).await {
-        Ok(_) => info!(version = VERSION, "runcast_publish loaded"),
+        Ok(_) => info!(version = VERSION, sharded, "runcast_publish loaded"),
         // Another broker was quicker.
         Err(error) if error.to_string().contains("already exists") => {}
         Err(error) if Refusal::of(&error).is_some() => {
@@ -262,5 +309,7 @@ mod tests {
     fn the_version_is_that_of_the_source() {
         assert!(SOURCE.contains(&format!("\nlocal VERSION = {VERSION}\n")));
         assert!(SOURCE.starts_with("#!lua name=runcast\n"));
+        assert_eq!(SOURCE.matches(UNSHARDED).count(), 1);
+        assert!(source(true).contains(SHARDED));
     }
 }

@@ -28,6 +28,14 @@ pub(super) enum Push {
     Disconnected,
     /// Messages were dropped here: this many.
     Overflow(u64),
+    /// A shard's node has subscribed us to a channel.
+    Subscribed(Bytes),
+    /// It has ended that, on its own or as we asked.
+    Unsubscribed(Bytes),
+    /// It refuses something, and says why.
+    Refused(Bytes),
+    /// It answers a probe.
+    Pong,
 }
 
 /// A queue from a connection's task to the subscriber.
@@ -116,7 +124,7 @@ impl PushQueue {
             .iter()
             .map(|push| match push {
                 Push::Message { channel, payload } => channel.len() + payload.len(),
-                Push::Disconnected | Push::Overflow(_) => 0,
+                _ => 0,
             })
             .sum();
         inner.bytes -= taken;
@@ -172,6 +180,7 @@ mod tests {
             Push::Message { payload, .. } => String::from_utf8_lossy(&payload).into_owned(),
             Push::Disconnected => "disconnected".to_owned(),
             Push::Overflow(count) => format!("!{count}"),
+            other => format!("{other:?}"),
         });
         Some(shown.collect())
     }

@@ -163,7 +163,7 @@ fn next(bytes: &[u8]) -> io::Result<Option<Next>> {
 }
 
 /// Finds the bytes of the bulk string at `at`; two more follow them.
-fn bulk(bytes: &[u8], at: usize) -> io::Result<Option<Range<usize>>> {
+pub(super) fn bulk(bytes: &[u8], at: usize) -> io::Result<Option<Range<usize>>> {
     let Some((b'$', length, start)) = head(bytes, at)? else {
         return match bytes.get(at) {
             Some(b'$') | None => Ok(None),
@@ -177,7 +177,7 @@ fn bulk(bytes: &[u8], at: usize) -> io::Result<Option<Range<usize>>> {
 
 /// Finds the end of the value at `at`, whatever it is
 /// (<https://redis.io/docs/latest/develop/reference/protocol-spec/>).
-fn value_end(bytes: &[u8], at: usize, depth: u32) -> io::Result<Option<usize>> {
+pub(super) fn value_end(bytes: &[u8], at: usize, depth: u32) -> io::Result<Option<usize>> {
     if depth > DEPTH_MAX {
         return Err(broken("an answer is nested too deeply"));
     }

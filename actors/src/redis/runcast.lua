@@ -30,7 +30,11 @@
 --           (us), l last status word, ko ks kl events accepted by kind,
 --           p:<producer> <its epoch>:<its last seq>:<id of that event>
 
-local VERSION = 3
+local VERSION = 4
+-- Whether events are announced only where their run is subscribed to by its
+-- name (`SSUBSCRIBE`), not at every node of a Cluster. Whoever loads the library
+-- says so, by this line.
+local SHARDED = false
 
 local DEFAULTS = {
   MAXLEN = 10000,
@@ -221,6 +225,15 @@ end
 
 -- ---- publish ---------------------------------------------------------------
 
+local function announce(channel, message)
+  if SHARDED then
+    -- Where it is unknown (before 7.0) or the caller may not: as ever.
+    local sent = redis.pcall('SPUBLISH', channel, message)
+    if type(sent) == 'number' then return end
+  end
+  redis.call('PUBLISH', channel, message)
+end
+
 -- Returns what meta says of the run; without `epoch` for one it does not know.
 local function state(meta, kind, producer)
   local known = redis.call('HMGET', meta, 'e', 's', 'u', 'b', 'c', 'g', KINDS[kind],
@@ -332,7 +345,7 @@ local function publish(keys, args)
     + ((producer and producer.field == 'p:' .. RECORDER) and 2 or 0)
   local header = string.format('1 %.0f %.0f %.0f %.0f %s %d %d %s\n',
     run.epoch, seq, us, lost, kind, flags, #source, source)
-  redis.call('PUBLISH', prefix .. '{' .. name .. '}:events', header .. data)
+  announce(prefix .. '{' .. name .. '}:events', header .. data)
   return { 'OK', id }
 end
 
@@ -412,6 +425,11 @@ if redis.register_function then
   redis.register_function {
     function_name = 'runcast_version',
     callback = function() return VERSION end,
+    flags = { 'no-writes' },
+  }
+  redis.register_function {
+    function_name = 'runcast_sharded',
+    callback = function() return SHARDED and 1 or 0 end,
     flags = { 'no-writes' },
   }
 elseif SCRIPT == 'read' then

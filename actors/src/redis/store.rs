@@ -58,10 +58,16 @@ impl RedisStore {
         }
     }
 
-    /// Lets publishes be refused at once while `link` is down.
+    /// Makes it a broker's: publishes are refused at once while `link` is down,
+    /// and the library announces events as the settings say.
     pub fn with_link(self, link: Arc<RedisLink>) -> Self {
-        let link = Some(link);
-        Self { link, ..self }
+        let sharded = self.settings.redis.announces_to_shards();
+        Self {
+            link: Some(link),
+            append_library: Arc::new(Library::sharded(sharded)),
+            read_library: Arc::new(Library::sharded(sharded)),
+            ..self
+        }
     }
 
     pub(super) fn settings(&self) -> &BrokerSettings {

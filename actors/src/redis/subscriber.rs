@@ -12,15 +12,16 @@ use tracing::{debug, error, info, warn};
 
 use super::access::REVOKED;
 use super::batches::{Batches, ChannelRead};
+use super::deliver::deliver;
 use super::node::backoff;
 use super::push_queue::{Push, PushQueue, Turn};
 use super::recorder::{Feed, PlainMessage, RECORDER_PREFIX};
 use super::subscription::{Finder, Subscription, Watch};
 use super::{RedisLink, RedisStore};
 use crate::broker::BrokerShared;
-use crate::hub::{Arrived, Disconnected, HubEntry, Incoming, Overflowed, Refused, Registry};
-use crate::metrics::{EventResult, RejectReason};
-use crate::protocol::{BackendKind, Channel, ChannelError, EventKind, RunId};
+use crate::hub::{Disconnected, Overflowed, Refused, Registry};
+use crate::metrics::RejectReason;
+use crate::protocol::{BackendKind, Channel, ChannelError, RunId};
 use crate::settings::LiveReader;
 
 /// How long an outage lasts before it is told while it lasts.
@@ -346,8 +347,10 @@ impl RedisSubscriber {
             match push {
                 Push::Message { channel, payload } => self.sort(&mut batches, channel, payload),
                 Push::Disconnected => is_lost = true,
+                // Of a shard's connection only.
+                Push::Subscribed(_) | Push::Unsubscribed(_) | Push::Refused(_) | Push::Pong => {}
                 Push::Overflow(count) => {
-                    self.send(&mut batches, received_at);
+                    deliver(&self.shared, &mut batches, received_at);
                     self.overflowed(count);
                     if let Some(feed) = &mut self.feed {
                         feed.missed();
@@ -355,7 +358,7 @@ impl RedisSubscriber {
                 }
             }
         }
-        self.send(&mut batches, received_at);
+        deliver(&self.shared, &mut batches, received_at);
         self.batches = batches;
         if let Some(feed) = &mut self.feed {
             feed.send();
@@ -444,70 +447,6 @@ impl RedisSubscriber {
         };
         self.shared.metrics.redis.rejected.of(reason).inc();
         debug!(%error, "message that belongs to no run dropped");
-    }
-
-    /// Sends each run's messages to its hub.
-    fn send(&self, batches: &mut Batches, received_at: Instant) {
-        for (run_id, messages) in batches.drain() {
-            let run_id = std::str::from_utf8(&run_id).unwrap_or_default();
-            let batch = Arrived {
-                refused_before: Refused::NONE,
-                messages,
-                received_at,
-            };
-            let registry = &self.shared.registry;
-            let mut batch = Some(batch);
-            registry.with(BackendKind::Redis, run_id, |entry| {
-                if let Some(batch) = batch.take() {
-                    self.send_to(entry, batch);
-                }
-            });
-            if let Some(batch) = batch {
-                self.send_to_new(run_id, batch);
-            }
-        }
-    }
-
-    fn send_to(&self, entry: &HubEntry, mut batch: Arrived) {
-        batch.refused_before = entry.stats.take_refused();
-        if let Err(refused) = entry.hub.try_send(batch) {
-            self.shared.metrics.mailbox_refusals.inc();
-            let (SendError::Full(batch) | SendError::Closed(batch)) = refused;
-            let is_framed = |message: &Incoming| matches!(message, Incoming::Framed(_));
-            let count = match batch.messages.iter().any(is_framed) {
-                // Their own numbers tell how many are missing.
-                true => Refused::UNKNOWN,
-                false => Refused::count(batch.messages.len()),
-            };
-            entry.stats.refuse(batch.refused_before.and(count));
-            self.count_all(&batch.messages, EventResult::Refused);
-        }
-    }
-
-    /// A run without a hub: nobody watches it here. A hub keeps its beginning
-    /// for a late viewer, if settings say so.
-    fn send_to_new(&self, run_id: &str, batch: Arrived) {
-        let retain = self.shared.settings.hub.retain_unwatched;
-        let Some(run_id) = retain.then(|| RunId::parse(run_id).ok()).flatten() else {
-            return self.count_all(&batch.messages, EventResult::Unwatched);
-        };
-        let messages = batch.messages.len();
-        let kinds: Vec<EventKind> = batch.messages.iter().map(Incoming::kind).collect();
-        let sent = self.shared.with_hub(BackendKind::Redis, &run_id, |entry| {
-            self.send_to(entry, batch);
-        });
-        if sent.is_none() {
-            debug!(%run_id, dropped = messages, "no room for another hub");
-            for kind in kinds {
-                self.shared.metrics.event_in(kind, EventResult::Refused);
-            }
-        }
-    }
-
-    fn count_all(&self, messages: &[Incoming], result: EventResult) {
-        for message in messages {
-            self.shared.metrics.event_in(message.kind(), result);
-        }
     }
 
     /// Messages of runs we do not know were dropped: all are told.

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
@@ -35,8 +36,9 @@ pub enum WorkerMessage {
     Run(AttachId, RunMessage),
     /// One step of the heartbeat wheel.
     Tick,
-    /// The process is going: every session gets `goodbye`.
-    Drain,
+    /// The process is going: every session gets `goodbye`, one after the other
+    /// over this time.
+    Drain(Duration),
     /// Tokens were revoked: the sessions of those get `goodbye`.
     Revoked,
 }
@@ -211,7 +213,7 @@ mod tests {
             "one batch always fits"
         );
         assert!(!inbox.push_segments(attach_id, segments(1)));
-        inbox.push(WorkerMessage::Drain);
+        inbox.push(WorkerMessage::Drain(Duration::ZERO));
         assert_eq!(drain(&inbox), Some(2));
         assert_eq!(inbox.bytes(), 0);
         assert!(inbox.push_segments(attach_id, segments(1)));

@@ -15,6 +15,7 @@ use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tracing::error;
@@ -34,6 +35,9 @@ const BEATS_AT_ONCE: usize = 64;
 
 /// Most parts that the beats of one tick are spread over.
 const PARTS_MAX: usize = 50;
+
+/// How far apart parts of the clients say `goodbye` when the process goes.
+const DRAIN_STEP: Duration = Duration::from_millis(50);
 
 thread_local! {
     /// The workers of this thread, one for each broker of the process (more
@@ -115,7 +119,7 @@ impl Worker {
         let mut touched: Vec<Rc<WorkerRun>> = Vec::new();
         loop {
             let mut messages = poll_fn(|cx| self.inbox.poll_drain(cx)).await;
-            let mut drains = false;
+            let mut drains = None;
             self.pass.set(self.pass.get() + 1);
             for message in messages.drain(..) {
                 match message {
@@ -130,7 +134,7 @@ impl Worker {
                         }
                     }
                     WorkerMessage::Tick => self.beat(),
-                    WorkerMessage::Drain => drains = true,
+                    WorkerMessage::Drain(over) => drains = Some(over),
                     WorkerMessage::Revoked => self.each_run(WorkerRun::end_revoked),
                 }
             }
@@ -138,15 +142,35 @@ impl Worker {
             for run in touched.drain(..) {
                 run.pace();
             }
-            if drains {
-                // Who takes what there is has it before the goodbye.
-                self.each_run(WorkerRun::flush);
-                tokio::task::yield_now().await;
-                self.each_run(|run| run.say_goodbye(CloseReason::Drain));
+            if let Some(over) = drains {
+                actix_rt::spawn(Rc::clone(&self).drain(over));
             }
             // Bodies and handlers of this worker have their turn before the
             // next batch, however fast batches come.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Has every client say `goodbye`, evenly over `over`. Nobody comes meanwhile:
+    /// the broker refuses them.
+    async fn drain(self: Rc<Self>, over: Duration) {
+        let steps = over.as_millis().div_ceil(DRAIN_STEP.as_millis()) as usize;
+        let mut streams_before = None;
+        for steps_left in (0..=steps).rev() {
+            // Who takes what there is has it before the goodbye.
+            self.each_run(WorkerRun::flush);
+            tokio::task::yield_now().await;
+            let runs: Vec<_> = self.by_run.borrow().values().cloned().collect();
+            let streams: usize = runs.iter().map(|run| run.open_streams()).sum();
+            let before = *streams_before.get_or_insert(streams);
+            // Some may have gone by themselves.
+            let mut some = streams.saturating_sub(before * steps_left / steps.max(1));
+            for run in runs {
+                some -= run.say_goodbye_to(some, CloseReason::Drain);
+            }
+            if steps_left > 0 {
+                actix_rt::time::sleep(DRAIN_STEP).await;
+            }
         }
     }
 

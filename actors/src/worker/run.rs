@@ -494,6 +494,27 @@ impl WorkerRun {
         self.each_member(|seat| seat.say_goodbye(reason, retry));
     }
 
+    /// Ends so many clients' streams likewise, if there are as many; returns how
+    /// many it were.
+    pub(super) fn say_goodbye_to(&self, count: usize, reason: CloseReason) -> usize {
+        let retry = self.retry();
+        let mut left = count;
+        self.each_member(|seat| {
+            if left > 0 && !seat.is_closing() {
+                seat.say_goodbye(reason, retry);
+                left -= 1;
+            }
+        });
+        count - left
+    }
+
+    /// Returns how many clients' streams are to go on.
+    pub(super) fn open_streams(&self) -> usize {
+        let mut streams = 0;
+        self.each_member(|seat| streams += usize::from(!seat.is_closing()));
+        streams
+    }
+
     /// Ends the streams whose token counts no more.
     pub(super) fn end_revoked(&self) {
         let worker = self.worker();

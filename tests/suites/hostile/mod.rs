@@ -16,11 +16,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::time::sleep;
 
 use super::trend::{growth, median};
-use super::{number_from_env, report};
+use super::{number_from_env, raise_open_files, report};
 use crate::support::broker::sum_samples;
 use crate::support::http::Request;
 use crate::support::token::{admin, guarded};
@@ -101,16 +100,6 @@ impl World {
         let failures = self.failures.lock().expect("no holder panics");
         assert!(failures.is_empty(), "{failures:#?}");
     }
-}
-
-/// Every caller is a file of this process, too.
-fn raise_open_files() {
-    let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).expect("up to the hard limit anybody may");
 }
 
 /// Small bounds in bytes and time, so that all are reached, and what the broker
