@@ -89,6 +89,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         retry,
         runs,
         kubectl,
+        auto,
         limits,
         auth,
         ..
@@ -103,6 +104,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         retry,
         runs,
         kubectl,
+        auto,
         limits,
         access: auth.access(),
         safeguards: Safeguards::of_environment(),

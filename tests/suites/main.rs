@@ -1,4 +1,4 @@
-//! The long suites: random faults and two soaks, each for as many seconds as its
+//! The long suites: random faults, an outage of Redis, and two soaks, each for as many seconds as its
 //! environment variable says. Apart from the other tests, since they take the
 //! time they are given.
 
@@ -11,6 +11,7 @@
 )]
 mod support;
 
+mod failover;
 mod faults;
 mod hostile;
 mod soak;

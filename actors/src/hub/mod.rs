@@ -3,6 +3,7 @@
 mod arrivals;
 mod checker;
 mod ending;
+mod failover;
 mod kubectl_source;
 mod messages;
 mod quarantine;
@@ -36,6 +37,7 @@ use crate::run_log::RunLog;
 use crate::sse::FrameClass;
 use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 use ending::EndState;
+use failover::Failover;
 use kubectl_source::KubectlSource;
 use sync::Held;
 use writer::LogWriter;
@@ -76,6 +78,11 @@ pub struct RunHub {
     catching_up: bool,
     end: EndState,
     kubectl: Option<KubectlSource>,
+    /// The hub of the same run that serves `auto`, which is passed on all that
+    /// arrives.
+    mirror: Option<HubEntry>,
+    /// Of a hub that serves `auto`.
+    failover: Option<Box<Failover>>,
     retired: bool,
 }
 
@@ -120,6 +127,8 @@ impl RunHub {
             catching_up: false,
             end: EndState::Open,
             kubectl: None,
+            mirror: None,
+            failover: Failover::of(backend, &shared.settings),
             retired: false,
             shared,
             run_id,
@@ -272,6 +281,9 @@ impl Actor for RunHub {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.shared.settings.hub.mailbox);
         debug!(run_id = %self.run_id, backend = %self.backend, "hub started");
+        if self.backend == BackendKind::Auto {
+            self.ask_for_mirror(ctx);
+        }
     }
 }
 
@@ -284,6 +296,7 @@ impl Drop for RunHub {
         if std::thread::panicking() {
             self.shared.hub_panicked(self.backend, &self.run_id);
         }
+        self.end_mirror();
         if !self.retired {
             self.shared
                 .registry
@@ -306,9 +319,17 @@ impl Handler<Attach> for RunHub {
             waits: true,
         };
         self.attachments.insert(attach.attach_id, attachment);
-        if self.backend == BackendKind::Kubectl {
-            return self.kubectl_attached(attach.attach_id, ctx);
+        match self.backend {
+            BackendKind::Kubectl => return self.kubectl_attached(attach.attach_id, ctx),
+            BackendKind::Auto => return self.auto_attached(ctx),
+            BackendKind::Redis | BackendKind::Embedded => {}
         }
+        self.watched(ctx);
+    }
+}
+
+impl RunHub {
+    fn watched(&mut self, ctx: &mut Context<Self>) {
         // Answered at once, or when it is known where the stream stands.
         self.step(OrderInput::Watched, ctx);
         if matches!(self.end, EndState::Ending { timer: None, .. }) {
@@ -334,6 +355,7 @@ impl Handler<Detach> for RunHub {
             self.stats.remove_attachment();
         }
         if self.attachments.is_empty() {
+            self.auto_unwatched();
             self.step(OrderInput::Unwatched, ctx);
         }
     }
@@ -348,7 +370,7 @@ impl Handler<Retire> for RunHub {
         // entry goes under it: nothing can be on its way to a hub that ends.
         let idle_ttl = self.shared.settings.idle_ttl(self.backend);
         let evict = retire.evicted_bytes.is_some();
-        if evict || self.is_idle() {
+        if (evict || self.is_idle()) && self.backend != BackendKind::Auto {
             // Before it is out of the registry: a list of runs has it in either.
             let metrics = &self.shared.metrics;
             self.shared
@@ -407,7 +429,7 @@ impl RunHub {
                 backend: self.backend,
                 status: self.writer.status.clone(),
                 ended,
-                clients: self.stats.clients(),
+                clients: self.stats.clients() + self.mirror_clients(),
                 last_event_ts: self.writer.last_ts,
                 last_id: self.writer.last_id_text(),
             },
@@ -426,7 +448,7 @@ impl RunHub {
             return format!("the run ended: {status}");
         }
         let redis_down = match self.backend {
-            BackendKind::Redis => self.shared.redis_down_since(),
+            BackendKind::Redis | BackendKind::Auto => self.shared.redis_down_since(),
             BackendKind::Kubectl | BackendKind::Embedded => None,
         };
         if let Some(since) = redis_down {
