@@ -19,8 +19,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use runcast_actors::settings::{
-    ArchiveSettings, AutoSettings, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
-    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
+    ArchiveSettings, AutoSettings, HeartbeatSettings, HistorySettings, HubSettings,
+    KubectlSettings, LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 

@@ -50,9 +50,9 @@ impl RunHub {
             events_max: PAGE_EVENTS,
             bytes_max: shared.settings.history.page_bytes.as_u64() as usize,
         };
-        let reading = async move { shared.read_hub_page(&run_id, query).await };
+        let reading = async move { shared.read_hub_page(&run_id, query, true).await };
         ctx.spawn(reading.into_actor(self).map(|page, hub, _| match page {
-            Ok(page) => hub.earlier_was_read(&page),
+            Ok((page, _)) => hub.earlier_was_read(&page),
             // Then a gap is told where it would have shown the join.
             Err(error) => debug!(run_id = %hub.run_id, %error, "earlier events not read"),
         }));
