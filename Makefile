@@ -13,6 +13,8 @@ FAULTS_SECONDS := 1800
 SAFEGUARD_SECONDS := 60
 SOAK_SECONDS := 600
 ROLLING_CLIENTS := 3000
+# How long `make failover` has Redis away.
+FAILOVER_SECONDS := 30
 # Repeats the random draws of a run of these two; `make simulate SEED=n` runs
 # that seed alone, and prints each step.
 SEED := 1
@@ -31,7 +33,7 @@ INSTRUCTIONS := $(CARGO) --config actors/benches/profile.toml test $(LOCKED) --w
 OLD_KUBECTL := target/kubectl-1.20/usr/bin/kubectl
 
 .PHONY: help run console test test-frontend test-kubectl-1.20 test-deps lint fmt deny sbom schemathesis bench scale micro \
-	instructions faults faults-off soak soak-hostile rolling simulate fuzz image-test
+	instructions failover faults faults-off soak soak-hostile rolling simulate fuzz image-test
 
 help:
 	@echo 'make run     start Runcast with a demo run; needs only the Rust toolchain'
@@ -48,6 +50,7 @@ help:
 	@echo 'make scale   measure how its costs grow and who disturbs whom, write docs/scale.md'
 	@echo 'make micro   time the parts of an event'"'"'s way, and count what they allocate'
 	@echo 'make instructions  count their instructions; fails past actors/benches/budgets.toml'
+	@echo 'make failover  FAILOVER_SECONDS (30) without Redis under load, for clients of auto'
 	@echo 'make faults  FAULTS_TRIALS (600) of random faults, with SEED; write docs/reliability.md'
 	@echo 'make faults-off  show what is found without each safeguard; write the same'
 	@echo 'make soak    steady load for SOAK_SECONDS (600 unless given), with SEED'
@@ -122,6 +125,9 @@ micro:
 # Built with the dependencies of `make test`, and counted in ten seconds.
 instructions: test-deps
 	$(INSTRUCTIONS) -- $(CASES) $(if $(UPDATE),--update)
+
+failover: test-deps
+	RUNCAST_FAILOVER_SECONDS=$(FAILOVER_SECONDS) $(SUITE) failover::failover
 
 faults: test-deps
 	RUNCAST_FAULTS_TRIALS=$(FAULTS_TRIALS) RUNCAST_FAULTS_SECONDS=$(FAULTS_SECONDS) \

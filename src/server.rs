@@ -108,6 +108,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         heartbeat,
         runs,
         kubectl,
+        auto,
         auth,
         ..
     } = settings.clone();
@@ -119,6 +120,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         heartbeat,
         runs,
         kubectl,
+        auto,
         live: Live::new(live_settings(settings)),
         access: auth.access(),
         safeguards: Safeguards::of_environment(),

@@ -1,19 +1,23 @@
-//! Which backend a stream gets on a running broker: `auto` is Redis while it
-//! is up and kubectl while it is not.
+//! Which backend a stream begins with on a running broker: `auto` is Redis while
+//! it is up and kubectl while it is not.
 
 use crate::kubectl_stream::kubectl_settings;
 use crate::support::kube_api::KubeApi;
 use crate::support::wait::SOON;
-use crate::support::{Broker, Redis, eventually};
+use crate::support::{Broker, Redis, SseClient, eventually};
 
-/// Opens the stream and checks that header, `hello` and the first event name
-/// the backend.
-async fn check(broker: &Broker, run_and_rest: &str, backend: &str) {
+/// What was shown before has to come back from the pod, or be given up.
+const LATER: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Opens the stream and checks that header and `hello` name the backend, and
+/// that it begins with an event of Redis; returns the client.
+async fn check(broker: &Broker, run_and_rest: &str, backend: &str) -> SseClient {
     let mut client = broker.stream(run_and_rest).await;
     let header = client.head().header("x-streaming-backend");
     assert_eq!(header.as_deref(), Some(backend), "{run_and_rest}");
     assert_eq!(client.preamble().await.hello["backend"], backend);
-    assert_eq!(client.run_event().await.envelope().backend, backend);
+    assert_eq!(client.run_event().await.envelope().backend, "redis");
+    client
 }
 
 /// Checks a broker whose settings or query say `auto`.
@@ -25,6 +29,8 @@ async fn check_auto(default: &str, run_and_rest: &str) {
     let broker = kubectl_settings(&api)
         .set("streaming.default_backend", default)
         .set("redis.url", redis.url())
+        .set("auto.window", "500ms")
+        .set("auto.settle", "1s")
         .start_ready()
         .await;
     let mut publisher = redis.publisher().await;
@@ -37,13 +43,22 @@ async fn check_auto(default: &str, run_and_rest: &str) {
 
     redis.kill();
     broker.wait_metric("runcast_redis_up", &[], 0.0).await;
-    check(&broker, run_and_rest, "kubectl").await;
+    let mut client = check(&broker, run_and_rest, "kubectl").await;
+    loop {
+        let frame = client.event().await;
+        if frame.is_run_event() {
+            break assert_eq!(frame.envelope().backend, "kubectl");
+        }
+    }
 
     redis.restart().await;
     broker.wait_metric("runcast_redis_up", &[], 1.0).await;
-    let header = broker.stream(run_and_rest).await;
-    let header = header.head().header("x-streaming-backend");
-    assert_eq!(header.as_deref(), Some("redis"), "chosen at each connect");
+    eventually("streams begin with Redis again", LATER, async || {
+        let client = broker.stream(run_and_rest).await;
+        let header = client.head().header("x-streaming-backend");
+        header.as_deref() == Some("redis")
+    })
+    .await;
 }
 
 #[tokio::test]

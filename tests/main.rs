@@ -11,6 +11,7 @@ mod auth_keys;
 mod auth_streams;
 mod auth_tickets;
 mod auth_tokens;
+mod auto;
 mod backends;
 mod browser;
 mod check_script;

@@ -33,6 +33,7 @@
 pub mod access;
 pub mod archive;
 pub mod broker;
+pub mod failover;
 pub mod heartbeat;
 pub mod history;
 pub mod hub;

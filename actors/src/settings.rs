@@ -252,6 +252,37 @@ impl Default for HeartbeatSettings {
     }
 }
 
+/// `[auto]`: when a stream of `auto` goes on from kubectl, and how what both
+/// backends have is matched.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AutoSettings {
+    /// How long Redis is unusable, or a run without an event there, before its
+    /// pods are looked at.
+    #[serde(with = "humantime_serde")]
+    pub after: Duration,
+    /// How far the clocks of Redis and of a node may be apart, and how long
+    /// after it is printed a line is published by who keeps up.
+    #[serde(with = "humantime_serde")]
+    pub window: Duration,
+    /// How long nothing may match before the join is told by a gap.
+    #[serde(with = "humantime_serde")]
+    pub settle: Duration,
+    /// Most lines remembered of each backend, for a run that has failed over.
+    pub remembered_lines: usize,
+}
+
+impl Default for AutoSettings {
+    fn default() -> Self {
+        Self {
+            after: Duration::from_secs(5),
+            window: Duration::from_secs(5),
+            settle: Duration::from_secs(30),
+            remembered_lines: 10_000,
+        }
+    }
+}
+
 /// `[retry]`: the range from which each connection's `retry:` is drawn.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -21,6 +21,8 @@ export interface RunOptions {
   prefix?: string
   /** Further words of the call: `['MAXLEN', 50000]`. */
   options?: (string | number)[]
+  /** Print outputs and logs as they are published, a line each; else if RUNCAST_ECHO is 1. */
+  echo?: boolean
 }
 
 /** `code` says what is wrong with an event that was not accepted. */

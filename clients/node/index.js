@@ -17,13 +17,14 @@ export class Run {
   #last = Promise.resolve()
   #pending = 0
   #ended = false
+  #echo
 
   /** Connects to Redis, unless a client is given, and returns the run. */
   static async open(runId = process.env.RUNCAST_RUN_ID, options = {}) {
     // Before anything is connected: a bad name throws.
     const publisher = new Publisher(runId, options)
     const client = options.client ?? (await connect(options.url))
-    return new Run(publisher, client, !options.client)
+    return new Run(publisher, client, !options.client, options.echo)
   }
 
   /** Runs `work` with a run and publishes how it ended. */
@@ -43,10 +44,11 @@ export class Run {
   }
 
   /** Made by `Run.open`. */
-  constructor(publisher, client, owned) {
+  constructor(publisher, client, owned, echo) {
     this.#publisher = publisher
     this.#client = client
     this.#owned = owned
+    this.#echo = echo ?? process.env.RUNCAST_ECHO === '1'
   }
 
   get runId() {
@@ -84,6 +86,8 @@ export class Run {
   }
 
   async #send(kind, source, payload) {
+    // So the pod's log has it, too, and brokers go on from there while Redis is away.
+    if (this.#echo && kind !== 'status') process.stdout.write(`${payload}\n`)
     const attempt = this.#publisher.begin(kind, source, payload)
     for (;;) {
       let answer

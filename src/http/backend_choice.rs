@@ -1,13 +1,12 @@
 //! Which backend a stream request gets.
 
-use runcast_actors::broker::Broker;
 use runcast_actors::protocol::{BackendKind, KUBECTL_RUN_ID_BYTES_MAX, RunId};
 use runcast_actors::settings::DefaultBackend;
 
 use super::problem::ApiError;
 use super::stream_query::BackendChoice;
 
-/// What decides: settings, and what is usable at this moment.
+/// What decides: settings.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Backends {
     /// `streaming.default_backend`.
@@ -36,16 +35,6 @@ impl Backends {
         self,
         choice: Option<BackendChoice>,
         run_id: &RunId,
-        broker: &Broker,
-    ) -> Result<BackendKind, ApiError> {
-        self.choose_with(choice, run_id, || broker.redis_is_up())
-    }
-
-    fn choose_with(
-        self,
-        choice: Option<BackendChoice>,
-        run_id: &RunId,
-        redis_usable: impl FnOnce() -> bool,
     ) -> Result<BackendKind, ApiError> {
         let choice = choice.unwrap_or(match self.default {
             DefaultBackend::Redis | DefaultBackend::Embedded => BackendChoice::Redis,
@@ -65,14 +54,11 @@ impl Backends {
             // What cannot be had from kubectl waits for Redis: the client is
             // told to come back.
             BackendChoice::Auto
-                if self.store == BackendKind::Embedded
-                    || !self.kubectl_enabled
-                    || !fits
-                    || redis_usable() =>
+                if self.store == BackendKind::Embedded || !self.kubectl_enabled || !fits =>
             {
                 Ok(self.store)
             }
-            BackendChoice::Auto => Ok(BackendKind::Kubectl),
+            BackendChoice::Auto => Ok(BackendKind::Auto),
         }
     }
 }
@@ -86,14 +72,13 @@ mod tests {
         use BackendChoice::{Auto, Kubectl, Redis};
         let short = RunId::parse("42").expect("valid");
         let long = RunId::parse(&"x".repeat(64)).expect("valid");
-        for (default, kubectl_enabled, choice, run_id, redis_usable, expected) in [
-            (DefaultBackend::Redis, true, None, &long, false, Ok("redis")),
+        for (default, kubectl_enabled, choice, run_id, expected) in [
+            (DefaultBackend::Redis, true, None, &long, Ok("redis")),
             (
                 DefaultBackend::Redis,
                 true,
                 Some(Kubectl),
                 &short,
-                true,
                 Ok("kubectl"),
             ),
             (
@@ -101,7 +86,6 @@ mod tests {
                 true,
                 Some(Kubectl),
                 &long,
-                true,
                 Err("bad-run-id"),
             ),
             (
@@ -109,79 +93,32 @@ mod tests {
                 false,
                 Some(Kubectl),
                 &short,
-                true,
                 Err("backend-disabled"),
             ),
+            (DefaultBackend::Redis, true, Some(Auto), &short, Ok("auto")),
+            (DefaultBackend::Redis, true, Some(Auto), &long, Ok("redis")),
             (
                 DefaultBackend::Redis,
-                true,
+                false,
                 Some(Auto),
                 &short,
-                true,
                 Ok("redis"),
             ),
-            (
-                DefaultBackend::Redis,
-                true,
-                Some(Auto),
-                &short,
-                false,
-                Ok("kubectl"),
-            ),
-            (
-                DefaultBackend::Redis,
-                true,
-                Some(Auto),
-                &long,
-                false,
-                Ok("redis"),
-            ),
-            (
-                DefaultBackend::Redis,
-                false,
-                Some(Auto),
-                &short,
-                false,
-                Ok("redis"),
-            ),
-            (
-                DefaultBackend::Auto,
-                true,
-                None,
-                &short,
-                false,
-                Ok("kubectl"),
-            ),
-            (
-                DefaultBackend::Kubectl,
-                true,
-                None,
-                &short,
-                true,
-                Ok("kubectl"),
-            ),
+            (DefaultBackend::Auto, true, None, &short, Ok("auto")),
+            (DefaultBackend::Kubectl, true, None, &short, Ok("kubectl")),
             (
                 DefaultBackend::Kubectl,
                 true,
                 Some(Redis),
                 &short,
-                true,
                 Ok("redis"),
             ),
-            (
-                DefaultBackend::Embedded,
-                true,
-                None,
-                &short,
-                false,
-                Ok("embedded"),
-            ),
+            (DefaultBackend::Embedded, true, None, &short, Ok("embedded")),
             (
                 DefaultBackend::Embedded,
                 true,
                 Some(Redis),
                 &short,
-                false,
                 Ok("embedded"),
             ),
             (
@@ -189,7 +126,6 @@ mod tests {
                 true,
                 Some(Auto),
                 &short,
-                false,
                 Ok("embedded"),
             ),
             (
@@ -197,7 +133,6 @@ mod tests {
                 true,
                 Some(Kubectl),
                 &short,
-                false,
                 Ok("kubectl"),
             ),
         ] {
@@ -210,7 +145,7 @@ mod tests {
                 store,
                 kubectl_enabled,
             };
-            let chosen = backends.choose_with(choice, run_id, || redis_usable);
+            let chosen = backends.choose(choice, run_id);
             match (chosen, expected) {
                 (Ok(backend), Ok(word)) => assert_eq!(backend.as_str(), word),
                 (Err(error), Err(slug)) => assert!(error.to_string().starts_with(slug)),

@@ -89,7 +89,7 @@ pub(super) async fn explain(
 ) -> Result<HttpResponse, ApiError> {
     caller.may_read(&run_id)?;
     let backends = state.backends();
-    let choice = backends.choose(None, &run_id, &state.broker);
+    let choice = backends.choose(None, &run_id);
     let mut known = state.broker.explain(&run_id).await;
     // How a run goes is told by its statuses alone; its end by `end`, too.
     if !(known.run.summary.ended || caller.kinds().has(EventKind::Status)) {
@@ -178,7 +178,7 @@ impl Words {
             return self.advise("Ask for /stream/redis.");
         };
         let why = match backends.default {
-            DefaultBackend::Auto => "auto chose it now: Redis if it is up, else kubectl",
+            DefaultBackend::Auto => "that is Redis, and the pods' logs while Redis is of no use",
             _ => "streaming.default_backend says so",
         };
         self.say(format!(

@@ -184,7 +184,8 @@ async fn open(
         Ok(follower) => follower,
         // Trouble that passes is told in a stream, as all such.
         Err(error) if error.is_ours() && accepts_stream => {
-            let backend = state.backends().choose(choice, &run_id, &state.broker)?;
+            let backend = state.backends().choose(choice, &run_id)?;
+            let backend = state.broker.live_backend(backend, &run_id);
             let problem = error.into_problem().retryable(true);
             let retry = state.broker.settings().live.now().retry;
             let body = StreamBody::failed(&problem, CloseReason::Unavailable, retry);
@@ -195,10 +196,11 @@ async fn open(
     caller.may_read(&run_id)?;
     let mut filter = query.filter;
     caller.narrow(&mut filter)?;
-    let backend = state.backends().choose(choice, &run_id, &state.broker)?;
+    let backend = state.backends().choose(choice, &run_id)?;
+    let live = state.broker.live_backend(backend, &run_id);
     if request.method() == Method::HEAD {
         // The head of the answer only: no session, no kubectl is started.
-        return Ok(stream_head(HttpResponse::Ok(), backend)
+        return Ok(stream_head(HttpResponse::Ok(), live)
             .insert_header((header::CONTENT_TYPE, "text/event-stream"))
             // Not `finish`, which tells a length: a stream has none.
             .body(body::None::new()));
@@ -220,10 +222,10 @@ async fn open(
     Ok(match answer {
         StreamAnswer::Refused { problem, .. } if !accepts_stream => return Err(problem.into()),
         StreamAnswer::Stream(body) | StreamAnswer::Refused { body, .. } => {
-            stream_answer(body, backend, request)
+            stream_answer(body, live, request)
         }
         StreamAnswer::TicketUsed => return Err(used_ticket(state)),
-        StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), backend).finish(),
+        StreamAnswer::Ended => stream_head(HttpResponse::NoContent(), live).finish(),
     })
 }
 

@@ -20,8 +20,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use runcast_actors::settings::{
-    ArchiveSettings, HeartbeatSettings, HistorySettings, HubSettings, KubectlSettings,
-    LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
+    ArchiveSettings, AutoSettings, HeartbeatSettings, HistorySettings, HubSettings,
+    KubectlSettings, LimitSettings, RedisSettings, RetrySettings, RunSettings, StreamingSettings,
 };
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -58,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) runs: RunSettings,
     /// Following pods.
     pub(crate) kubectl: KubectlSettings,
+    /// Going on from kubectl while Redis is of no use.
+    pub(crate) auto: AutoSettings,
     /// What one client or publisher may ask.
     pub(crate) limits: LimitSettings,
     /// Who may watch and publish.

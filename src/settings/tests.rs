@@ -260,7 +260,7 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
          retain_unwatched, ring_bytes, total_ring_bytes"
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
-        "unknown key nonsense (FILE): the sections are archive, auth, cors, exec, heartbeat, history, hub, \
+        "unknown key nonsense (FILE): the sections are archive, auth, auto, cors, exec, heartbeat, history, hub, \
          kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),

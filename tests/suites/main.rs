@@ -1,5 +1,6 @@
-//! The long suites: random faults and two soaks, each for as many seconds as its
-//! environment variable says, and a rolling deploy of as many clients. Apart from the other tests, since they take the
+//! The long suites: random faults, an outage of Redis, and two soaks, each for as
+//! many seconds as its environment variable says, and a rolling deploy of as many
+//! clients. Apart from the other tests, since they take the
 //! time they are given.
 
 #[path = "../support/mod.rs"]
@@ -11,6 +12,7 @@
 )]
 mod support;
 
+mod failover;
 mod faults;
 mod hostile;
 mod rolling;

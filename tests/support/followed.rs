@@ -131,6 +131,7 @@ impl Setup {
         let follow = KubectlFollow {
             run_id: RunId::parse(run).expect("a run id"),
             engine: Engine::new(self.settings),
+            since_ns: None,
             max_event_bytes: self.max_event_bytes,
             end_grace: self.end_grace,
             permits: self.permits,

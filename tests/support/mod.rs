@@ -1,5 +1,6 @@
 //! What the tests stand on: real processes, real sockets, real conditions.
 
+pub(crate) mod agent;
 pub(crate) mod authority;
 pub(crate) mod broker;
 pub(crate) mod cli;
@@ -21,6 +22,7 @@ pub(crate) mod sentinel;
 pub(crate) mod sse;
 pub(crate) mod token;
 pub(crate) mod wait;
+pub(crate) mod watcher;
 
 pub(crate) use broker::Broker;
 pub(crate) use cli::Cli;

@@ -35,7 +35,7 @@ pub use types::*;
 
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
-use crate::hub::{Describe, HasSeenEnd};
+use crate::hub::{Describe, HasSeenEnd, HubEntry, HubStats};
 use crate::metrics::{Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
@@ -254,6 +254,17 @@ impl Broker {
         up.map_err(|_| (link.problem(), CloseReason::Unavailable))
     }
 
+    /// Where the events of a stream on `backend` come from at this moment.
+    pub fn live_backend(&self, backend: BackendKind, run_id: &RunId) -> BackendKind {
+        if backend == BackendKind::Auto && !self.redis_is_up() {
+            return BackendKind::Kubectl;
+        }
+        let registry = &self.shared.registry;
+        let live = |entry: &HubEntry| entry.stats.live_backend(backend);
+        let known = registry.peek(backend, run_id.as_str(), live);
+        known.unwrap_or_else(|| HubStats::default().live_backend(backend))
+    }
+
     async fn has_seen_end(&self, request: &StreamRequest) -> bool {
         let StreamStart::After(cursor) = &request.start else {
             return false;
@@ -396,6 +407,7 @@ impl Broker {
         let blank_backend = if is_known { settings.backend() } else { bare };
         let mut run = run_view::merge(hub, &page, run_view::never_seen(run_id, blank_backend));
         let trouble = self.redis_trouble().or(trouble);
+        let trouble = self.with_failover(run_id, trouble);
         run.quiet_because = match run_view::why(&run, page.head.as_ref(), trouble) {
             Quiet::Settled(words) => words,
             Quiet::Publisher(words) => self.with_pods(run_id, words).await,
@@ -407,6 +419,21 @@ impl Broker {
         let registry = &self.shared.registry;
         let asked = registry.peek(backend, run_id.as_str(), |entry| entry.hub.send(Describe));
         asked?.await.ok()
+    }
+
+    /// Adds that streams of `auto` go on from kubectl, if they do.
+    fn with_failover(&self, run_id: &RunId, trouble: Option<String>) -> Option<String> {
+        let auto = BackendKind::Auto;
+        let registry = &self.shared.registry;
+        let live = |entry: &HubEntry| entry.stats.live_backend(auto);
+        if registry.peek(auto, run_id.as_str(), live) != Some(BackendKind::Kubectl) {
+            return trouble;
+        }
+        let words = "streams of backend=auto go on from the logs of its pods";
+        Some(match trouble {
+            Some(trouble) => format!("{trouble}; {words}"),
+            None => format!("Redis does not bring its events; {words}"),
+        })
     }
 
     fn redis_trouble(&self) -> Option<String> {

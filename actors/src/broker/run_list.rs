@@ -45,7 +45,9 @@ impl Broker {
         visible: impl Fn(&RunId) -> bool,
     ) -> BTreeMap<RunKey, HubEntry> {
         let mut page: BTreeMap<RunKey, HubEntry> = BTreeMap::new();
-        for backend in BackendKind::ALL {
+        // Who serves `auto` is counted by the hub of Redis that it follows.
+        let listed = |backend: &BackendKind| *backend != BackendKind::Auto;
+        for backend in BackendKind::ALL.into_iter().filter(listed) {
             self.shared.registry.each(backend, |run_id, entry| {
                 let is_full = page.len() >= count;
                 let is_beyond = |(last, _): (&RunKey, _)| *run_id > last.run_id;

@@ -7,7 +7,7 @@ use crate::order::Safeguards;
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
 use crate::settings::{
-    ArchiveSettings, DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings,
+    ArchiveSettings, AutoSettings, DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings,
     KubectlSettings, Live, RedisSettings, RunSettings,
 };
 
@@ -28,6 +28,8 @@ pub struct BrokerSettings {
     pub runs: RunSettings,
     /// `[kubectl]`
     pub kubectl: KubectlSettings,
+    /// `[auto]`
+    pub auto: AutoSettings,
     /// What may change while it runs.
     pub live: Live,
     /// What the actors need of `[auth]`.
@@ -52,7 +54,7 @@ impl BrokerSettings {
     /// readers catch up) it is as long as histories are.
     pub(crate) fn new_log(&self, backend: BackendKind) -> RunLog {
         match backend {
-            BackendKind::Redis | BackendKind::Embedded => {
+            BackendKind::Redis | BackendKind::Embedded | BackendKind::Auto => {
                 RunLog::new(self.hub.ring_bytes.as_u64() as usize, u64::MAX)
             }
             BackendKind::Kubectl => {
@@ -64,7 +66,7 @@ impl BrokerSettings {
     /// How long a hub outlives its last client and event.
     pub(crate) fn idle_ttl(&self, backend: BackendKind) -> Duration {
         match backend {
-            BackendKind::Redis | BackendKind::Embedded => self.hub.idle_ttl,
+            BackendKind::Redis | BackendKind::Embedded | BackendKind::Auto => self.hub.idle_ttl,
             BackendKind::Kubectl => self.kubectl.linger,
         }
     }

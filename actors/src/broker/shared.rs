@@ -213,7 +213,7 @@ impl BrokerShared {
     }
 
     /// Why a run that has no hub gets none.
-    pub(super) fn no_hub(&self, backend: BackendKind, run_id: &RunId) -> Problem {
+    pub(crate) fn no_hub(&self, backend: BackendKind, run_id: &RunId) -> Problem {
         match self.quarantine.holds(backend, run_id, Instant::now()) {
             true => quarantined(),
             false => too_many_runs(),
@@ -266,7 +266,7 @@ impl BrokerShared {
                 let _ = self.access.set(Arc::new(store.clone()));
                 (Arc::new(store.clone()), Arc::new(store))
             }
-            BackendKind::Embedded | BackendKind::Kubectl => {
+            BackendKind::Embedded | BackendKind::Kubectl | BackendKind::Auto => {
                 let access = MemoryAccess::new(&self.settings.access);
                 let _ = self.access.set(Arc::new(access));
                 let store = self.start_memory_store();
@@ -631,12 +631,14 @@ impl BrokerShared {
     pub(crate) fn start_follow(
         &self,
         run_id: &RunId,
+        since_ns: Option<u64>,
         hub: Recipient<KubectlUpdate>,
     ) -> Addr<KubectlLogActor> {
         let settings = &self.settings;
         let follow = KubectlFollow {
             run_id: run_id.clone(),
             engine: self.kubectl_engine.clone(),
+            since_ns,
             max_event_bytes: settings.live.now().limits.max_event_bytes.as_u64() as usize,
             end_grace: settings.runs.end_grace,
             permits: Arc::clone(&self.kubectl_permits),

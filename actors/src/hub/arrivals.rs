@@ -18,6 +18,7 @@ impl Handler<Arrived> for RunHub {
     type Result = ();
 
     fn handle(&mut self, arrived: Arrived, ctx: &mut Self::Context) {
+        self.pass_on(&arrived);
         self.writer.begin(arrived.received_at);
         self.refused(arrived.refused_before, ctx);
         let now = Timestamp::now();
@@ -91,6 +92,13 @@ impl<'a> From<&'a StoredEvent> for Durable<'a> {
 }
 
 impl RunHub {
+    /// Counts an event, once for all hubs of the run.
+    pub(super) fn count_in(&self, kind: EventKind, result: EventResult) {
+        if self.failover.is_none() {
+            self.shared.metrics.event_in(kind, result);
+        }
+    }
+
     fn plain(
         &mut self,
         kind: EventKind,
@@ -100,11 +108,17 @@ impl RunHub {
         ctx: &mut Context<Self>,
     ) {
         if matches!(self.end, EndState::Ended { .. }) {
-            self.shared.metrics.event_in(kind, EventResult::Closed);
+            self.count_in(kind, EventResult::Closed);
             debug!(run_id = %self.run_id, kind = %kind, "event after the run's end dropped");
             return;
         }
         fail_at(payload);
+        if self.was_shown(kind, payload, now, false) {
+            if let Some(status) = self.status_hidden(kind, payload) {
+                self.begin_end(status, ctx);
+            }
+            return;
+        }
         let terminal = self.writer.event(&NewFrame {
             kind,
             source,
@@ -112,14 +126,14 @@ impl RunHub {
             payload,
             id: IdSource::Plain,
         });
-        self.shared.metrics.event_in(kind, EventResult::Accepted);
+        self.count_in(kind, EventResult::Accepted);
         if let Some(status) = terminal {
             self.begin_end(status, ctx);
         }
     }
 
     fn too_large(&mut self, kind: EventKind, class: FrameClass) {
-        self.shared.metrics.event_in(kind, EventResult::TooLarge);
+        self.count_in(kind, EventResult::TooLarge);
         let gap = Gap {
             missed: Some(1),
             ..Gap::unknown(GapReason::TooLarge)
@@ -197,9 +211,12 @@ impl RunHub {
                 self.writer.pass(event.id);
                 None
             }
+            false if self.was_shown_durable(event) => {
+                self.writer.pass(event.id);
+                self.status_hidden(event.kind, event.payload)
+            }
             false => {
-                let metrics = &self.shared.metrics;
-                metrics.event_in(event.kind, EventResult::Accepted);
+                self.count_in(event.kind, EventResult::Accepted);
                 self.writer.event(&NewFrame {
                     kind: event.kind,
                     source: event.source,

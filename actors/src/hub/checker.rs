@@ -8,7 +8,7 @@ use tracing::debug;
 
 use super::{HubEntry, StorePosition};
 use crate::broker::BrokerShared;
-use crate::protocol::RunId;
+use crate::protocol::{BackendKind, RunId};
 
 /// Runs asked for in one call.
 const RUNS_AT_ONCE: usize = 1000;
@@ -65,13 +65,13 @@ impl PositionChecker {
 /// not answer.
 async fn check_all(shared: &BrokerShared, sure: bool) -> bool {
     let mut watched: Vec<(RunId, HubEntry)> = Vec::new();
-    shared
-        .registry
-        .each(shared.settings.backend(), |run_id, entry| {
+    for backend in [shared.settings.backend(), BackendKind::Auto] {
+        shared.registry.each(backend, |run_id, entry| {
             if !entry.stats.is_unwatched() {
                 watched.push((run_id.clone(), entry.clone()));
             }
         });
+    }
     watched.sort_by_cached_key(|(_, entry)| entry.stats.idle_time());
     for chunk in watched.chunks(RUNS_AT_ONCE) {
         let run_ids: Vec<RunId> = chunk.iter().map(|(run_id, _)| run_id.clone()).collect();

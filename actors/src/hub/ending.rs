@@ -48,7 +48,8 @@ impl RunHub {
             self.shared.note_end(&self.run_id);
         }
         let grace = match self.backend {
-            BackendKind::Redis | BackendKind::Embedded => {
+            BackendKind::Auto if self.is_on_kubectl() => Duration::ZERO,
+            BackendKind::Redis | BackendKind::Embedded | BackendKind::Auto => {
                 self.shared.settings.runs.end_grace + CLOCK_MARGIN
             }
             // The grace is over when `KubectlLogActor` says so.
@@ -74,7 +75,7 @@ impl RunHub {
             return;
         };
         *timer = None;
-        if self.order.place().is_none() {
+        if self.order.place().is_none() || self.is_ended_by_pods() {
             return self.finish(ctx);
         }
         // Who is not watched asks when somebody comes.
@@ -120,7 +121,7 @@ impl RunHub {
         }
         // Only a history that is whole has a count: plain events may have
         // come before this hub lived.
-        let events = match self.writer.has_plain {
+        let events = match self.writer.has_plain || self.is_ended_by_pods() {
             true => None,
             false => self.order.place().map(|place| place.seq),
         };

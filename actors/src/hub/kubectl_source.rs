@@ -56,7 +56,7 @@ impl RunHub {
             ctx.run_later(START_PATIENCE, |hub, _| hub.kubectl_ready());
             ctx.run_interval(FOLLOW_CHECK_INTERVAL, Self::check_follow);
             KubectlSource {
-                follow: shared.start_follow(run_id, ctx.address().recipient()),
+                follow: shared.start_follow(run_id, None, ctx.address().recipient()),
                 ready: false,
                 problem: None,
             }
@@ -175,6 +175,9 @@ impl Handler<KubectlUpdate> for RunHub {
     type Result = ();
 
     fn handle(&mut self, update: KubectlUpdate, ctx: &mut Self::Context) {
+        if self.failover.is_some() {
+            return self.pods_say(update, ctx);
+        }
         self.stats.touch();
         self.writer.begin(Instant::now());
         match update {

@@ -6,7 +6,8 @@ use std::time::Instant;
 use actix::Message;
 use bytes::Bytes;
 
-use super::Refused;
+use super::failover::Seed;
+use super::{HubEntry, HubStats, Refused};
 use crate::broker::RunDetail;
 use crate::protocol::{Cursor, DurableId, EventKind};
 use crate::store::StoredEvent;
@@ -123,6 +124,27 @@ pub struct Detach {
     /// Of [`Attach`].
     pub attach_id: AttachId,
 }
+
+/// Pass on to this hub, which serves the run to `auto`, all that arrives; first
+/// what the run is by now.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Mirror(pub(crate) HubEntry);
+
+/// The hub that asked for [`Mirror`], known by its stats, ends.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct Unmirror(pub(crate) Arc<HubStats>);
+
+/// What a hub that asked for [`Mirror`] begins with.
+#[derive(Message)]
+#[rtype(result = "()")]
+pub(crate) struct Seeded(pub(super) Box<Seed>);
+
+/// The hub that was mirrored ended.
+#[derive(Debug, Message)]
+#[rtype(result = "()")]
+pub(crate) struct MirroredEnded;
 
 /// Panic, as a test asks.
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod arrivals;
 mod checker;
 mod ending;
+mod failover;
 mod kubectl_source;
 mod messages;
 mod quarantine;
@@ -37,6 +38,7 @@ use crate::settings::LiveReader;
 use crate::sse::FrameClass;
 use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 use ending::EndState;
+use failover::Failover;
 use kubectl_source::KubectlSource;
 use sync::Held;
 use writer::LogWriter;
@@ -78,6 +80,11 @@ pub struct RunHub {
     catching_up: bool,
     end: EndState,
     kubectl: Option<KubectlSource>,
+    /// The hub of the same run that serves `auto`, which is passed on all that
+    /// arrives.
+    mirror: Option<HubEntry>,
+    /// Of a hub that serves `auto`.
+    failover: Option<Box<Failover>>,
     retired: bool,
     /// It has asked that its run be subscribed to in its shard.
     is_sharded: bool,
@@ -124,6 +131,8 @@ impl RunHub {
             catching_up: false,
             end: EndState::Open,
             kubectl: None,
+            mirror: None,
+            failover: Failover::of(backend, &shared.settings),
             retired: false,
             live: shared.settings.live.reader(),
             is_sharded: false,
@@ -278,6 +287,9 @@ impl Actor for RunHub {
     fn started(&mut self, ctx: &mut Self::Context) {
         ctx.set_mailbox_capacity(self.shared.settings.hub.mailbox);
         debug!(run_id = %self.run_id, backend = %self.backend, "hub started");
+        if self.backend == BackendKind::Auto {
+            self.ask_for_mirror(ctx);
+        }
     }
 }
 
@@ -290,6 +302,7 @@ impl Drop for RunHub {
         if std::thread::panicking() {
             self.shared.hub_panicked(self.backend, &self.run_id);
         }
+        self.end_mirror();
         if !self.retired {
             self.shared
                 .registry
@@ -315,16 +328,29 @@ impl Handler<Attach> for RunHub {
             waits: true,
         };
         self.attachments.insert(attach.attach_id, attachment);
-        if self.backend == BackendKind::Kubectl {
-            return self.kubectl_attached(attach.attach_id, ctx);
+        match self.backend {
+            BackendKind::Kubectl => return self.kubectl_attached(attach.attach_id, ctx),
+            BackendKind::Auto => return self.auto_attached(ctx),
+            BackendKind::Redis | BackendKind::Embedded => {}
         }
-        // Until the hub's end: who comes back soon finds all of it. When it is
-        // subscribed the store is read once more. Said again each time, since
-        // whoever was told may have been replaced.
-        if self.attachments.len() == 1 {
+        self.watch_shard();
+        self.watched(ctx);
+    }
+}
+
+impl RunHub {
+    /// Asks that the run be subscribed to in its shard, until the hub's end: who
+    /// comes back soon finds all of it. When it is subscribed the store is read
+    /// once more. Said again by each first worker, since whoever was told may
+    /// have been replaced.
+    fn watch_shard(&mut self) {
+        if self.attachments.len() <= 1 {
             self.is_sharded = true;
             self.shared.watch_in_shard(&self.run_id);
         }
+    }
+
+    fn watched(&mut self, ctx: &mut Context<Self>) {
         // Answered at once, or when it is known where the stream stands.
         self.step(OrderInput::Watched, ctx);
         if matches!(self.end, EndState::Ending { timer: None, .. }) {
@@ -350,6 +376,7 @@ impl Handler<Detach> for RunHub {
             self.stats.remove_attachment();
         }
         if self.attachments.is_empty() {
+            self.auto_unwatched();
             self.step(OrderInput::Unwatched, ctx);
         }
     }
@@ -364,7 +391,7 @@ impl Handler<Retire> for RunHub {
         // entry goes under it: nothing can be on its way to a hub that ends.
         let idle_ttl = self.shared.settings.idle_ttl(self.backend);
         let evict = retire.evicted_bytes.is_some();
-        if evict || self.is_idle() {
+        if (evict || self.is_idle()) && self.backend != BackendKind::Auto {
             // Before it is out of the registry: a list of runs has it in either.
             let metrics = &self.shared.metrics;
             self.shared
@@ -423,7 +450,7 @@ impl RunHub {
                 backend: self.backend,
                 status: self.writer.status.clone(),
                 ended,
-                clients: self.stats.clients(),
+                clients: self.stats.clients() + self.mirror_clients(),
                 last_event_ts: self.writer.last_ts,
                 last_id: self.writer.last_id_text(),
             },
@@ -443,7 +470,7 @@ impl RunHub {
             return format!("the run ended: {status}");
         }
         let redis_down = match self.backend {
-            BackendKind::Redis => self.shared.redis_down_since(),
+            BackendKind::Redis | BackendKind::Auto => self.shared.redis_down_since(),
             BackendKind::Kubectl | BackendKind::Embedded => None,
         };
         if let Some(since) = redis_down {

@@ -34,7 +34,7 @@ pub struct HubEntry {
 /// lately. So no message is lost to a hub that ends.
 #[derive(Debug)]
 pub struct Registry {
-    hubs: [DashMap<RunId, HubEntry>; 3],
+    hubs: [DashMap<RunId, HubEntry>; BackendKind::ALL.len()],
     hubs_max: usize,
     /// Bytes of hubs that were taken out to make room and have not ended yet.
     evicting_bytes: Gauge,

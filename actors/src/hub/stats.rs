@@ -7,7 +7,7 @@ use std::sync::atomic::{
 };
 use std::time::{Duration, Instant};
 
-use crate::protocol::{Gap, GapReason};
+use crate::protocol::{BackendKind, Gap, GapReason};
 
 static PROCESS_START: LazyLock<Instant> = LazyLock::new(Instant::now);
 
@@ -20,6 +20,8 @@ pub struct HubStats {
     refused: AtomicU64,
     ring_bytes: AtomicU64,
     log_end_no: AtomicU64,
+    /// The stream goes on from kubectl now, of a hub that serves `auto`.
+    on_kubectl: AtomicBool,
     /// A `Retire` is on its way.
     retiring: AtomicBool,
 }
@@ -84,6 +86,21 @@ impl HubStats {
     /// Bytes of the hub's log.
     pub(crate) fn ring_bytes(&self) -> u64 {
         self.ring_bytes.load(Relaxed)
+    }
+
+    /// Notes where the events of a hub that serves `auto` come from now.
+    pub(crate) fn set_live_backend(&self, backend: BackendKind) {
+        self.on_kubectl
+            .store(backend == BackendKind::Kubectl, Relaxed);
+    }
+
+    /// Where the events of a hub on `backend` come from now.
+    pub(crate) fn live_backend(&self, backend: BackendKind) -> BackendKind {
+        match backend {
+            BackendKind::Auto if self.on_kubectl.load(Relaxed) => BackendKind::Kubectl,
+            BackendKind::Auto => BackendKind::Redis,
+            BackendKind::Redis | BackendKind::Kubectl | BackendKind::Embedded => backend,
+        }
     }
 
     /// Notes messages the mailbox refused.

@@ -85,7 +85,7 @@ impl RunHub {
     }
 
     fn count(&self, event: &Durable<'_>, result: EventResult) {
-        self.shared.metrics.event_in(event.kind, result);
+        self.count_in(event.kind, result);
     }
 
     fn carry_out(&mut self, output: OrderOutput, page: Option<&Page>, ctx: &mut Context<Self>) {
@@ -120,6 +120,7 @@ impl RunHub {
             OrderOutput::Ready => {
                 self.publish(ctx);
                 self.send_log_to_waiting();
+                self.read_earlier(ctx);
             }
             OrderOutput::Replay => self.replay(ctx),
             // Answers to live events only.
@@ -280,13 +281,13 @@ impl RunHub {
     }
 
     /// Whether all that is missed can be read from the store.
-    fn is_durable_only(&self) -> bool {
+    pub(super) fn is_durable_only(&self) -> bool {
         self.order.place().is_some() && !self.writer.has_plain
     }
 
     /// Whether it has written nothing, and its clients still wait for their
     /// `hello`: to none of them anything is missing.
-    fn is_unseen(&self) -> bool {
+    pub(super) fn is_unseen(&self) -> bool {
         self.order.is_unplaced() && self.log.end_no() == 0
     }
 
@@ -300,6 +301,9 @@ impl RunHub {
     }
 
     pub(super) fn send_log_to_waiting(&mut self) {
+        if self.is_hello_held() {
+            return;
+        }
         let waiting = self.attachments.iter().filter(|(_, known)| known.waits);
         let waiting: Vec<_> = waiting.map(|(attach_id, _)| *attach_id).collect();
         for attach_id in waiting {
@@ -312,8 +316,11 @@ impl Handler<Disconnected> for RunHub {
     type Result = ();
 
     fn handle(&mut self, Disconnected { is_back }: Disconnected, ctx: &mut Self::Context) {
+        self.pass_on_loss(Disconnected { is_back });
         let is_over = matches!(self.end, EndState::Ended { .. });
-        if !is_over && !self.is_durable_only() && !self.is_unseen() {
+        if self.is_made_up_for(is_back) {
+            // Lines of pods stand for what is missed, or a gap will be told.
+        } else if !is_over && !self.is_durable_only() && !self.is_unseen() {
             self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         }
         // Who is watched gets the store's position, with all others; what
@@ -330,6 +337,7 @@ impl Handler<RecordingBroke> for RunHub {
     type Result = ();
 
     fn handle(&mut self, _: RecordingBroke, ctx: &mut Self::Context) {
+        self.pass_on_broken_record();
         self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         self.publish(ctx);
     }
@@ -347,6 +355,7 @@ impl Handler<ShardSubscribed> for RunHub {
     type Result = ();
 
     fn handle(&mut self, _: ShardSubscribed, ctx: &mut Self::Context) {
+        self.pass_on_shard();
         self.step(OrderInput::Doubt, ctx);
         self.publish(ctx);
     }
@@ -356,6 +365,7 @@ impl Handler<Overflowed> for RunHub {
     type Result = ();
 
     fn handle(&mut self, Overflowed(refused): Overflowed, ctx: &mut Self::Context) {
+        self.pass_on_overflow(refused);
         self.refused(refused, ctx);
         self.publish(ctx);
     }

@@ -8,8 +8,10 @@ use crate::protocol::{
     BackendKind, DurableId, EventId, EventKind, Gap, HubId, LogLevel, Payload, Place, PlainId,
     RunId, Timestamp, TimestampText, log_level_of, terminal_status,
 };
-use crate::run_log::HubIdentity;
-use crate::sse::{EventFrame, FrameClass, Segment, SegmentBuilder, end_frame, gap_data, gap_frame};
+use crate::run_log::{HubIdentity, RunLog};
+use crate::sse::{
+    EventFrame, FrameClass, Segment, SegmentBuilder, end_frame, gap_data, gap_frame, source_frame,
+};
 
 /// Newest gaps remembered for `GET /api/v1/runs/{run_id}`.
 const GAPS_KEPT: usize = 16;
@@ -53,6 +55,8 @@ pub(super) struct LogWriter {
     /// An event without a durable id was written since the run began.
     pub(super) has_plain: bool,
     received_at: Instant,
+    /// Where the events written now come from.
+    pub(super) source: BackendKind,
 }
 
 impl LogWriter {
@@ -62,6 +66,7 @@ impl LogWriter {
             hub: HubIdentity {
                 id: HubId::random(),
                 backend,
+                former: None,
             },
             builder: SegmentBuilder::default(),
             ts_text: TimestampText::default(),
@@ -75,6 +80,33 @@ impl LogWriter {
             gaps: Vec::new(),
             has_plain: false,
             received_at: Instant::now(),
+            source: source_of_hub(backend),
+        }
+    }
+
+    /// Makes the writer of another hub, whose log begins as a copy of `log`.
+    pub(super) fn fork(&self, backend: BackendKind, log: &RunLog) -> Self {
+        let former = Some((self.hub.id, log.events_through()));
+        Self {
+            run_id: self.run_id.clone(),
+            hub: HubIdentity {
+                id: HubId::random(),
+                backend,
+                former,
+            },
+            builder: SegmentBuilder::after(log.end_state()),
+            ts_text: TimestampText::default(),
+            terminal_statuses: self.terminal_statuses.clone(),
+            last_durable: self.last_durable,
+            last_id: self.last_id.clone(),
+            last_ts: self.last_ts,
+            status: self.status.clone(),
+            counts: self.counts,
+            plain_counts: self.plain_counts,
+            gaps: self.gaps.clone(),
+            has_plain: self.has_plain,
+            received_at: Instant::now(),
+            source: source_of_hub(backend),
         }
     }
 
@@ -104,7 +136,7 @@ impl LogWriter {
                 kind: frame.kind,
                 source: frame.source,
                 ts: self.ts_text.of(frame.ts),
-                backend: self.hub.backend,
+                backend: self.source,
                 payload,
             },
             &id,
@@ -132,7 +164,7 @@ impl LogWriter {
             event_id = %id,
             kind = %frame.kind,
             source = frame.source,
-            backend = %self.hub.backend,
+            backend = %self.source,
             payload = %String::from_utf8_lossy(frame.payload),
             "event written"
         );
@@ -160,6 +192,20 @@ impl LogWriter {
             self.gaps.remove(0);
         }
         self.gaps.push(gap_data(&gap));
+    }
+
+    /// Writes that the stream goes on from another backend.
+    pub(super) fn source(&mut self, from: BackendKind, to: BackendKind, reason: &str) {
+        let frame = source_frame(from, to, reason);
+        // Who comes when Redis is back reads of it what lines stood for.
+        let begins_branch = to == BackendKind::Redis;
+        self.builder
+            .push_source(&frame, begins_branch, self.received_at);
+    }
+
+    /// Whether a status ends the run, and how it is called then.
+    pub(super) fn terminal_status(&self, payload: &[u8]) -> Option<String> {
+        terminal_status(Payload::classify(payload), &self.terminal_statuses)
     }
 
     /// Passes over a durable event that is not written.
@@ -219,6 +265,14 @@ impl LogWriter {
     /// Returns the segments written since the last call.
     pub(super) fn take(&mut self) -> Vec<Segment> {
         self.builder.take(self.received_at)
+    }
+}
+
+/// Where the events of a hub come from unless it says otherwise.
+fn source_of_hub(backend: BackendKind) -> BackendKind {
+    match backend {
+        BackendKind::Auto => BackendKind::Redis,
+        BackendKind::Redis | BackendKind::Kubectl | BackendKind::Embedded => backend,
     }
 }
 

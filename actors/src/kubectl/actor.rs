@@ -25,6 +25,8 @@ pub struct KubectlFollow {
     pub run_id: RunId,
     /// How the cluster is asked.
     pub engine: Engine,
+    /// Lines before this time, in nanoseconds since the epoch, are not wanted.
+    pub since_ns: Option<u64>,
     /// `limits.max_event_bytes`.
     pub max_event_bytes: usize,
     /// `runs.end_grace`: how long all pods must have been over.
@@ -81,6 +83,7 @@ impl Actor for KubectlLogActor {
                 stop: stop.clone(),
             },
             stop,
+            since_ns: follow.since_ns,
             max_event_bytes: follow.max_event_bytes,
         };
         let controller = Controller::new(

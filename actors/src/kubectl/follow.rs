@@ -33,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) cluster: Cluster,
     pub(crate) outlet: Outlet,
     pub(crate) stop: watch::Receiver<bool>,
+    /// Lines before it are not asked for.
+    pub(crate) since_ns: Option<u64>,
     pub(crate) max_event_bytes: usize,
 }
 
@@ -172,7 +174,8 @@ impl Reading<'_> {
 
     /// Reads one log and delivers what comes.
     async fn read(&mut self, which: Which) -> Result<(), ReadError> {
-        let since = self.delivered.map(|(ns, _)| since_time(ns));
+        let delivered = self.delivered.map(|(ns, _)| ns);
+        let since = delivered.max(self.shared.since_ns).map(since_time);
         let mut log = self.shared.cluster.open_log(&LogAsk {
             name: &self.plan.log,
             previous: which == Which::Previous,

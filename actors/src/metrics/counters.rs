@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use super::{EventResult, Limit, RejectReason};
+use super::{EventResult, Limit, RejectReason, Switch};
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
 
@@ -97,7 +97,8 @@ member_index!(
     CloseReason,
     EventResult,
     RejectReason,
-    Limit
+    Limit,
+    Switch
 );
 
 impl<T, const N: usize> PerMember<T, N> {

@@ -1,7 +1,7 @@
 //! All counters in the form of a scrape: names and help texts stand here only.
 
 use super::{
-    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, PANICS, RejectReason,
+    CHUNK_BOUNDS, EventResult, Histogram, LAG_BOUNDS, Limit, Metrics, PANICS, RejectReason, Switch,
     WorkerCounters,
 };
 use crate::protocol::{BackendKind, EventKind, GapReason};
@@ -14,6 +14,7 @@ impl Metrics {
         self.session_families(&mut out);
         self.access_families(&mut out);
         self.hub_families(&mut out);
+        self.auto_families(&mut out);
         self.worker_families(&mut out);
         self.redis_families(&mut out);
         self.store_families(&mut out);
@@ -182,6 +183,32 @@ impl Metrics {
         ] {
             out.counter(name, help, [(vec![], counter.get())]);
         }
+    }
+
+    fn auto_families(&self, out: &mut Families) {
+        out.gauge(
+            "runcast_auto_failed_over",
+            "Runs whose auto streams come from kubectl now.",
+            [(vec![], self.auto.failed_over.get())],
+        );
+        out.counter(
+            "runcast_auto_switches_total",
+            "Runs whose auto streams went on from the other backend, by reason.",
+            Switch::ALL.map(|switch| {
+                let labels = vec![("to", switch.to().as_str()), ("reason", switch.as_str())];
+                (labels, self.auto.switches.of(switch).get())
+            }),
+        );
+        out.counter(
+            "runcast_auto_matched_total",
+            "Lines and events left out of auto streams because the other backend had shown them.",
+            [(vec![], self.auto.matched.get())],
+        );
+        out.counter(
+            "runcast_auto_lines_total",
+            "Lines of pods shown in auto streams.",
+            [(vec![], self.auto.shown.get())],
+        );
     }
 
     fn worker_families(&self, out: &mut Families) {

@@ -98,6 +98,59 @@ impl RejectReason {
     }
 }
 
+/// Why a stream of `auto` went on from the other backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Switch {
+    /// To kubectl: Redis cannot be used.
+    RedisDown,
+    /// To kubectl: Redis knows nothing of the run.
+    NoPublisher,
+    /// To Redis: it can be used again.
+    RedisUp,
+    /// To Redis: the run is there now.
+    Publisher,
+}
+
+impl Switch {
+    /// All reasons, in the order used for counters.
+    pub const ALL: [Self; 4] = [
+        Self::RedisDown,
+        Self::NoPublisher,
+        Self::RedisUp,
+        Self::Publisher,
+    ];
+
+    /// Returns the word used in the `source` event and as a metric label.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::RedisDown => "redis-down",
+            Self::NoPublisher => "no-publisher",
+            Self::RedisUp => "redis-up",
+            Self::Publisher => "publisher",
+        }
+    }
+
+    pub(crate) fn to(self) -> BackendKind {
+        match self {
+            Self::RedisDown | Self::NoPublisher => BackendKind::Kubectl,
+            Self::RedisUp | Self::Publisher => BackendKind::Redis,
+        }
+    }
+}
+
+/// What hubs that serve `auto` do.
+#[derive(Debug, Default)]
+pub struct AutoCounters {
+    /// Streams of runs that went on from the other backend.
+    pub switches: PerMember<Counter, { Switch::ALL.len() }>,
+    /// Runs whose `auto` streams come from kubectl now.
+    pub failed_over: Gauge,
+    /// Lines and events not shown because their like was.
+    pub matched: Counter,
+    /// Lines shown.
+    pub shown: Counter,
+}
+
 const LAG_BOUNDS: [f64; 12] = [
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 2.5,
 ];
@@ -333,6 +386,8 @@ pub struct Metrics {
     pub hub_panics: Counter,
     /// Runs not served because their hubs panicked again and again.
     pub quarantined_runs: Gauge,
+    /// Streams of `auto`.
+    pub auto: AutoCounters,
     /// The Redis side.
     pub redis: RedisCounters,
     /// The store of runs.

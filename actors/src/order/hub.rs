@@ -145,6 +145,34 @@ impl RunOrder {
         }
     }
 
+    /// The order of a second hub of the run, whose log begins as a copy of this
+    /// one's. What is being read, or held, it reads by itself.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        Self {
+            at: self.at,
+            sync: None,
+            is_watched: false,
+            is_behind: self.at != At::Unknown && (self.is_behind || self.sync.is_some()),
+            suspect: None,
+            given_up_us: self.given_up_us,
+            is_gone: self.is_gone,
+            safeguards: self.safeguards,
+        }
+    }
+
+    /// Goes on without knowing where the stream stands: all that it holds is
+    /// delivered when it can be read.
+    pub fn begin_unread(&mut self) {
+        if self.at != At::Unknown {
+            return;
+        }
+        self.at = At::Nothing;
+        if let Some(sync) = &mut self.sync {
+            sync.kind = SyncKind::After;
+        }
+    }
+
     /// The place after the last durable event delivered; `None` if there is
     /// none, or it is not known yet.
     pub fn place(&self) -> Option<Place> {

@@ -320,6 +320,15 @@ impl Joiner {
         out.push(JoinOutput::Read(PageFrom::After(seq)));
     }
 
+    /// The store cannot be read for now, and the client is not to wait for it:
+    /// it is told what it may miss, and goes on in the log.
+    pub fn give_up<L: LogIndex>(&mut self, log: &L, out: &mut Vec<JoinOutput<L::Position>>) {
+        self.gap(GapReason::Disconnected, None, None, out);
+        self.loose_seen = self.loose_seen.max(log.loose_before(log.start()));
+        self.at = log.base().map_or(JoinFrom::Start, JoinFrom::Seen);
+        self.seat(log.start(), log, out);
+    }
+
     // ---- pages -------------------------------------------------------------
 
     fn forward<P: PageIds, L: LogIndex>(

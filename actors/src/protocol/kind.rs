@@ -138,11 +138,13 @@ pub enum BackendKind {
     Kubectl,
     /// This process's memory.
     Embedded,
+    /// Redis, and kubectl while Redis is of no use; each event says which.
+    Auto,
 }
 
 impl BackendKind {
     /// All backends, in the order used for counters.
-    pub const ALL: [Self; 3] = [Self::Redis, Self::Kubectl, Self::Embedded];
+    pub const ALL: [Self; 4] = [Self::Redis, Self::Kubectl, Self::Embedded, Self::Auto];
 
     /// Returns the word used in headers, JSON and metrics.
     pub fn as_str(self) -> &'static str {
@@ -150,6 +152,7 @@ impl BackendKind {
             Self::Redis => "redis",
             Self::Kubectl => "kubectl",
             Self::Embedded => "embedded",
+            Self::Auto => "auto",
         }
     }
 }

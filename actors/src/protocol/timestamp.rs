@@ -22,6 +22,12 @@ impl Timestamp {
         Self(micros)
     }
 
+    /// Reads what [`Display`](fmt::Display) writes.
+    pub fn parse(text: &str) -> Option<Self> {
+        let time: jiff::Timestamp = text.parse().ok()?;
+        Some(Self(time.as_microsecond()))
+    }
+
     /// Returns microseconds since the Unix epoch.
     pub fn as_micros(self) -> i64 {
         self.0

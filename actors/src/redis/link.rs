@@ -1,6 +1,7 @@
 //! [`RedisLink`]: the state of the link to Redis, as others may read it.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -53,6 +54,13 @@ impl RedisLink {
     /// Whether the subscription is confirmed.
     pub fn is_up(&self) -> bool {
         *self.up.borrow()
+    }
+
+    /// Whether it has been down for so long.
+    pub fn is_down_for(&self, time: Duration) -> bool {
+        let health = self.lock();
+        let down_for = Timestamp::now().as_micros() - health.since.as_micros();
+        !health.up && u128::from(down_for.max(0).unsigned_abs()) >= time.as_micros()
     }
 
     /// Waits until the subscription is confirmed.

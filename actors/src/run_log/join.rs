@@ -16,6 +16,17 @@ pub struct HubIdentity {
     pub id: HubId,
     /// Where its events come from.
     pub backend: BackendKind,
+    /// The hub whose log this one began as a copy of, and how many events that
+    /// had: their numbers hold here, too.
+    pub former: Option<(HubId, u64)>,
+}
+
+impl HubIdentity {
+    /// Whether the number of a plain event is one of this log.
+    fn knows(&self, id: &PlainId) -> bool {
+        let is_former = |(hub, events)| id.hub == hub && id.n <= events;
+        id.hub == self.id || self.former.is_some_and(is_former)
+    }
 }
 
 /// Where and how a client begins.
@@ -83,7 +94,7 @@ impl RunLog {
             StreamStart::Last(count) => self.join_last(*count, filter),
             StreamStart::After(cursor) => match &cursor.id {
                 EventId::Durable(id) => Joining::Reading(joiner(JoinFrom::Seen((*id).into()))),
-                EventId::Plain(id) if id.hub == hub.id => self.join_after_plain(id, joiner),
+                EventId::Plain(id) if hub.knows(id) => self.join_after_plain(id, joiner),
                 EventId::Plain(id) => {
                     // What it saw last cannot be told: on from the durable part.
                     let joiner = joiner(seen(id.durable));

@@ -11,7 +11,7 @@ pub use dropped::Dropped;
 pub use join::{HubIdentity, Join, Joining};
 
 use crate::protocol::Place;
-use crate::sse::{Branch, Segment};
+use crate::sse::{Branch, LogEnd, Segment};
 
 /// A place in a log: the next frame to send.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,7 +34,7 @@ impl LogPosition {
 
 /// The newest segments of a run, bounded by bytes and events, oldest out.
 /// At least one segment stays, however large.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct RunLog {
     segments: VecDeque<Segment>,
     /// Number of the segment that comes next.
@@ -204,6 +204,16 @@ impl RunLog {
             // A later one is told by its own segment.
             branch: self.branch,
             dropped: self.dropped,
+        }
+    }
+
+    /// Where it ends, for segments that follow on it.
+    pub fn end_state(&self) -> LogEnd {
+        LogEnd {
+            segment_no: self.end_no,
+            events: self.events_through,
+            loose: self.loose_through,
+            durable: self.durable_through,
         }
     }
 

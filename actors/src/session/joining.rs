@@ -108,6 +108,7 @@ impl SseSession {
             let filter = self.seat.filter.borrow();
             run.log().join(&start, &filter, hub, safeguards)
         };
+        let joining = self.with_lines_missed(&start, joining);
         // A client may have seen on another worker what is still on its way here.
         let may_be_ahead = is_told_gap(&joining) || is_elsewhere(&joining, &run.log());
         if may_be_ahead && !run.has_what_hub_had(&self.seat) {
@@ -124,7 +125,27 @@ impl SseSession {
                 run.seat_joins(&self.seat, join);
             }
             Joining::Reading(joiner) => self.set_out(joiner, ctx),
+            Joining::Counting(_) if run.goes_on_without_store() => {
+                let joiner = Joiner::new(JoinFrom::Start, &*run.log(), safeguards);
+                self.set_out(joiner, ctx);
+            }
             Joining::Counting(count) => self.count_back(count, ctx),
+        }
+    }
+
+    /// Tells a newcomer if lines of pods, which stand for what Redis brings later,
+    /// are not in the log any more.
+    fn with_lines_missed(&self, start: &StreamStart, joining: Joining) -> Joining {
+        let run = &self.run;
+        let is_new = matches!(start, StreamStart::Start | StreamStart::Last(_));
+        let is_between = run.backend() == BackendKind::Auto
+            && run.live_backend() == BackendKind::Kubectl
+            && run.log().loose_dropped() > 0;
+        match joining {
+            Joining::Reading(joiner) if is_new && is_between => {
+                Joining::Reading(joiner.with_gap(GapReason::Trimmed, None))
+            }
+            joining => joining,
         }
     }
 
@@ -175,6 +196,11 @@ impl SseSession {
         let run = Rc::clone(&self.run);
         let mut out = Vec::new();
         way.joiner.step(input, &*run.log(), &mut out);
+        let reads = |output: &JoinOutput<_>| matches!(output, JoinOutput::Read(_));
+        if out.iter().any(reads) && run.goes_on_without_store() {
+            out.retain(|output| !reads(output));
+            way.joiner.give_up(&*run.log(), &mut out);
+        }
         let begins_after = way.joiner.begins_after();
         let seen = way.joiner.place();
         if self.seat.state.get() == SeatState::Waiting
@@ -233,8 +259,11 @@ impl SseSession {
         let shared = run.shared();
         let after = self.seat.last_id().or_else(|| self.cursor.clone());
         let limits = &shared.settings.live.now().limits;
-        let mut writer =
-            PageWriter::new(run.run_id(), run.backend(), limits, &shared.metrics, after);
+        let stored = match run.backend() {
+            BackendKind::Auto => BackendKind::Redis,
+            other => other,
+        };
+        let mut writer = PageWriter::new(run.run_id(), stored, limits, &shared.metrics, after);
         for output in out {
             match output {
                 JoinOutput::Gap {

@@ -139,6 +139,13 @@ pub fn gap_frame(gap: &Gap) -> String {
     format!("event: gap\ndata: {}\n\n", gap_data(gap))
 }
 
+/// Returns a `source` event: the stream goes on from another backend.
+pub fn source_frame(from: BackendKind, to: BackendKind, reason: &str) -> String {
+    format!(
+        "event: source\ndata: {{\"from\":\"{from}\",\"to\":\"{to}\",\"reason\":\"{reason}\"}}\n\n"
+    )
+}
+
 /// Returns a `heartbeat` event; `last_event_ms` is the time since the run's
 /// last event.
 pub fn heartbeat_frame(now: Timestamp, last_event_ms: Option<u64>) -> Bytes {
@@ -247,6 +254,10 @@ mod tests {
         assert_eq!(
             end_frame("completed", None, "1-2-3"),
             "event: end\ndata: {\"status\":\"completed\",\"events\":null}\nid: 1-2-3-end\n\n"
+        );
+        assert_eq!(
+            source_frame(BackendKind::Redis, BackendKind::Kubectl, "redis-down"),
+            "event: source\ndata: {\"from\":\"redis\",\"to\":\"kubectl\",\"reason\":\"redis-down\"}\n\n"
         );
         let problem =
             Problem::new(503, "redis-unavailable", "Redis unavailable", "try").retryable(true);

@@ -7,8 +7,9 @@ mod segment;
 
 pub use frame::{
     EventFrame, FrameSpans, cursor_frame, end_frame, gap_data, gap_frame, goodbye_frame,
-    heartbeat_frame, hello_frame, problem_frame, retry_block, write_event,
+    heartbeat_frame, hello_frame, problem_frame, retry_block, source_frame, write_event,
 };
 pub use segment::{
-    Branch, FrameClass, FrameMeta, Piece, SEGMENT_BYTES_MAX, Segment, SegmentBuilder,
+    Branch, EventParts, FrameClass, FrameMeta, LogEnd, Piece, SEGMENT_BYTES_MAX, Segment,
+    SegmentBuilder,
 };

@@ -284,6 +284,29 @@ impl Segment {
         &self.0.bytes[start..start + frame.source_len as usize]
     }
 
+    /// Returns parts of frame `index`, if it is an event of the run.
+    pub fn event_parts_of(&self, index: usize) -> Option<EventParts<'_>> {
+        let frame = &self.0.frames[index];
+        if !frame.class.is_event() {
+            return None;
+        }
+        // `…","ts":"<time>","backend":"<word>",<field>}`, then the id.
+        let source_end =
+            self.offset_of(index) + usize::from(frame.source_start) + frame.source_len as usize;
+        let tail = b"\nid: ".len() + usize::from(frame.id_len) + b"\n\n".len();
+        let data_end = (frame.end as usize).checked_sub(tail + 1)?;
+        let rest = self.0.bytes.get(source_end..data_end)?;
+        let rest = rest.strip_prefix(b"\",\"ts\":\"")?;
+        let (time, rest) = rest.split_at_checked(memchr::memchr(b'"', rest)?)?;
+        let rest = rest.strip_prefix(b"\",\"backend\":\"")?;
+        let (backend, rest) = rest.split_at_checked(memchr::memchr(b'"', rest)?)?;
+        Some(EventParts {
+            time: std::str::from_utf8(time).ok()?,
+            backend: std::str::from_utf8(backend).ok()?,
+            field: rest.strip_prefix(b"\",")?,
+        })
+    }
+
     /// Returns how many events of the run lie before frame `index`.
     pub fn events_before_frame(&self, index: usize) -> u64 {
         let events = self.0.frames[..index]
@@ -291,6 +314,17 @@ impl Segment {
             .filter(|frame| frame.class.is_event());
         self.0.events_before + events.count() as u64
     }
+}
+
+/// Parts of an event's frame, as they stand there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EventParts<'a> {
+    /// Its time.
+    pub time: &'a str,
+    /// Where it came from.
+    pub backend: &'a str,
+    /// The field that holds its data: `"data":…` or `"data_base64":…`.
+    pub field: &'a [u8],
 }
 
 /// Frames that a client is sent next.
@@ -310,6 +344,19 @@ impl Piece {
             Self::Part(bytes) => bytes,
         }
     }
+}
+
+/// Where a log ends, for segments that follow on it.
+#[derive(Debug, Clone, Copy)]
+pub struct LogEnd {
+    /// Number of the next segment.
+    pub segment_no: u64,
+    /// Events of the run before it.
+    pub events: u64,
+    /// Loose frames before it.
+    pub loose: u64,
+    /// The stream's place before it.
+    pub durable: Option<Place>,
 }
 
 /// Encodes a batch into segments.
@@ -356,6 +403,18 @@ impl Default for SegmentBuilder {
 }
 
 impl SegmentBuilder {
+    /// Makes one whose segments follow on those of a log.
+    pub fn after(log: LogEnd) -> Self {
+        Self {
+            next_no: log.segment_no,
+            events_before: log.events,
+            durable_before: log.durable,
+            durable: log.durable,
+            loose_before: log.loose,
+            ..Self::default()
+        }
+    }
+
     /// How many events of the run were pushed so far.
     pub fn events(&self) -> u64 {
         self.events_before + self.events
@@ -420,6 +479,16 @@ impl SegmentBuilder {
             skipped_frames,
             base: Some(base),
         }));
+    }
+
+    /// Begins a branch, if the run has durable events, with the `source` event
+    /// of a stream that goes back to Redis: who comes later has it from the
+    /// store what the lines of pods stood for.
+    pub fn push_source(&mut self, frame: &str, begins_branch: bool, received_at: Instant) {
+        if let Some(base) = self.durable.filter(|_| begins_branch) {
+            self.begin_branch(base, 1, received_at);
+        }
+        self.push_control(frame, FrameClass::CONTROL, "", received_at);
     }
 
     /// Notes where the stream stands, before the first durable event.

@@ -112,6 +112,19 @@ impl WorkerRun {
         self.backend
     }
 
+    /// Where its events come from now.
+    pub(crate) fn live_backend(&self) -> BackendKind {
+        self.stats.borrow().live_backend(self.backend)
+    }
+
+    /// Whether its clients go on without what only the store could tell them:
+    /// they stream from kubectl while Redis cannot be read.
+    pub(crate) fn goes_on_without_store(&self) -> bool {
+        self.backend == BackendKind::Auto
+            && self.live_backend() == BackendKind::Kubectl
+            && !self.worker().shared.redis.is_up()
+    }
+
     pub(crate) fn attach_id(&self) -> AttachId {
         self.attach_id.get()
     }
@@ -412,7 +425,7 @@ impl WorkerRun {
         hello_frame(
             &mut hello,
             &self.run_id,
-            self.backend,
+            self.live_backend(),
             resume,
             cursor,
             heartbeat_seconds,

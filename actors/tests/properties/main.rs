@@ -3,6 +3,7 @@
 //! shrunk, printed with its seed and kept in `proptest-regressions`.
 
 mod encoding;
+mod failover;
 mod fixtures;
 mod inputs;
 mod memory_store;

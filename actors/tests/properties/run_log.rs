@@ -71,6 +71,7 @@ struct Model {
 impl Model {
     fn build(steps: &[Step], bytes_max: usize, events_max: u64, ended: bool) -> Self {
         let hub = HubIdentity {
+            former: None,
             id: HubId::random(),
             backend: BackendKind::Redis,
         };

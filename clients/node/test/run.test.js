@@ -36,6 +36,22 @@ served('two lines publish', async server => {
   await run.close()
 })
 
+served('an echo prints what is published', async server => {
+  const printed = []
+  const { write } = process.stdout
+  process.stdout.write = text => printed.push(text) > 0
+  try {
+    const run = await Run.open('42', { url: server.url, echo: true })
+    await run.output('text')
+    await run.status('running')
+    await run.output({ step: 1 })
+    await run.close()
+  } finally {
+    process.stdout.write = write
+  }
+  assert.deepEqual(printed.filter(text => text.startsWith('"') || text.startsWith('{')), ['"text"\n', '{"step":1}\n'])
+})
+
 served('data is sent as it is', async server => {
   const run = await Run.open('42', { url: server.url })
   for (const value of ['123', 123, null, [1.5, true], 'ü🚀', Buffer.from('raw \x1b[31m')]) await run.output(value)

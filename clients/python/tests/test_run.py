@@ -42,6 +42,23 @@ def test_data_is_sent_as_it_is(server: Server) -> None:
     assert all(lost == 0 for *_, lost in server.entries()), "a refused one takes no number"
 
 
+def test_an_echo_prints_what_is_published(
+    server: Server, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with runcast.Run("42", server.url, echo=True) as run:
+        run.output("text")
+        run.log("warn", "late", batch=7)
+        run.status("running")
+    monkeypatch.setenv("RUNCAST_ECHO", "1")
+    with runcast.Run("43", server.url) as run:
+        run.output({"step": 1})
+    with runcast.Run("44", server.url, echo=False) as run:
+        run.output("silent")
+    printed = capsys.readouterr().out.splitlines()
+    assert printed == ['"text"', '{"level":"warn","msg":"late","batch":7}', '{"step":1}']
+    assert printed[:2] == [data for kind, _, data, _ in server.entries() if kind != "status"]
+
+
 def test_a_block_tells_how_it_ended(server: Server) -> None:
     with runcast.Run("good", server.url):
         pass

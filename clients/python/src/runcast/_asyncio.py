@@ -45,10 +45,11 @@ class AsyncRun:
         retry_for: float = 30.0,
         prefix: str = "run:",
         options: Sequence[Word] = (),
+        echo: Optional[bool] = None,
     ) -> None:
         self._owned = client is None
         self._publisher = Publisher(
-            run_id, producer, prefix, options, restart, retry_for, not self._owned
+            run_id, producer, prefix, options, restart, retry_for, not self._owned, echo
         )
         # It is we who try again.
         self._client: Any = client or redis.Redis.from_url(

@@ -7,6 +7,7 @@ import os
 import random
 import re
 import secrets
+import sys
 import time
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple, Union
 
@@ -62,6 +63,13 @@ def encode(data: Any) -> bytes:
     return text.encode("utf-8", "replace")
 
 
+def echo_line(payload: bytes) -> None:
+    """Prints what is published as a line: so the pod's log has it, too, and
+    brokers go on from there while Redis is away."""
+    sys.stdout.write(payload.decode("utf-8", "backslashreplace") + "\n")
+    sys.stdout.flush()
+
+
 def redis_url(url: Optional[str]) -> str:
     """Returns the Redis of the brokers, as the environment names it."""
     environment = os.environ
@@ -100,6 +108,7 @@ class Publisher:
         restart: bool,
         retry_for: float,
         resends: bool,
+        echo: Optional[bool],
     ) -> None:
         run_id = run_id if run_id is not None else os.environ.get("RUNCAST_RUN_ID", "")
         if not RUN_ID.fullmatch(run_id):
@@ -113,6 +122,7 @@ class Publisher:
         self.ended = False
         # A client of somebody's own may send a call again by itself.
         self._resends = resends
+        self._echo = os.environ.get("RUNCAST_ECHO") == "1" if echo is None else echo
         self._named = producer
         self._keys = (f"{prefix}{{{run_id}}}:stream", f"{prefix}{{{run_id}}}:meta")
         self._options = list(options)
@@ -132,6 +142,8 @@ class Publisher:
             # A fork: with its parent's numbers its events would count as
             # repetitions. One with a name of its own fences its parent.
             self._identify()
+        if self._echo and kind != "status":
+            echo_line(payload)
         self._seq += 1
         words: List[Word] = [FUNCTION, 2, *self._keys, self.run_id, kind, source, payload]
         words += self._options

@@ -42,6 +42,8 @@ class Run:
     ``retry_for``  seconds for which an event is tried while Redis is away
     ``prefix``     the broker's redis.channel_prefix
     ``options``    further words of the call: ``["MAXLEN", 50000]``
+    ``echo``       print outputs and logs as they are published, a line each;
+                   else if RUNCAST_ECHO is 1
 
     As a context manager it publishes how the block ended: ``completed``,
     ``failed`` or ``cancelled`` (Ctrl-C), unless a terminal status was
@@ -59,10 +61,11 @@ class Run:
         retry_for: float = 30.0,
         prefix: str = "run:",
         options: Sequence[Word] = (),
+        echo: Optional[bool] = None,
     ) -> None:
         self._owned = client is None
         self._publisher = Publisher(
-            run_id, producer, prefix, options, restart, retry_for, not self._owned
+            run_id, producer, prefix, options, restart, retry_for, not self._owned, echo
         )
         # It is we who try again.
         self._client: Any = client or redis.Redis.from_url(

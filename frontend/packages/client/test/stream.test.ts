@@ -35,6 +35,19 @@ describe('a stream', () => {
     expect(states).toEqual(['connecting', 'open'])
   })
 
+  test('shows where events come from, there and back, in one connection', async () => {
+    const { stream, events } = follow({ backend: 'auto' })
+    await settle()
+    const answer = await broker.open()
+    expect(stream.state.backend).toBe('redis')
+    await answer.send(frame('source', { from: 'redis', to: 'kubectl', reason: 'redis-down' }))
+    expect(stream.state).toMatchObject({ backend: 'kubectl', attemptsMax: 3 })
+    await answer.send(frame('source', { from: 'kubectl', to: 'redis', reason: 'redis-up' }))
+    expect(stream.state).toMatchObject({ backend: 'redis', attemptsMax: 10 })
+    expect(kinds(events)).toEqual(['hello', 'source', 'source'])
+    expect(broker.asked).toHaveLength(1)
+  })
+
   test('goes on where it was, and drops what it has', async () => {
     const { stream, events } = follow()
     await settle()
