@@ -22,6 +22,8 @@ mod publish;
 mod server;
 mod settings;
 mod tail;
+mod telemetry;
+mod web_client;
 
 use std::fmt::Display;
 use std::io::Write;

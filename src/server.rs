@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use runcast_actors::broker::{Broker, BrokerSettings};
 use runcast_actors::order::Safeguards;
 use runcast_actors::redis::RedisStore;
+use runcast_actors::spans::Spans;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -15,6 +16,7 @@ use crate::demo;
 use crate::http::{Gate, HttpServer, HttpSettings};
 use crate::open_files;
 use crate::settings::{AuthMode, Settings};
+use crate::telemetry::Telemetry;
 
 /// Serves until SIGTERM or SIGINT, then ends in order; a second signal ends it
 /// at once. With `demo`, prints what to try and publishes a demo run.
@@ -28,7 +30,9 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
     let settings = &settings;
     // Before the port is bound: a signal from then on finds its handler.
     let mut signals = Signals::listen().context("cannot listen for signals")?;
-    let broker = Broker::start(broker_settings(settings));
+    let telemetry = Telemetry::of(&settings.telemetry)?;
+    let spans = telemetry.as_ref().map(Telemetry::spans);
+    let broker = Broker::start(broker_settings(settings, spans.unwrap_or_default()));
     let http = HttpSettings {
         allowed_origins: settings.cors.allowed_origins.clone(),
         metrics_enabled: settings.metrics.enabled,
@@ -44,10 +48,16 @@ pub(crate) async fn serve(settings: &Settings, demo: bool) -> anyhow::Result<()>
         actix_rt::spawn(demo::run(broker));
     }
     let (stop, stopped) = oneshot::channel();
-    let serving = server.run(async {
+    let telemetry = telemetry.map(|telemetry| telemetry.report(server.metrics()));
+    let telemetry = telemetry.transpose()?;
+    let serving = async {
         // The sender lives as long as we poll: an error cannot come first.
-        let _ = stopped.await;
-    });
+        let served = server.run(async { drop(stopped.await) }).await;
+        if let Some(telemetry) = telemetry {
+            telemetry.stop().await;
+        }
+        served
+    };
     tokio::select! {
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
@@ -75,10 +85,11 @@ fn gate(settings: &Settings) -> anyhow::Result<Option<Gate>> {
 
 /// Makes the store of whoever publishes without a broker.
 pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
-    RedisStore::new(Arc::new(broker_settings(settings)), Arc::default())
+    let settings = broker_settings(settings, Spans::default());
+    RedisStore::new(Arc::new(settings), Arc::default())
 }
 
-fn broker_settings(settings: &Settings) -> BrokerSettings {
+fn broker_settings(settings: &Settings, spans: Spans) -> BrokerSettings {
     let Settings {
         streaming,
         redis,
@@ -106,6 +117,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         limits,
         access: auth.access(),
         safeguards: Safeguards::of_environment(),
+        spans,
     }
 }
 

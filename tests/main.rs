@@ -65,3 +65,4 @@ mod store;
 mod store_faults;
 mod tail;
 mod tail_connections;
+mod telemetry;

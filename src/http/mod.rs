@@ -35,6 +35,7 @@ mod query;
 mod request_body;
 mod request_head;
 mod request_log;
+mod request_trace;
 mod revocations;
 mod run_path;
 mod runs;
@@ -71,6 +72,7 @@ use request_body::BodyRoom;
 use crate::settings::ProxyHeader;
 
 pub(crate) use gate::Gate;
+pub(crate) use metrics::MetricsSource;
 pub(crate) use publish_body::{read_event, read_source};
 pub(crate) use server::{HttpServer, OPERATOR_CONNECTIONS};
 pub(crate) use tls::TlsFiles;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use tracing::error;
 
-pub use inbox::{AttachId, Inbox, RunMessage, WorkerMessage};
+pub use inbox::{AttachId, Inbox, RunMessage, TracedSegment, WorkerMessage};
 pub(crate) use run::{LogChunk, PageChunk, WorkerRun, tell};
 use wheel::{Wheel, WheelKey};
 
