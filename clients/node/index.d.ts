@@ -21,6 +21,8 @@ export interface RunOptions {
   prefix?: string
   /** Further words of the call: `['MAXLEN', 50000]`. */
   options?: (string | number)[]
+  /** Of your span (W3C): brokers make the deliveries its children, if it is recorded. */
+  traceparent?: string
 }
 
 /** `code` says what is wrong with an event that was not accepted. */
@@ -37,6 +39,8 @@ export class Run {
   /** Runs `work`, then publishes `completed`, or `failed` with its error. */
   static with<T>(runId: string | undefined, options: RunOptions, work: (run: Run) => T | Promise<T>): Promise<T>
   readonly runId: string
+  /** What the deliveries of the next events belong to. */
+  traceparent: string | undefined
   /** What the agent produced: text, JSON or bytes. */
   output(data: Json | Uint8Array, source?: string): Promise<string>
   /** The run's state changed; a terminal status ends it. */

@@ -45,10 +45,11 @@ class AsyncRun:
         retry_for: float = 30.0,
         prefix: str = "run:",
         options: Sequence[Word] = (),
+        traceparent: Optional[str] = None,
     ) -> None:
         self._owned = client is None
         self._publisher = Publisher(
-            run_id, producer, prefix, options, restart, retry_for, not self._owned
+            run_id, producer, prefix, options, restart, retry_for, not self._owned, traceparent
         )
         # It is we who try again.
         self._client: Any = client or redis.Redis.from_url(
@@ -60,6 +61,15 @@ class AsyncRun:
     def run_id(self) -> str:
         """The run's id."""
         return self._publisher.run_id
+
+    @property
+    def traceparent(self) -> Optional[str]:
+        """What the deliveries of the next events belong to."""
+        return self._publisher.traceparent
+
+    @traceparent.setter
+    def traceparent(self, traceparent: Optional[str]) -> None:
+        self._publisher.traceparent = traceparent
 
     async def output(self, data: Any, source: str = "stdout") -> str:
         """Publishes what the agent produced: text, JSON or bytes."""
