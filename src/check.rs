@@ -9,6 +9,7 @@ use runcast_actors::settings::DefaultBackend;
 
 use crate::auth::RemoteKeys;
 use crate::settings::{AuthSettings, Settings};
+use crate::telemetry::{Collector, TelemetrySettings};
 
 /// What was found at one dependency.
 #[derive(Debug)]
@@ -93,6 +94,9 @@ async fn dependencies(settings: &Settings) -> Vec<Finding> {
     if !settings.auth.jwks_url.is_empty() {
         findings.push(key_set(&settings.auth).await);
     }
+    if !settings.telemetry.otlp_endpoint.is_empty() {
+        findings.push(collector(&settings.telemetry).await);
+    }
     findings
 }
 
@@ -111,6 +115,31 @@ async fn key_set(auth: &AuthSettings) -> Finding {
         place: url.map_or_else(|_| String::new(), |url| url.origin().ascii_serialization()),
         needed: true,
         outcome,
+    }
+}
+
+/// Looks whether the collector takes spans, by sending none. Nothing that is
+/// served needs it.
+async fn collector(telemetry: &TelemetrySettings) -> Finding {
+    let begin = Instant::now();
+    let (place, outcome) = match Collector::of(telemetry) {
+        Ok(collector) => (collector.place(), collector.probe().await),
+        Err(error) => {
+            return Finding {
+                name: "otlp",
+                place: String::new(),
+                needed: true,
+                outcome: Err(one_line(&error)),
+            };
+        }
+    };
+    Finding {
+        name: "otlp",
+        place,
+        needed: false,
+        outcome: outcome
+            .map(|()| begin.elapsed())
+            .map_err(|error| one_line(&error)),
     }
 }
 

@@ -24,6 +24,8 @@ mod reload;
 mod server;
 mod settings;
 mod tail;
+mod telemetry;
+mod web_client;
 
 use std::fmt::Display;
 use std::io::Write;

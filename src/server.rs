@@ -8,6 +8,7 @@ use runcast_actors::broker::{Broker, BrokerSettings};
 use runcast_actors::order::Safeguards;
 use runcast_actors::redis::RedisStore;
 use runcast_actors::settings::Live;
+use runcast_actors::spans::Spans;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -18,6 +19,7 @@ use crate::logging::LogLevels;
 use crate::open_files;
 use crate::reload::{Parts, Reloader, live_settings, read_keys};
 use crate::settings::{AuthMode, Inputs, Loaded, Settings};
+use crate::telemetry::Telemetry;
 
 /// What a process that serves was started with.
 pub(crate) struct Start {
@@ -45,7 +47,9 @@ pub(crate) async fn serve(start: Start, log: LogLevels) -> anyhow::Result<()> {
     // The demo belongs to its terminal, and ends with it.
     let hang_up = (!is_demo).then(|| signal(SignalKind::hangup())).transpose();
     let hang_up = hang_up.context("cannot listen for signals")?;
-    let broker = Broker::start(broker_settings(settings));
+    let telemetry = Telemetry::of(&settings.telemetry)?;
+    let spans = telemetry.as_ref().map(Telemetry::spans);
+    let broker = Broker::start(broker_settings(settings, spans.unwrap_or_default()));
     let http = HttpSettings {
         allowed_origins: AllowedOrigins::new(&settings.cors.allowed_origins),
         metrics_enabled: settings.metrics.enabled,
@@ -67,10 +71,16 @@ pub(crate) async fn serve(start: Start, log: LogLevels) -> anyhow::Result<()> {
         actix_rt::spawn(demo::run(broker));
     }
     let (stop, stopped) = oneshot::channel();
-    let serving = server.run(async {
+    let telemetry = telemetry.map(|telemetry| telemetry.report(server.metrics()));
+    let telemetry = telemetry.transpose()?;
+    let serving = async {
         // The sender lives as long as we poll: an error cannot come first.
-        let _ = stopped.await;
-    });
+        let served = server.run(async { drop(stopped.await) }).await;
+        if let Some(telemetry) = telemetry {
+            telemetry.stop().await;
+        }
+        served
+    };
     tokio::select! {
         result = serving => result,
         () = signals.twice(stop) => anyhow::bail!("stopped at once by a second signal"),
@@ -96,10 +106,11 @@ fn gate(settings: &Settings) -> anyhow::Result<Option<Gate>> {
 
 /// Makes the store of whoever publishes without a broker.
 pub(crate) fn redis_store(settings: &Settings) -> RedisStore {
-    RedisStore::new(Arc::new(broker_settings(settings)), Arc::default())
+    let settings = broker_settings(settings, Spans::default());
+    RedisStore::new(Arc::new(settings), Arc::default())
 }
 
-fn broker_settings(settings: &Settings) -> BrokerSettings {
+fn broker_settings(settings: &Settings, spans: Spans) -> BrokerSettings {
     let Settings {
         redis,
         history,
@@ -124,6 +135,7 @@ fn broker_settings(settings: &Settings) -> BrokerSettings {
         live: Live::new(live_settings(settings)),
         access: auth.access(),
         safeguards: Safeguards::of_environment(),
+        spans,
     }
 }
 

@@ -70,4 +70,5 @@ mod store;
 mod store_faults;
 mod tail;
 mod tail_connections;
+mod telemetry;
 mod valkey;

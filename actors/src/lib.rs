@@ -48,6 +48,7 @@ pub mod redis;
 pub mod run_log;
 pub mod session;
 pub mod settings;
+pub mod spans;
 pub mod sse;
 pub mod store;
 mod stream_filter;

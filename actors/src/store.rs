@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::future::{LocalBoxFuture, ready};
 
 use crate::broker::{NewEvent, PublishResult};
-use crate::protocol::{DurableId, EventKind, RunId};
+use crate::protocol::{DurableId, EventKind, RunId, TraceContext};
 
 /// Where a run's durable events are kept. Each call has a deadline of its own
 /// (`redis.command_timeout`); calls made together travel together.
@@ -66,6 +66,8 @@ pub struct AppendBatch {
     pub restart: bool,
     /// Who publishes them, if that is to be exact.
     pub producer: Option<Producer>,
+    /// What their delivery belongs to, if that is recorded.
+    pub trace: Option<TraceContext>,
 }
 
 /// A publisher that numbers its events: a retry is no second event, an older
@@ -201,6 +203,8 @@ pub struct StoredEvent {
     pub source: String,
     /// What was published.
     pub payload: Bytes,
+    /// What its delivery belongs to.
+    pub trace: Option<TraceContext>,
 }
 
 /// The store cannot answer now; asking again later may help.

@@ -23,6 +23,8 @@ export interface RunOptions {
   options?: (string | number)[]
   /** Print outputs and logs as they are published, a line each; else if RUNCAST_ECHO is 1. */
   echo?: boolean
+  /** Of your span (W3C): brokers make the deliveries its children, if it is recorded. */
+  traceparent?: string
 }
 
 /** `code` says what is wrong with an event that was not accepted. */
@@ -39,6 +41,8 @@ export class Run {
   /** Runs `work`, then publishes `completed`, or `failed` with its error. */
   static with<T>(runId: string | undefined, options: RunOptions, work: (run: Run) => T | Promise<T>): Promise<T>
   readonly runId: string
+  /** What the deliveries of the next events belong to. */
+  traceparent: string | undefined
   /** What the agent produced: text, JSON or bytes. */
   output(data: Json | Uint8Array, source?: string): Promise<string>
   /** The run's state changed; a terminal status ends it. */

@@ -55,6 +55,14 @@ export class Run {
     return this.#publisher.runId
   }
 
+  get traceparent() {
+    return this.#publisher.traceparent
+  }
+
+  set traceparent(traceparent) {
+    this.#publisher.traceparent = traceparent
+  }
+
   output(data, source = 'stdout') {
     return this.publish('output', data, source)
   }

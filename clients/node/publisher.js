@@ -45,8 +45,9 @@ export class Publisher {
   #known = false
   #retryFor
   #resends
+  #knowsTraces = true
 
-  constructor(runId, { producer, prefix = 'run:', options = [], restart = false, retryFor = 30_000, client }) {
+  constructor(runId, { producer, prefix = 'run:', options = [], restart = false, retryFor = 30_000, client, traceparent }) {
     if (typeof runId !== 'string' || !RUN_ID.test(runId)) {
       throw new TypeError(
         `run id ${JSON.stringify(runId)}: 1-128 of A-Z a-z 0-9 . _ -, the first and last a letter or digit`,
@@ -63,6 +64,7 @@ export class Publisher {
     this.#retryFor = retryFor
     // A client of somebody's own may send a call again by itself.
     this.#resends = client !== undefined
+    this.traceparent = traceparent
   }
 
   /** Names the next call and takes a number for it. */
@@ -71,6 +73,7 @@ export class Publisher {
     const words = [this.runId, kind, source, payload, ...this.#options]
     if (this.#restart) words.push('RESTART')
     words.push('PRODUCER', this.#producer, String(this.#epoch), String(this.#seq))
+    if (this.traceparent && this.#knowsTraces) words.push('TRACE', this.traceparent)
     return { words, deadline: Date.now() + this.#retryFor, failures: 0, uncertain: false }
   }
 
@@ -103,6 +106,12 @@ export class Publisher {
    */
   shouldRetry(attempt, error) {
     const text = String(error?.message || error?.code || error)
+    if (text.includes('unknown option TRACE') && attempt.words.at(-2) === 'TRACE') {
+      // A function that knows no traces yet: the event matters more.
+      this.#knowsTraces = false
+      attempt.words.splice(-2)
+      return 0
+    }
     // What Redis answers begins with a word in capitals; all else is trouble
     // of the connection, and the event may have got there.
     const answered = !error?.code && /^[A-Z]+ /.test(text)

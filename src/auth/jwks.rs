@@ -4,13 +4,14 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use prometheus::{IntCounter, IntGauge};
-use reqwest::{Client, StatusCode, header, redirect};
+use reqwest::{Client, StatusCode, header};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use url::Url;
 
 use super::{KeyError, KeySet};
 use crate::settings::AuthSettings;
+use crate::web_client::{cause_of, web_client};
 
 /// Least time between two fetches that tokens with an unknown key ask for:
 /// anybody can make up such tokens.
@@ -73,14 +74,7 @@ impl RemoteKeys {
     /// When the machine has no root certificates to check the server by.
     pub(crate) fn of(settings: &AuthSettings) -> anyhow::Result<Arc<Self>> {
         let url = Url::parse(settings.jwks_url.reveal())?;
-        // Another part may have chosen one before us; any will do.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(FETCH_TIMEOUT)
-            // Elsewhere than where it was said keys are nobody's.
-            .redirect(redirect::Policy::none())
-            .user_agent(concat!("runcast/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+        let client = web_client(FETCH_TIMEOUT)?;
         Ok(Arc::new(Self {
             url,
             client,
@@ -181,14 +175,4 @@ impl RemoteKeys {
         let text = std::str::from_utf8(&body).map_err(|_| KeyError::NoKeys)?;
         Ok(KeySet::from_jwks_text(text)?)
     }
-}
-
-/// Returns the first cause of an error: reqwest says what it was doing and
-/// keeps the reason some levels down.
-fn cause_of(error: &dyn std::error::Error) -> String {
-    let mut first = error;
-    while let Some(cause) = first.source() {
-        first = cause;
-    }
-    first.to_string()
 }

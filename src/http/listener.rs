@@ -25,6 +25,7 @@ use super::host_check::{HostCheck, check_host};
 use super::problem::{convert_failures, rewrite_errors};
 use super::request_head::check_head;
 use super::request_log::log_request;
+use super::request_trace::trace_request;
 use super::secure_headers::secure_headers;
 use super::{HttpState, sockets};
 
@@ -126,6 +127,7 @@ impl Surface {
             .wrap(from_fn(check_head))
             .wrap(from_fn(rewrite_errors))
             .wrap(from_fn(secure_headers))
+            .wrap(from_fn(trace_request))
             .wrap(from_fn(log_request))
             .into_factory()
             .map_err(|error: Error| error.error_response());

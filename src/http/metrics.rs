@@ -7,10 +7,12 @@ use actix_web::HttpResponse;
 use actix_web::http::header;
 use actix_web::web::Data;
 use prometheus::core::Collector;
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder as _, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
     Opts, Registry, TEXT_FORMAT, TextEncoder,
 };
+use runcast_actors::metrics::Exemplar;
 
 use super::broker_metrics::metric_family;
 use super::caller::Caller;
@@ -218,18 +220,7 @@ pub(super) async fn metrics_for_operators(
     if !state.settings.metrics_enabled {
         return Err(ApiError::not_found());
     }
-    let now = &state.metrics;
-    now.idempotency_keys
-        .set(gauge_value(state.idempotency.count().await));
-    now.body_bytes.set(gauge_value(state.body_room.held()));
-    now.history_reads
-        .set(gauge_value(state.history_reads.count() as u64));
-    now.publish_addresses
-        .set(gauge_value(state.publish_pace.count() as u64));
-    now.publish_subjects
-        .set(gauge_value(state.publish_pace_of_subjects.count() as u64));
-    let mut all = state.metrics.registry.gather();
-    all.extend(state.broker.families().into_iter().map(metric_family));
+    let all = MetricsSource(state).gather().await;
     let mut text = Vec::new();
     TextEncoder::new()
         .encode(&all, &mut text)
@@ -243,4 +234,43 @@ pub(super) async fn metrics_for_operators(
             format!("{TEXT_FORMAT}; charset=utf-8"),
         ))
         .body(text))
+}
+
+/// All that a broker counts, whichever way it leaves.
+#[derive(Clone)]
+pub(crate) struct MetricsSource(Data<HttpState>);
+
+impl MetricsSource {
+    /// Of what serves HTTP with `state`.
+    pub(super) fn new(state: &Data<HttpState>) -> Self {
+        Self(Data::clone(state))
+    }
+
+    /// Where further metrics are registered.
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.0.metrics.registry
+    }
+
+    /// Takes what leads from [`runcast_actors::metrics::DELIVERY_LAG`] to traces.
+    pub(crate) fn take_lag_exemplars(&self) -> Vec<Exemplar> {
+        self.0.broker.take_lag_exemplars()
+    }
+
+    /// Returns every metric as it stands now.
+    pub(crate) async fn gather(&self) -> Vec<MetricFamily> {
+        let Self(state) = self;
+        let now = &state.metrics;
+        now.idempotency_keys
+            .set(gauge_value(state.idempotency.count().await));
+        now.body_bytes.set(gauge_value(state.body_room.held()));
+        now.history_reads
+            .set(gauge_value(state.history_reads.count() as u64));
+        now.publish_addresses
+            .set(gauge_value(state.publish_pace.count() as u64));
+        now.publish_subjects
+            .set(gauge_value(state.publish_pace_of_subjects.count() as u64));
+        let mut all = state.metrics.registry.gather();
+        all.extend(state.broker.families().into_iter().map(metric_family));
+        all
+    }
 }

@@ -37,6 +37,7 @@ mod query;
 mod request_body;
 mod request_head;
 mod request_log;
+mod request_trace;
 mod revocations;
 mod run_path;
 mod runs;
@@ -75,6 +76,7 @@ use crate::settings::ProxyHeader;
 
 pub(crate) use cors::AllowedOrigins;
 pub(crate) use gate::Gate;
+pub(crate) use metrics::MetricsSource;
 pub(crate) use publish_body::{read_event, read_source};
 pub(crate) use server::{HttpControls, HttpServer, OPERATOR_CONNECTIONS};
 pub(crate) use tls::TlsFiles;

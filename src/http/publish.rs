@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use actix_web::web::{Data, Payload};
 use actix_web::{HttpRequest, HttpResponse, ResponseError as _};
-use runcast_actors::broker::{NewEvent, PublishError, PublishResult, Published, client_network};
+use runcast_actors::broker::{PublishError, PublishResult, Published, client_network};
 use runcast_actors::metrics::Limit;
 use runcast_actors::protocol::{Problem, RunId};
 use runcast_actors::store::{AppendBatch, Claimed, PostClaim, Producer};
@@ -20,6 +20,7 @@ use super::idempotency::{Answer, Fingerprint, IdempotencyKey, Outcome, key_reuse
 use super::problem::{ApiError, ProblemJson, task_failed};
 use super::publish_body::{BodyLimits, read_events};
 use super::query::Pairs;
+use super::request_trace::trace_of;
 use super::run_path::RunPath;
 
 /// What to do about an event whose fate is unknown.
@@ -137,8 +138,14 @@ pub(super) async fn publish(
     caller.still_counts(&state)?;
     caller.may_publish_kinds(events.iter().map(|event| event.kind))?;
     check_pace(&state, &caller, &request, events.len())?;
+    let batch = AppendBatch {
+        events,
+        restart,
+        producer: None,
+        trace: trace_of(&request),
+    };
     let Some(key) = key else {
-        let results = publish_all(&state, run_id, events, restart, None).await?;
+        let results = publish_all(&state, run_id, batch).await?;
         drop(body.room);
         return answer(results, RETRY_MAY_REPEAT);
     };
@@ -146,7 +153,7 @@ pub(super) async fn publish(
     // A task of its own: a client that goes away in the middle is the one that
     // comes back with its key, and what was published must be known by then.
     actix_web::rt::spawn(async move {
-        let answer = publish_once(state, run_id, key, fingerprint, events, restart).await;
+        let answer = publish_once(state, run_id, key, fingerprint, batch).await;
         drop(body.room);
         answer
     })
@@ -200,8 +207,7 @@ async fn publish_once(
     run_id: RunId,
     key: IdempotencyKey,
     fingerprint: Fingerprint,
-    events: Vec<NewEvent>,
-    restart: bool,
+    batch: AppendBatch,
 ) -> Result<HttpResponse, ApiError> {
     let limits = &state.broker.settings().live.now().limits;
     let claim = fingerprint.claim(
@@ -209,7 +215,7 @@ async fn publish_once(
         limits.max_event_bytes.as_u64(),
         limits.idempotency_ttl,
     );
-    let publishing = publish_claimed(&state, &run_id, &claim, events, restart);
+    let publishing = publish_claimed(&state, &run_id, &claim, batch);
     let once = state
         .idempotency
         .once(run_id.clone(), key, fingerprint, publishing)
@@ -225,8 +231,7 @@ async fn publish_claimed(
     state: &HttpState,
     run_id: &RunId,
     claim: &PostClaim,
-    events: Vec<NewEvent>,
-    restart: bool,
+    batch: AppendBatch,
 ) -> Result<Outcome, ApiError> {
     let lease = match state.broker.claim(run_id, claim).await? {
         Claimed::Mine(lease) => lease,
@@ -245,7 +250,8 @@ async fn publish_claimed(
         epoch: 1,
         first_seq: 1,
     });
-    let outcome = match publish_all(state, run_id.clone(), events, restart, producer).await {
+    let batch = AppendBatch { producer, ..batch };
+    let outcome = match publish_all(state, run_id.clone(), batch).await {
         Ok(results) => outcome_of(results),
         Err(error) => Err(error),
     };
@@ -280,9 +286,7 @@ fn outcome_of(results: Vec<PublishResult>) -> Result<Outcome, ApiError> {
 async fn publish_all(
     state: &HttpState,
     run_id: RunId,
-    events: Vec<NewEvent>,
-    restart: bool,
-    producer: Option<Producer>,
+    mut batch: AppendBatch,
 ) -> Result<Vec<PublishResult>, ApiError> {
     let limit = state
         .broker
@@ -292,25 +296,16 @@ async fn publish_all(
         .limits
         .max_event_bytes
         .as_u64();
-    let fits: Vec<bool> = events
+    let fits: Vec<bool> = batch
+        .events
         .iter()
         .map(|event| event.payload.len() as u64 <= limit)
         .collect();
-    let accepted: Vec<NewEvent> = events
-        .into_iter()
-        .zip(&fits)
-        .filter_map(|(event, fits)| fits.then_some(event))
-        .collect();
-    let mut published = match accepted.is_empty() {
+    let mut fitting = fits.iter().copied();
+    batch.events.retain(|_| fitting.next().unwrap_or_default());
+    let mut published = match batch.events.is_empty() {
         true => Vec::new(),
-        false => {
-            let batch = AppendBatch {
-                events: accepted,
-                restart,
-                producer,
-            };
-            state.broker.publish(run_id, batch).await?
-        }
+        false => state.broker.publish(run_id, batch).await?,
     }
     .into_iter();
     Ok(fits

@@ -33,10 +33,7 @@ pub(super) async fn log_request<B: MessageBody>(
         }
         Err(error) => (error.as_response_error().status_code().as_u16(), None, None),
     };
-    let route = route.map_or_else(
-        || "none".to_owned(),
-        |route| route.replace(RUN_ID_PATTERN, "{run_id}"),
-    );
+    let route = route_of(route);
     tracing::debug!(
         method,
         route,
@@ -49,6 +46,14 @@ pub(super) async fn log_request<B: MessageBody>(
         state.metrics.count(method, &route, status, elapsed);
     }
     result
+}
+
+/// Returns the route of a pattern as it is described; `none` for none.
+pub(super) fn route_of(pattern: Option<String>) -> String {
+    pattern.map_or_else(
+        || "none".to_owned(),
+        |pattern| pattern.replace(RUN_ID_PATTERN, "{run_id}"),
+    )
 }
 
 /// Returns the method's name; any that we do not serve is `other`.

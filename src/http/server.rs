@@ -12,6 +12,7 @@ use runcast_actors::broker::Broker;
 
 use super::door::Door;
 use super::listener::{Listener, Surface};
+use super::metrics::MetricsSource;
 use super::tls::Tls;
 use super::{Gate, HttpSettings, HttpState, configure, configure_operator, configure_public};
 use crate::auth::KeySet;
@@ -30,6 +31,7 @@ pub(crate) struct HttpServer {
     /// answers when all others are taken.
     operator: Option<Server>,
     addresses: Vec<SocketAddr>,
+    metrics: MetricsSource,
     broker: Broker,
     state: Data<HttpState>,
     drain_delay: Duration,
@@ -79,6 +81,7 @@ impl HttpServer {
         let tls = options.tls_files();
         let tls = tls.map(|files| Tls::start(files, state.metrics.clone()));
         let is_tls = tls.is_some();
+        let metrics = MetricsSource::new(&state);
         let surface = Surface {
             door: Door::new(Data::clone(&state), tls.transpose()?),
             is_open: state.gate.is_none(),
@@ -102,6 +105,7 @@ impl HttpServer {
             server: server.run(),
             operator,
             addresses: vec![address],
+            metrics,
             broker,
             state,
             drain_delay: options.drain_delay,
@@ -120,6 +124,11 @@ impl HttpServer {
     /// Returns where it listens, with the port that was taken for 0.
     pub(crate) fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
+    }
+
+    /// Returns where its metrics are read.
+    pub(crate) fn metrics(&self) -> MetricsSource {
+        self.metrics.clone()
     }
 
     /// Serves until `stop` is ready, and for the drain's delay, in which proxies

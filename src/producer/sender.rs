@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use runcast_actors::broker::{PublishError, PublishResult};
-use runcast_actors::protocol::RunId;
+use runcast_actors::protocol::{RunId, SpanName, TraceContext};
 use runcast_actors::store::{AppendBatch, Producer, RunStore};
 
 use super::{BATCH_BYTES_MAX, BATCH_EVENTS_MAX, Numbered};
@@ -22,6 +22,8 @@ pub(crate) struct Sender {
     producer: Producer,
     /// Begin the run anew; until an event was accepted.
     restart: bool,
+    /// What their deliveries belong to.
+    trace: Option<TraceContext>,
     /// Sent, perhaps, and not settled. Its bound is that of one `push`.
     waiting: VecDeque<Numbered>,
     /// Failures since the last answer.
@@ -62,6 +64,7 @@ impl Sender {
                 first_seq: 1,
             },
             restart,
+            trace: trace_of_environment(),
             waiting: VecDeque::new(),
             failures: 0,
         }
@@ -92,6 +95,7 @@ impl Sender {
                 first_seq: self.waiting.front().map_or(1, |first| first.seq),
                 ..self.producer.clone()
             }),
+            trace: self.trace.clone(),
         };
         let results = match self.store.append(&self.run_id, batch).await {
             Ok(results) if results.len() == count => results,
@@ -150,6 +154,14 @@ impl Sender {
         })
         .count()
     }
+}
+
+/// Returns the trace that whoever started us is in, if it is recorded. One that
+/// is none is left out: it keeps no event from being published.
+fn trace_of_environment() -> Option<TraceContext> {
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let span = SpanName::read(&variable("TRACEPARENT"), &variable("TRACESTATE"));
+    TraceContext::recorded(span?)
 }
 
 /// Returns how many results, from the first, are final. One without an answer

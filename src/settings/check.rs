@@ -14,6 +14,9 @@ const EVENT_BYTES_MAX: ByteSize = ByteSize::mib(16);
 /// A thread each; more than that is a typing error.
 const WORKERS_MAX: usize = 1024;
 
+/// A span takes about a kilobyte while it waits.
+const QUEUE_SPANS_MAX: usize = 1_000_000;
+
 /// Keys at fault and what is allowed there.
 pub(super) type Faults = Vec<(&'static str, String)>;
 
@@ -27,6 +30,7 @@ pub(super) fn check(settings: &Settings) -> Faults {
     check_texts(settings, &mut faults);
     check_auth(settings, &mut faults);
     check_archive(settings, &mut faults);
+    check_telemetry(settings, &mut faults);
     faults
 }
 
@@ -406,6 +410,51 @@ fn check_texts(settings: &Settings, faults: &mut Faults) {
     );
     if let Some(rule) = level_fault(&settings.log.level) {
         faults.push(("log.level", rule));
+    }
+}
+
+fn check_telemetry(settings: &Settings, faults: &mut Faults) {
+    let telemetry = &settings.telemetry;
+    let is_base = |text: &str| {
+        url::Url::parse(text).is_ok_and(|url| {
+            matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                && url.fragment().is_none()
+                && !url.path().trim_end_matches('/').ends_with("/v1/traces")
+        })
+    };
+    require(
+        faults,
+        telemetry.otlp_endpoint.is_empty() || is_base(telemetry.otlp_endpoint.reveal()),
+        "telemetry.otlp_endpoint",
+        "must be an http:// or https:// URL, like http://127.0.0.1:4318, to which /v1/traces and /v1/metrics are added",
+    );
+    require(
+        faults,
+        (1..=QUEUE_SPANS_MAX).contains(&telemetry.queue_spans),
+        "telemetry.queue_spans",
+        format!("must be 1 to {QUEUE_SPANS_MAX}"),
+    );
+    let hour = Duration::from_secs(3600);
+    for (key, time, least) in [
+        (
+            "telemetry.interval",
+            telemetry.interval,
+            Duration::from_millis(100),
+        ),
+        (
+            "telemetry.timeout",
+            telemetry.timeout,
+            Duration::from_millis(100),
+        ),
+    ] {
+        require(
+            faults,
+            (least..=hour).contains(&time),
+            key,
+            "must be 100ms to 1h",
+        );
     }
 }
 

@@ -26,13 +26,14 @@ const DEFAULT_FILE: &str = "settings.toml";
 /// What every environment variable of a setting begins with.
 const ENV_PREFIX: &str = "RUNCAST__";
 /// Keys whose value may hold a password.
-pub(super) const SECRETS: [&str; 6] = [
+pub(super) const SECRETS: [&str; 7] = [
     "redis.url",
     "archive.url",
     "archive.endpoint",
     "kubectl.extra_args",
     "auth.secret",
     "auth.jwks_url",
+    "telemetry.otlp_endpoint",
 ];
 /// What `runcast dev` sets over the file, so that it runs on a fresh machine
 /// beside any `settings.toml`.

@@ -27,6 +27,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::exec::ExecSettings;
 use crate::http::TlsFiles;
+use crate::telemetry::TelemetrySettings;
 
 pub(crate) use auth::{AuthMode, AuthSettings, Secret};
 pub(crate) use error::SettingsError;
@@ -68,6 +69,8 @@ pub(crate) struct Settings {
     pub(crate) cors: CorsSettings,
     /// `GET /metrics`.
     pub(crate) metrics: MetricsSettings,
+    /// What is sent to an OpenTelemetry collector.
+    pub(crate) telemetry: TelemetrySettings,
     /// Our own log.
     pub(crate) log: LogSettings,
     /// `runcast exec`.

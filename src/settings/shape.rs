@@ -22,6 +22,8 @@ pub(super) enum Shape {
     Switch,
     /// A whole number.
     Count,
+    /// A part of one.
+    Ratio,
     /// A text.
     Text,
     /// Several texts.
@@ -37,6 +39,7 @@ impl Shape {
     pub(super) fn of(default: &Json) -> Self {
         match default {
             Json::Bool(_) => Self::Switch,
+            Json::Number(number) if number.is_f64() => Self::Ratio,
             Json::Number(_) => Self::Count,
             Json::Array(_) => Self::List,
             Json::String(text) if humantime::parse_duration(text).is_ok() => Self::Duration,
@@ -55,6 +58,8 @@ impl Shape {
         match (self, &value.kind) {
             (Self::Switch, ValueKind::Boolean(on)) => Ok(Json::Bool(*on)),
             (Self::Count, ValueKind::I64(number)) => self.count(u64::try_from(*number).ok()),
+            (Self::Ratio, ValueKind::Float(number)) => self.ratio(Some(*number)),
+            (Self::Ratio, ValueKind::I64(number)) => self.ratio(Some(*number as f64)),
             (Self::Size, ValueKind::I64(number)) => {
                 self.size(u64::try_from(*number).ok().map(ByteSize))
             }
@@ -70,6 +75,13 @@ impl Shape {
     fn count(self, number: Option<u64>) -> Result<Json, String> {
         match number {
             Some(number) if number <= COUNT_MAX => Ok(Json::from(number)),
+            _ => Err(self.rule()),
+        }
+    }
+
+    fn ratio(self, number: Option<f64>) -> Result<Json, String> {
+        match number {
+            Some(number) if (0.0..=1.0).contains(&number) => Ok(Json::from(number)),
             _ => Err(self.rule()),
         }
     }
@@ -106,6 +118,7 @@ impl Shape {
         match self {
             Self::Switch => text.parse().map(Json::Bool).map_err(|_| self.rule()),
             Self::Count => self.count(text.parse().ok()),
+            Self::Ratio => self.ratio(text.parse().ok()),
             Self::List => Ok(text
                 .split(',')
                 .map(str::trim)
@@ -119,6 +132,7 @@ impl Shape {
         match self {
             Self::Switch => "must be true or false",
             Self::Count => "must be a whole number, 0 to 1000000000",
+            Self::Ratio => "must be a number from 0 to 1, like 0.05",
             Self::Text => "must be a text in quotes",
             Self::List => "must be a list of texts, like [\"a\", \"b\"] (a,b outside a file)",
             Self::Duration => {

@@ -261,7 +261,7 @@ fn all_errors_are_told_at_once_each_with_key_value_and_origin() {
             .to_owned(),
         "hub.retain_unwatched = 1 (FILE): must be true or false".to_owned(),
         "unknown key nonsense (FILE): the sections are archive, auth, auto, cors, exec, heartbeat, history, hub, \
-         kubectl, limits, log, metrics, redis, retry, runs, server, streaming"
+         kubectl, limits, log, metrics, redis, retry, runs, server, streaming, telemetry"
             .to_owned(),
         format!("retry.min = \"30\" (environment RUNCAST__RETRY__MIN): {time}"),
         "unknown key redis.urll (environment RUNCAST__REDIS__URLL): [redis] is a section with the \
@@ -536,6 +536,43 @@ fn a_variable_that_is_not_unicode_is_an_error_only_if_it_is_ours() {
         errors[0].to_string(),
         "environment RUNCAST__LOG__LEVEL: is not valid UTF-8"
     );
+}
+
+#[test]
+fn what_is_sent_to_a_collector_is_bounded_and_has_a_place() {
+    for url in [
+        "s3cret",
+        "grpc://s3cret:4317",
+        "http://h?s3cret",
+        "http://s3cret/v1/traces",
+    ] {
+        let errors = from_set("telemetry.otlp_endpoint", url).expect_err(url);
+        assert!(
+            errors[0].contains("must be an http:// or https:// URL"),
+            "{errors:?}"
+        );
+        assert!(!errors[0].contains("s3cret"), "{errors:?}");
+    }
+    for url in ["http://127.0.0.1:4318", "https://u:p@h/otlp/", ""] {
+        from_set("telemetry.otlp_endpoint", url).expect(url);
+    }
+    for (key, value, rule) in [
+        ("telemetry.sample_ratio", "1.5", "from 0 to 1"),
+        ("telemetry.sample_ratio", "-0.1", "from 0 to 1"),
+        ("telemetry.sample_ratio", "NaN", "from 0 to 1"),
+        ("telemetry.sample_ratio", "half", "from 0 to 1"),
+        ("telemetry.queue_spans", "0", "1 to"),
+        ("telemetry.interval", "1ms", "100ms"),
+        ("telemetry.timeout", "2h", "1h"),
+    ] {
+        refused(key, value, rule);
+    }
+    for (text, ratio) in [("0", 0.0), ("0.25", 0.25), ("1", 1.0)] {
+        let settings = from_set("telemetry.sample_ratio", text).expect(text);
+        assert_eq!(settings.telemetry.sample_ratio, ratio);
+    }
+    let settings = from_file("[telemetry]\nsample_ratio = 1").expect("a whole number is one, too");
+    assert_eq!(settings.telemetry.sample_ratio, 1.0);
 }
 
 /// Checks that settings with a secret, and these, are refused for `key`.

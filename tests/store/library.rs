@@ -7,7 +7,7 @@ use runcast_actors::store::{AppendBatch, PageFrom, PageQuery};
 
 use super::contract::{
     Backend, append, append_by, append_ok, duplicate_of, head, new_id, output, outputs, producer,
-    read, run, texts,
+    read, run, texts, traced,
 };
 use super::redis::{RedisBackend, before_functions, by_functions, by_scripts};
 
@@ -33,6 +33,30 @@ async fn an_older_library_is_replaced() {
     let store = backend.open(BrokerSettings::default());
     assert_eq!(append_ok(&store, "42", outputs(1)).await[0].seq, 1);
     assert_eq!(version(&backend).await, 4);
+}
+
+/// Somebody loads one while we publish: then an option of ours is unknown.
+#[tokio::test]
+async fn a_library_that_lacks_an_option_is_replaced() {
+    let backend = by_functions().await;
+    let store = backend.open(BrokerSettings::default());
+    append_ok(&store, "42", outputs(1)).await;
+    let older = include_str!("../../actors/src/redis/runcast.lua");
+    let older = older.replace("local VERSION = 4", "local VERSION = 3");
+    let older = older.replace("'TRACE'", "'LATER'");
+    let load = ["FUNCTION", "LOAD", "REPLACE", &older];
+    backend.command::<String>(&load).await;
+    let results = append(&store, "42", traced(outputs(2))).await;
+    assert_eq!(
+        results
+            .iter()
+            .map(|result| new_id(result).seq)
+            .collect::<Vec<_>>(),
+        [2, 3]
+    );
+    assert_eq!(version(&backend).await, 4);
+    let page = read(&store, "42", PageFrom::After(1), 5).await;
+    assert!(page.events.iter().all(|event| event.trace.is_some()));
 }
 
 #[tokio::test]
@@ -105,8 +129,8 @@ async fn clients_that_load_it_at_once_keep_their_order() {
             let batch = AppendBatch {
                 // Those of one event have loaded it before the others are through.
                 events: large[..if n % 2 == 0 { 20 } else { 1 }].to_vec(),
-                restart: false,
                 producer: producer(&format!("p{n}"), 1, 1),
+                ..AppendBatch::default()
             };
             append(store, "42", batch)
         });
@@ -197,6 +221,7 @@ async fn a_user_who_may_only_publish_publishes() {
         events: outputs(2),
         restart: true,
         producer: producer("p", 1, 1),
+        ..AppendBatch::default()
     };
     let first = new_id(&append(&store, "42", batch()).await[0]);
     assert_eq!(

@@ -1,12 +1,12 @@
 //! What Redis may lose, and what other versions left there.
 
 use runcast_actors::broker::{BrokerSettings, PublishError};
-use runcast_actors::protocol::FramedEvent;
+use runcast_actors::protocol::{DurableId, FramedEvent};
 use runcast_actors::store::{AppendBatch, PageFrom};
 
 use super::contract::{
-    Backend, append, append_by, append_ok, head, is_closed, new_id, output, outputs, read, status,
-    texts,
+    Backend, TRACE, append, append_by, append_ok, head, is_closed, new_id, output, outputs, read,
+    status, texts,
 };
 use super::redis::by_functions;
 
@@ -171,6 +171,64 @@ async fn an_announcement_says_what_the_stream_says() {
         assert_eq!((framed.payload, event.lost), (&event.payload[..], lost));
     }
     assert_eq!(page.events.len(), 3);
+}
+
+/// A trace is told right before its event, which is announced as ever: who knows
+/// no traces reads it all the same. Of none that is recorded nothing is told.
+#[tokio::test]
+async fn a_trace_is_announced_before_its_event() {
+    let backend = by_functions().await;
+    let client = redis::Client::open(backend.redis.url()).expect("a URL");
+    let mut pubsub = client.get_async_pubsub().await.expect("it accepts");
+    let channel = "run:{42}:events";
+    pubsub.subscribe(channel).await.expect("subscribed");
+    let publish = async |trace: &str| {
+        let call = [
+            "FCALL",
+            "runcast_publish",
+            "2",
+            STREAM,
+            META,
+            "42",
+            "output",
+            "s",
+            "x",
+        ];
+        let answer: (String, DurableId) = {
+            let words = [&call[..], &["TRACE", trace]].concat();
+            let (word, id) = backend.command::<(String, String)>(&words).await;
+            (word, id.parse().expect("an id"))
+        };
+        assert_eq!(answer.0, "OK");
+        answer.1
+    };
+    append_ok(&backend.open(BrokerSettings::default()), "42", outputs(1)).await;
+    let mut ids = Vec::new();
+    let too_long = format!("{TRACE},c={}", "x".repeat(600));
+    for other in [
+        "",
+        "x",
+        &TRACE.replace("-01", "-00"),
+        &TRACE[1..],
+        &too_long,
+    ] {
+        ids.push(publish(other).await);
+    }
+    let traced = publish(TRACE).await;
+    let mut messages = pubsub.into_on_message();
+    let mut next = async || {
+        let message = futures_util::StreamExt::next(&mut messages).await;
+        message.expect("a message").get_payload_bytes().to_vec()
+    };
+    next().await;
+    for id in ids {
+        assert_eq!(FramedEvent::parse(&next().await).expect("an event").id, id);
+    }
+    assert_eq!(next().await, format!("trace {traced} {TRACE}").as_bytes());
+    assert_eq!(
+        FramedEvent::parse(&next().await).expect("an event").id,
+        traced
+    );
 }
 
 /// History goes with its time; what is known of the run stays a day longer.

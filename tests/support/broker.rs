@@ -34,6 +34,7 @@ impl BrokerSettings {
 
     /// Sets an environment variable that is no setting.
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
@@ -77,7 +78,10 @@ impl BrokerSettings {
         // Settings of whoever runs the tests are none of theirs.
         for (name, _) in std::env::vars_os() {
             let text = name.to_string_lossy();
-            if text == "RUNCAST_CONFIG" || text.starts_with("RUNCAST__") {
+            if text == "RUNCAST_CONFIG"
+                || text.starts_with("RUNCAST__")
+                || text.starts_with("OTEL_")
+            {
                 command.env_remove(name);
             }
         }

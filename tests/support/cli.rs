@@ -155,7 +155,8 @@ impl Cli {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runcast"));
         // Settings of whoever runs the tests are none of theirs.
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("RUNCAST_") {
+            let text = name.to_string_lossy();
+            if text.starts_with("RUNCAST_") || text.starts_with("TRACE") {
                 command.env_remove(name);
             }
         }

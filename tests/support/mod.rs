@@ -14,6 +14,7 @@ pub(crate) mod history;
 pub(crate) mod http;
 pub(crate) mod kept;
 pub(crate) mod kube_api;
+pub(crate) mod otlp;
 pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod redis;

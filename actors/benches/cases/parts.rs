@@ -162,7 +162,7 @@ impl Case for Handle {
 /// Events in what an inbox held.
 fn events(messages: &VecDeque<WorkerMessage>) -> u64 {
     let events = |message: &WorkerMessage| match message {
-        WorkerMessage::Run(_, RunMessage::Segments(segments)) => {
+        WorkerMessage::Run(_, RunMessage::Segments(segments, _)) => {
             segments.iter().map(|segment| segment.frames().len()).sum()
         }
         _ => 0,
@@ -211,7 +211,10 @@ impl Case for Deliver {
     fn run(&mut self) {
         let segments = std::mem::take(&mut self.segments);
         self.system.block_on(async {
-            assert!(self.inbox.push_segments(self.attach_id, segments));
+            assert!(
+                self.inbox
+                    .push_segments(self.attach_id, segments, Vec::new())
+            );
             self.readers.delivered(self.events * self.clients).await;
         });
     }

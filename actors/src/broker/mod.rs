@@ -36,7 +36,7 @@ pub use types::*;
 use crate::heartbeat::keep_clock;
 use crate::history::{History, HistoryPage, HistoryQuery};
 use crate::hub::{Describe, HasSeenEnd, HubEntry, HubStats};
-use crate::metrics::{Family, Limit};
+use crate::metrics::{Exemplar, Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
 use crate::settings::{DefaultBackend, KubectlEngine};
@@ -311,8 +311,21 @@ impl Broker {
     ///
     /// # Errors
     /// When none of them could be handed over.
-    pub async fn publish(&self, run_id: RunId, batch: AppendBatch) -> BrokerResult<AppendResults> {
+    pub async fn publish(
+        &self,
+        run_id: RunId,
+        mut batch: AppendBatch,
+    ) -> BrokerResult<AppendResults> {
+        let spans = &self.shared.settings.spans;
+        let mut span = spans.publish(batch.trace.as_ref(), &run_id, batch.events.len());
+        if let Some(span) = &span {
+            // Each delivery is the child of this span.
+            batch.trace = span.trace();
+        }
         let appended = self.store().append(&run_id, batch).await;
+        if let (Some(span), Ok(results)) = (&mut span, &appended) {
+            span.note_results(results);
+        }
         appended.map_err(|error| {
             Problem::new(
                 503,
@@ -490,6 +503,12 @@ impl Broker {
     /// they had better go elsewhere.
     pub fn is_leaving(&self) -> bool {
         self.shared.leaving.load(Relaxed) || self.is_draining()
+    }
+
+    /// Takes what leads from [`DELIVERY_LAG`](crate::metrics::DELIVERY_LAG) to
+    /// traces: the newest of each worker.
+    pub fn take_lag_exemplars(&self) -> Vec<Exemplar> {
+        self.shared.metrics.take_lag_exemplars()
     }
 
     /// Everything counted, for a scrape.

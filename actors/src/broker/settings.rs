@@ -10,6 +10,7 @@ use crate::settings::{
     ArchiveSettings, AutoSettings, DefaultBackend, HeartbeatSettings, HistorySettings, HubSettings,
     KubectlSettings, Live, RedisSettings, RunSettings,
 };
+use crate::spans::Spans;
 
 /// What a broker is started with; checked by whoever made it.
 #[derive(Debug, Clone, Default)]
@@ -36,6 +37,8 @@ pub struct BrokerSettings {
     pub access: AccessSettings,
     /// What is switched off to show that a test finds it missing; no setting.
     pub safeguards: Safeguards,
+    /// What makes spans; no setting.
+    pub spans: Spans,
 }
 
 impl BrokerSettings {

@@ -80,8 +80,7 @@ async fn publish(broker: &Broker, run_id: &str, payload: &'static str) {
     };
     let batch = AppendBatch {
         events: vec![event],
-        restart: false,
-        producer: None,
+        ..AppendBatch::default()
     };
     let run_id = RunId::parse(run_id).expect("a run id");
     let results = broker.publish(run_id, batch).await.expect("it takes it");

@@ -97,6 +97,7 @@ mod tests {
             kind: EventKind::Output,
             source: String::new(),
             payload: Bytes::new(),
+            trace: None,
         };
         Page {
             head: Some(Head {

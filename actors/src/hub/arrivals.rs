@@ -10,7 +10,9 @@ use super::writer::{IdSource, NewFrame, source_of};
 use super::{Arrived, Incoming, RunHub};
 use crate::metrics::{EventResult, RejectReason};
 use crate::order::OrderInput;
-use crate::protocol::{DurableId, EventKind, FramedEvent, Gap, GapReason, Timestamp};
+use crate::protocol::{
+    DurableId, EventKind, FramedEvent, Gap, GapReason, Timestamp, TraceContext, TracedEvent,
+};
 use crate::sse::FrameClass;
 use crate::store::{Page, StoredEvent};
 
@@ -62,6 +64,8 @@ pub(super) struct Durable<'a> {
     pub(super) payload: &'a [u8],
     /// The function says that it ends the run.
     pub(super) is_terminal: bool,
+    /// What its delivery belongs to.
+    pub(super) trace: Option<&'a TraceContext>,
 }
 
 impl<'a> From<FramedEvent<'a>> for Durable<'a> {
@@ -73,6 +77,8 @@ impl<'a> From<FramedEvent<'a>> for Durable<'a> {
             source: event.source,
             payload: event.payload,
             is_terminal: event.terminal,
+            // Announced before it, if at all.
+            trace: None,
         }
     }
 }
@@ -87,6 +93,7 @@ impl<'a> From<&'a StoredEvent> for Durable<'a> {
             payload: &event.payload,
             // Its data tells, by our own settings.
             is_terminal: false,
+            trace: event.trace.as_ref(),
         }
     }
 }
@@ -143,7 +150,8 @@ impl RunHub {
 
     /// Takes a durable event that arrived live, now or after it was held.
     pub(super) fn arrived(&mut self, message: Incoming, now: Timestamp, ctx: &mut Context<Self>) {
-        let event = match &message {
+        let mut announced = None;
+        let mut event = match &message {
             Incoming::Stored(event) => Durable::from(event),
             Incoming::Framed(bytes) => {
                 match FramedEvent::parse(bytes).and_then(|event| event.checked_at(now)) {
@@ -153,6 +161,7 @@ impl RunHub {
                         }
                         Durable::from(event)
                     }
+                    Err(_) if self.announced(&message) => return,
                     Err(error) => {
                         let rejected = &self.shared.metrics.redis.rejected;
                         rejected.of(RejectReason::BadFrame).inc();
@@ -163,6 +172,11 @@ impl RunHub {
             }
             Incoming::Plain { .. } | Incoming::TooLarge(_) => return,
         };
+        let id = event.id;
+        if self.traces.has_announced() {
+            announced = self.take_trace(id);
+            event.trace = announced.as_ref().or(event.trace);
+        }
         fail_at(event.payload);
         if event.is_terminal {
             self.shared.note_end(&self.run_id);
@@ -172,6 +186,11 @@ impl RunHub {
         }
         let hold = self.step_live(OrderInput::<Page>::Live(event.id), &event, ctx);
         if hold {
+            if let Some(trace) = announced {
+                self.hold(Incoming::Framed(
+                    TracedEvent { id, trace }.to_string().into(),
+                ));
+            }
             self.hold(message);
         }
     }
@@ -217,13 +236,17 @@ impl RunHub {
             }
             false => {
                 self.count_in(event.kind, EventResult::Accepted);
-                self.writer.event(&NewFrame {
+                let status = self.writer.event(&NewFrame {
                     kind: event.kind,
                     source: event.source,
                     ts: Timestamp::from_micros(event.id.us as i64),
                     payload: event.payload,
                     id: IdSource::Durable(event.id),
-                })
+                });
+                if let Some(trace) = event.trace {
+                    self.note_traced(trace, event);
+                }
+                status
             }
         };
         if event.is_terminal || status.is_some() {

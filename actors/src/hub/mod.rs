@@ -10,6 +10,7 @@ mod quarantine;
 mod registry;
 mod stats;
 mod sync;
+mod traces;
 mod writer;
 
 use std::collections::HashMap;
@@ -41,6 +42,7 @@ use ending::EndState;
 use failover::Failover;
 use kubectl_source::KubectlSource;
 use sync::Held;
+use traces::Traces;
 use writer::LogWriter;
 
 /// How long a hub waits before it tries a full inbox again.
@@ -76,6 +78,7 @@ pub struct RunHub {
     /// older state, and the next event follow on another than ours.
     is_unproven: bool,
     has_told_bad_frame: bool,
+    traces: Traces,
     attachments: HashMap<AttachId, Attachment>,
     catching_up: bool,
     end: EndState,
@@ -127,6 +130,7 @@ impl RunHub {
             held: Held::default(),
             is_unproven: false,
             has_told_bad_frame: false,
+            traces: Traces::default(),
             attachments: HashMap::new(),
             catching_up: false,
             end: EndState::Open,
@@ -176,19 +180,25 @@ impl RunHub {
         self.keep_total_bounded();
         let end_no = self.log.end_no();
         self.stats.set_log_end_no(end_no);
+        let (spans, traced) = self.delivered();
         let mut behind = false;
         for (attach_id, attachment) in &mut self.attachments {
             if attachment.waits {
                 continue;
             }
             let follows_on = attachment.next_no + segments.len() as u64 == end_no;
-            if follows_on && attachment.inbox.push_segments(*attach_id, segments.clone()) {
+            let push = || {
+                let inbox = &attachment.inbox;
+                inbox.push_segments(*attach_id, segments.clone(), traced.clone())
+            };
+            if follows_on && push() {
                 attachment.next_no = end_no;
             } else {
                 self.shared.metrics.inbox_refusals.inc();
                 behind = true;
             }
         }
+        drop(spans);
         if behind {
             self.catch_up_later(ctx);
         }
@@ -214,7 +224,10 @@ impl RunHub {
                     .cloned()
                     .collect();
                 missing.reverse();
-                if attachment.inbox.push_segments(*attach_id, missing) {
+                if attachment
+                    .inbox
+                    .push_segments(*attach_id, missing, Vec::new())
+                {
                     attachment.next_no = end_no;
                 } else {
                     behind = true;

@@ -115,6 +115,16 @@ impl LogWriter {
         self.received_at = received_at;
     }
 
+    /// When that was.
+    pub(super) fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
+    /// Number of the segment that holds the event written last.
+    pub(super) fn open_segment_no(&self) -> u64 {
+        self.builder.open_no()
+    }
+
     /// Writes an event; returns the status that ends the run, if it is one.
     pub(super) fn event(&mut self, frame: &NewFrame<'_>) -> Option<String> {
         let payload = Payload::classify(frame.payload);

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use super::producers::{PRODUCER_BYTES, ProducerSeq, Producers, Standing};
 use crate::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
-use crate::protocol::{DurableId, EventKind, Payload, status_word, terminal_status};
+use crate::protocol::{DurableId, EventKind, Payload, TraceContext, status_word, terminal_status};
 use crate::settings::Live;
 use crate::store::{AppendBatch, Closed, Head, Page, PageFrom, PageQuery, StoredEvent};
 
@@ -94,6 +94,7 @@ impl RunState {
             rules,
             at,
             restart: batch.restart,
+            trace: batch.trace,
             retried: None,
             events: Vec::new(),
         };
@@ -144,6 +145,7 @@ impl RunState {
             kind: event.kind,
             source: event.source,
             payload: event.payload,
+            trace: walk.trace.clone(),
         };
         walk.events.push(event.clone());
         self.push(walk.rules, Kept { event, by });
@@ -334,6 +336,8 @@ struct Walk<'a> {
     at: Moment,
     /// Begin the run anew with the next event.
     restart: bool,
+    /// What deliveries belong to.
+    trace: Option<TraceContext>,
     /// Ids of the producer's events by their number; searched for once.
     retried: Option<HashMap<u64, DurableId>>,
     /// Accepted so far.

@@ -7,6 +7,9 @@ use super::{
 use crate::protocol::{BackendKind, EventKind, GapReason};
 use crate::session::CloseReason;
 
+/// Name of the histogram that has exemplars.
+pub const DELIVERY_LAG: &str = "runcast_delivery_lag_seconds";
+
 impl Metrics {
     /// Returns all families for a scrape.
     pub fn families(&self) -> Vec<Family> {
@@ -238,7 +241,7 @@ impl Metrics {
             workers.iter().map(|worker| &worker.chunk_bytes),
         );
         out.histogram(
-            "runcast_delivery_lag_seconds",
+            DELIVERY_LAG,
             "Time from reading an event from its source to handing it to a socket; one chunk in 8.",
             &LAG_BOUNDS,
             workers.iter().map(|worker| &worker.lag_seconds),

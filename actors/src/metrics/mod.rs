@@ -5,6 +5,7 @@
 //! them into Prometheus text is HTTP's work.
 
 mod counters;
+mod exemplar;
 mod families;
 mod limit;
 
@@ -12,7 +13,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use counters::{Counter, Gauge, Histogram, Member, PerMember};
-pub use families::{Families, Family, Labels, Samples};
+pub use exemplar::Exemplar;
+pub use families::{DELIVERY_LAG, Families, Family, Labels, Samples};
 pub use limit::Limit;
 
 use crate::protocol::{BackendKind, EventKind, GapReason};
@@ -168,6 +170,7 @@ pub struct WorkerCounters {
     chunk_bytes: Histogram<7>,
     lag_seconds: Histogram<12>,
     chunks: Counter,
+    lag_exemplar: Mutex<Option<Exemplar>>,
 }
 
 impl Default for WorkerCounters {
@@ -179,6 +182,7 @@ impl Default for WorkerCounters {
             chunk_bytes: Histogram::new(&CHUNK_BOUNDS),
             lag_seconds: Histogram::new(&LAG_BOUNDS),
             chunks: Counter::default(),
+            lag_exemplar: Mutex::default(),
         }
     }
 }
@@ -197,6 +201,16 @@ impl WorkerCounters {
             self.lag_seconds.observe(lag().as_secs_f64());
         }
         self.chunks.add_local(1);
+    }
+
+    /// Notes the lag of an event that is traced.
+    pub(crate) fn note_traced_lag(&self, exemplar: Exemplar) {
+        *self.lock_lag_exemplar() = Some(exemplar);
+    }
+
+    fn lock_lag_exemplar(&self) -> std::sync::MutexGuard<'_, Option<Exemplar>> {
+        let exemplar = self.lag_exemplar.lock();
+        exemplar.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts a chunk of control frames handed to a socket.
@@ -405,6 +419,15 @@ impl Metrics {
         let counters = Arc::new(WorkerCounters::default());
         self.lock_workers().push(Arc::clone(&counters));
         counters
+    }
+
+    /// Takes the newest exemplar of each worker for [`DELIVERY_LAG`].
+    pub fn take_lag_exemplars(&self) -> Vec<Exemplar> {
+        let workers = self.lock_workers();
+        let exemplars = workers.iter();
+        exemplars
+            .filter_map(|worker| worker.lock_lag_exemplar().take())
+            .collect()
     }
 
     fn lock_workers(&self) -> std::sync::MutexGuard<'_, Vec<Arc<WorkerCounters>>> {

@@ -14,6 +14,7 @@ mod place;
 mod problem;
 mod run_id;
 mod timestamp;
+mod trace_context;
 
 pub use channel::{Channel, ChannelError, EVENTS_SUFFIX};
 pub use event_id::{Cursor, CursorError, DurableId, EventId, HubId, KubectlPosition, PlainId};
@@ -27,3 +28,4 @@ pub use place::Place;
 pub use problem::Problem;
 pub use run_id::{KUBECTL_RUN_ID_BYTES_MAX, RUN_ID_BYTES_MAX, RunId, RunIdError};
 pub use timestamp::{Timestamp, TimestampText};
+pub use trace_context::{SpanName, TraceContext, TracedEvent};

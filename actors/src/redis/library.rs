@@ -45,7 +45,7 @@ pub(super) enum Form {
 /// Why Redis did not even begin a call that another form may get through.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// The function is not loaded.
+    /// The function is not loaded, or one older than ours, which lacks an option.
     FunctionMissing,
     /// The script is not loaded.
     ScriptMissing,
@@ -59,7 +59,7 @@ impl Refusal {
         let says = |text: &str| error.to_string().contains(text);
         if error.kind() == ServerErrorKind::NoScript.into() {
             Some(Self::ScriptMissing)
-        } else if says("Function not found") {
+        } else if says("Function not found") || says("unknown option") {
             Some(Self::FunctionMissing)
         } else if error.kind() == ServerErrorKind::NoPerm.into() || says("unknown command") {
             Some(Self::CommandDenied)

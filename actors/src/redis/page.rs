@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use redis::{FromRedisValue, ParsingError, Value};
 
-use crate::protocol::{DurableId, EventKind};
+use crate::protocol::{DurableId, EventKind, TraceContext};
 use crate::store::{Closed, Head, Page, StoredEvent};
 
 type Parsed<T> = Result<T, ParsingError>;
@@ -76,12 +76,14 @@ fn read_entry(epoch: u64, entry: Value) -> Parsed<StoredEvent> {
     let id = read_id(epoch, &String::from_redis_value(next()?)?)?.ok_or_else(unexpected)?;
     let mut fields = array(next()?)?.into_iter();
     let (mut kind, mut source, mut payload, mut lost) = (None, String::new(), None, 0);
+    let mut trace = None;
     while let (Some(name), Some(value)) = (fields.next(), fields.next()) {
         match &bytes(name)?[..] {
             b"k" => kind = String::from_redis_value(value)?.parse::<EventKind>().ok(),
             b"s" => source = String::from_utf8_lossy(&bytes(value)?).into_owned(),
             b"d" => payload = Some(Bytes::from(bytes(value)?)),
             b"l" => lost = u64::from_redis_value(value)?,
+            b"t" => trace = text(value).and_then(|text| TraceContext::parse(&text)),
             // A newer version of the library may keep more.
             _ => {}
         }
@@ -92,6 +94,7 @@ fn read_entry(epoch: u64, entry: Value) -> Parsed<StoredEvent> {
         kind: kind.ok_or_else(unexpected)?,
         source,
         payload: payload.ok_or_else(unexpected)?,
+        trace,
     })
 }
 

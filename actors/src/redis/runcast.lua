@@ -10,11 +10,13 @@
 --         42 output stdout <payload>
 --         [MAXLEN n] [MAXBYTES n] [TTL s] [GRACE ms] [MAXEVENT n]
 --         [TERMINAL status,status…] [RESTART] [PRODUCER id epoch seq]
+--         [TRACE "traceparent tracestate"]
 --   -> ["OK", "<epoch>-<seq>-<us>"] | ["DUP", id or ""] | ["FENCED", epoch]
 --      | ["CLOSED", id] | ["TOO_LARGE", limit]
 --
 -- appends an event to its run's stream and announces a framed copy on
--- run:{42}:events, in one atomic step. Any Redis client may call it.
+-- run:{42}:events, in one atomic step. Any Redis client may call it. TRACE of a
+-- trace that is recorded is kept with the event, and announced right before it.
 --
 --   FCALL_RO runcast_read 2 run:{42}:stream run:{42}:meta
 --         after|before <seq> <most events> <most bytes>
@@ -24,7 +26,7 @@
 --
 -- Keys share the run id as hash tag, so they lie in one cluster slot.
 --   stream  <seq>-<us>: k kind, s source, d data, l lost (if any),
---           p <producer>:<its epoch>:<its seq> (if numbered)
+--           p <producer>:<its epoch>:<its seq> (if numbered), t trace (if recorded)
 --   meta    e epoch (ms), s last seq, u its us, b bytes of all payloads and
 --           sources, t terminal status, c its time (us), g end of the grace
 --           (us), l last status word, ko ks kl events accepted by kind,
@@ -59,6 +61,7 @@ local CHUNK_MIN, CHUNK_MAX = 4, 128
 -- The producer that records what others only publish: the copies of its events
 -- say so.
 local RECORDER = '_plain'
+local TRACE_BYTES_MAX = 600
 -- Numbers stay below 2^53, where Lua's are exact.
 local NUMBER_MAX = 9007199254740992
 
@@ -94,6 +97,14 @@ local function producer_option(id, epoch, seq)
   return { field = 'p:' .. id, tag = tag, epoch = epoch, seq = seq }
 end
 
+-- Returns a W3C traceparent, perhaps with a space and its tracestate, if it is of
+-- a trace that is recorded. No event is refused because of its trace.
+local function trace_option(text)
+  local trace_id, parent_id = string.match(text, '^%x%x%-(%x+)%-(%x+)%-%x[13579bdf]')
+  local is_good = trace_id and #trace_id == 32 and #parent_id == 16
+  return is_good and #text <= TRACE_BYTES_MAX and text or nil
+end
+
 local function options(args)
   local opts = { TERMINAL = TERMINAL }
   for name, value in pairs(DEFAULTS) do opts[name] = value end
@@ -110,6 +121,9 @@ local function options(args)
       opts.PRODUCER = producer_option(args[i + 1], args[i + 2], args[i + 3])
       if not opts.PRODUCER then return nil, 'bad value of PRODUCER' end
       i = i + 4
+    elseif name == 'TRACE' and args[i + 1] then
+      opts.TRACE = trace_option(args[i + 1])
+      i = i + 2
     elseif DEFAULTS[name] then
       local value = tonumber(args[i + 1])
       if not value or value < 1 then return nil, 'bad value of ' .. name end
@@ -311,6 +325,9 @@ local function publish(keys, args)
   if producer then
     entry[#entry + 1], entry[#entry + 2] = 'p', producer.tag .. int(producer.seq)
   end
+  if opts.TRACE then
+    entry[#entry + 1], entry[#entry + 2] = 't', opts.TRACE
+  end
   redis.call('XADD', stream, 'MAXLEN', '~', int(math.max(1, keep)),
     int(seq) .. '-' .. int(us), unpack(entry))
 
@@ -345,7 +362,9 @@ local function publish(keys, args)
     + ((producer and producer.field == 'p:' .. RECORDER) and 2 or 0)
   local header = string.format('1 %.0f %.0f %.0f %.0f %s %d %d %s\n',
     run.epoch, seq, us, lost, kind, flags, #source, source)
-  announce(prefix .. '{' .. name .. '}:events', header .. data)
+  local channel = prefix .. '{' .. name .. '}:events'
+  if opts.TRACE then announce(channel, 'trace ' .. id .. ' ' .. opts.TRACE) end
+  announce(channel, header .. data)
   return { 'OK', id }
 end
 

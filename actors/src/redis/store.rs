@@ -126,11 +126,15 @@ impl RedisStore {
             let down = PublishError::Unavailable(format!("Redis is down since {since}"));
             return vec![Err(down); count];
         }
+        let mut span = self.settings.spans.call(batch.trace.as_ref(), count);
         let results = self.call_publish(run_id, batch).await;
         let answers: AppendResults = results
             .into_iter()
             .map(|result| result.unwrap_or_else(|error| Err(unavailable(&error))))
             .collect();
+        if let Some(span) = &mut span {
+            span.note_results(&answers);
+        }
         let failed = |answer: &&PublishResult| matches!(answer, Err(PublishError::Unavailable(_)));
         let counters = &self.metrics.redis;
         counters.publishes.add(count as u64);
@@ -194,6 +198,7 @@ impl RedisStore {
     ) -> Vec<Cmd> {
         let keys = self.keys(run_id);
         let options = PublishOptions::new(&self.settings);
+        let trace = batch.trace.as_ref().map(ToString::to_string);
         // One that is refused for its size begins nothing.
         let bytes_max = self.settings.live.now().limits.max_event_bytes.as_u64();
         let fits = |event: &NewEvent| event.payload.len() as u64 <= bytes_max;
@@ -219,6 +224,9 @@ impl RedisStore {
                 let seq = producer.first_seq.saturating_add(index as u64);
                 call.arg("PRODUCER").arg(&producer.id);
                 call.arg(producer.epoch).arg(seq);
+            }
+            if let Some(trace) = &trace {
+                call.arg("TRACE").arg(trace);
             }
             calls.push(call);
         }

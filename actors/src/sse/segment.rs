@@ -420,6 +420,11 @@ impl SegmentBuilder {
         self.events_before + self.events
     }
 
+    /// Number of the segment that holds the event pushed last.
+    pub fn open_no(&self) -> u64 {
+        self.next_no
+    }
+
     /// Appends an event; `received_at` is that of its batch.
     pub fn push_event(
         &mut self,

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 
-use crate::protocol::Problem;
+use crate::protocol::{Problem, TraceContext};
 use crate::run_log::{HubIdentity, LogStart};
 use crate::sse::Segment;
 
@@ -55,8 +55,8 @@ pub enum RunMessage {
         /// Where the log begins.
         from: Box<LogStart>,
     },
-    /// New segments.
-    Segments(Vec<Segment>),
+    /// New segments, and what of them is traced.
+    Segments(Vec<Segment>, Vec<TracedSegment>),
     /// A frame for all who watch now and, after `hello`, for those who come
     /// later, in one message, so that nobody who comes at this moment misses
     /// it; `None` takes it back.
@@ -68,6 +68,19 @@ pub enum RunMessage {
     /// Panic, as a test asks.
     #[cfg(test)]
     Panic,
+}
+
+/// A segment with an event that is traced.
+#[derive(Debug, Clone)]
+pub struct TracedSegment {
+    /// Its number.
+    pub segment_no: u64,
+    /// When its event was read.
+    pub received_at: Instant,
+    /// When it was put into the inboxes.
+    pub queued_at: Instant,
+    /// The hub's delivery.
+    pub trace: TraceContext,
 }
 
 /// A bounded queue from many hubs to one worker.
@@ -128,8 +141,14 @@ impl Inbox {
         self.push(WorkerMessage::Tick);
     }
 
-    /// Queues live segments; `false` when the inbox is full.
-    pub fn push_segments(&self, attach_id: AttachId, segments: Vec<Segment>) -> bool {
+    /// Queues live segments, with what of them is traced; `false` when the inbox
+    /// is full.
+    pub fn push_segments(
+        &self,
+        attach_id: AttachId,
+        segments: Vec<Segment>,
+        traced: Vec<TracedSegment>,
+    ) -> bool {
         let bytes: usize = segments.iter().map(Segment::weight).sum();
         let mut queue = self.lock();
         if queue.bytes > 0 && queue.bytes + bytes > self.bytes_max {
@@ -139,7 +158,7 @@ impl Inbox {
         let was_empty = queue.messages.is_empty();
         queue.messages.push_back(WorkerMessage::Run(
             attach_id,
-            RunMessage::Segments(segments),
+            RunMessage::Segments(segments, traced),
         ));
         drop(queue);
         if was_empty {
@@ -209,14 +228,14 @@ mod tests {
         let inbox = Inbox::new(10_000);
         let attach_id = AttachId::next();
         assert!(
-            inbox.push_segments(attach_id, segments(50_000)),
+            inbox.push_segments(attach_id, segments(50_000), Vec::new()),
             "one batch always fits"
         );
-        assert!(!inbox.push_segments(attach_id, segments(1)));
+        assert!(!inbox.push_segments(attach_id, segments(1), Vec::new()));
         inbox.push(WorkerMessage::Drain(Duration::ZERO));
         assert_eq!(drain(&inbox), Some(2));
         assert_eq!(inbox.bytes(), 0);
-        assert!(inbox.push_segments(attach_id, segments(1)));
+        assert!(inbox.push_segments(attach_id, segments(1), Vec::new()));
         assert_eq!(drain(&inbox), Some(1));
         assert_eq!(drain(&inbox), None);
     }

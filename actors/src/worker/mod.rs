@@ -20,7 +20,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tracing::error;
 
-pub use inbox::{AttachId, Inbox, RunMessage, WorkerMessage};
+pub use inbox::{AttachId, Inbox, RunMessage, TracedSegment, WorkerMessage};
 pub(crate) use run::{LogChunk, PageChunk, WorkerRun, tell};
 use wheel::{Wheel, WheelKey};
 

@@ -1,8 +1,10 @@
 //! [`WorkerRun`]: one run on one worker, shared by its clients there.
 
 mod reading;
+mod traces;
 
 pub(crate) use reading::{LogChunk, PageChunk};
+use traces::Traces;
 
 use std::cell::{Cell, Ref, RefCell};
 use std::rc::{Rc, Weak};
@@ -59,6 +61,7 @@ pub(crate) struct WorkerRun {
     standing_notice: RefCell<Option<Bytes>>,
     last_event_ts: Cell<Option<Timestamp>>,
     heartbeat: RefCell<(Option<Timestamp>, Bytes)>,
+    traces: Traces,
 }
 
 /// One client, as its run knows it.
@@ -101,6 +104,7 @@ impl WorkerRun {
             standing_notice: RefCell::default(),
             last_event_ts: Cell::new(None),
             heartbeat: RefCell::default(),
+            traces: Traces::default(),
         }))
     }
 
@@ -153,8 +157,9 @@ impl WorkerRun {
                 segments,
                 from,
             } => self.attached(hub, segments, *from),
-            RunMessage::Segments(segments) => {
+            RunMessage::Segments(segments, traced) => {
                 self.append(segments);
+                self.note_traced(traced);
                 self.wake_waiting();
                 return true;
             }

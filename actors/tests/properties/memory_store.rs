@@ -90,6 +90,7 @@ fn batch() -> impl Strategy<Value = AppendBatch> {
             events,
             restart,
             producer,
+            ..AppendBatch::default()
         }
     })
 }
@@ -260,6 +261,7 @@ impl Model {
             kind: event.kind,
             source: event.source.clone(),
             payload: event.payload.clone(),
+            trace: None,
         };
         run.all.push((stored, by));
         Ok(Published::new(id))

@@ -232,6 +232,7 @@ impl Model {
             kind: EventKind::Output,
             source: String::new(),
             payload: Default::default(),
+            trace: None,
         };
         let after = all.iter().filter(|id| id.seq > seq);
         Page {

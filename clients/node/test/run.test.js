@@ -1,5 +1,6 @@
 // `Run` against a real Redis.
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { test } from 'node:test'
 import { setTimeout as sleep } from 'node:timers/promises'
 
@@ -186,4 +187,39 @@ test('bad names are refused', async () => {
     await assert.rejects(Run.open(runId), /run id/)
   }
   await assert.rejects(Run.open('42', { producer: 'a b' }), /producer/)
+})
+
+const PARENT = '00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01'
+
+async function traces(server) {
+  const client = new Redis(server.url)
+  const stream = await client.xrange('run:{42}:stream', '-', '+')
+  client.disconnect()
+  return stream.map(([, fields]) => fields[fields.indexOf('t') + 1] ?? null).map(text => (text?.startsWith('00-') ? text : null))
+}
+
+served('a trace goes along', async server => {
+  const run = await Run.open('42', { url: server.url, traceparent: PARENT })
+  await run.output(1)
+  run.traceparent = `${PARENT} vendor=x`
+  await run.output(2)
+  for (const other of ['malformed', PARENT.slice(0, -1) + '0', undefined]) {
+    run.traceparent = other
+    await run.output(3)
+  }
+  await run.close()
+  assert.deepEqual(await traces(server), [PARENT, `${PARENT} vendor=x`, null, null, null])
+})
+
+served('a function without traces takes the event', async server => {
+  const library = await readFile(new URL('../../../actors/src/redis/runcast.lua', import.meta.url), 'utf8')
+  const client = new Redis(server.url)
+  await client.call('FUNCTION', 'LOAD', 'REPLACE', library.replaceAll("'TRACE'", "'LATER'"))
+  client.disconnect()
+  const run = await Run.open('42', { url: server.url, traceparent: PARENT })
+  await run.output(1)
+  await run.output(2)
+  await run.close()
+  assert.deepEqual(data(await server.entries()), ['1', '2'])
+  assert.deepEqual(await traces(server), [null, null])
 })

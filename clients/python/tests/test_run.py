@@ -8,12 +8,13 @@ import multiprocessing
 import pathlib
 import threading
 import time
+from typing import Any, List
 
 import pytest
 import redis
 
 import runcast
-from conftest import Server
+from conftest import LIBRARY, Server
 
 
 def test_two_lines_publish(server: Server) -> None:
@@ -308,3 +309,37 @@ def test_a_cluster_takes_it_too(tmp_path: pathlib.Path) -> None:
     assert [kind for kind, *_ in server.entries()] == ["output", "status"]
     cluster.close()
     server.stop()
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def traces(server: Server) -> List[Any]:
+    with redis.Redis(port=server.port, decode_responses=True) as client:
+        stream: Any = client.xrange("run:{42}:stream")
+    return [fields.get("t") for _, fields in stream]
+
+
+def test_a_trace_goes_along(server: Server) -> None:
+    run = runcast.Run("42", server.url, traceparent=PARENT)
+    run.output(1)
+    run.traceparent = PARENT + " vendor=x"
+    run.output(2)
+    for other in ("malformed", PARENT[:-1] + "0", None):
+        run.traceparent = other
+        run.output(3)
+    run.close()
+    assert traces(server) == [PARENT, PARENT + " vendor=x", None, None, None]
+
+
+def test_a_function_without_traces_takes_the_event(bare: Server, tmp_path: pathlib.Path) -> None:
+    older = tmp_path / "older.lua"
+    older.write_text(LIBRARY.read_text().replace("'TRACE'", "'LATER'"))
+    with redis.Redis(port=bare.port) as client:
+        runcast.load_function(client, older)
+    run = runcast.Run("42", bare.url, traceparent=PARENT)
+    run.output(1)
+    run.output(2)
+    run.close()
+    assert [data for _, _, data, _ in bare.entries()] == ["1", "2"]
+    assert traces(bare) == [None, None]

@@ -117,7 +117,7 @@ pub(crate) async fn a_restart_goes_with_the_first_event_that_fits(backend: &impl
     let batch = AppendBatch {
         events: vec![output("large"), output("fits"), output("too")],
         restart: true,
-        producer: None,
+        ..AppendBatch::default()
     };
     let results = append(&store, "42", batch).await;
     assert_eq!(results[0], Err(PublishError::TooLarge { limit: 4 }));
@@ -196,4 +196,19 @@ pub(crate) async fn what_is_kept_is_what_was_published(backend: &impl Backend) {
         assert_eq!((kept.kind, kept.source), (event.kind, event.source));
         assert_eq!(kept.payload, event.payload);
     }
+}
+
+pub(crate) async fn a_trace_is_kept_with_its_events(backend: &impl Backend) {
+    let store = backend.open(BrokerSettings::default());
+    append_ok(&store, "42", outputs(1)).await;
+    let batch = AppendBatch {
+        producer: producer("p", 1, 1),
+        ..traced(outputs(2))
+    };
+    append(&store, "42", batch).await;
+    let page = read(&store, "42", PageFrom::After(0), 10).await;
+    let traces = page.events.iter().map(|event| event.trace.as_ref());
+    let traces: Vec<_> = traces.map(|trace| trace.map(ToString::to_string)).collect();
+    let trace = Some(TRACE.to_owned());
+    assert_eq!(traces, [None, trace.clone(), trace]);
 }

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use runcast_actors::broker::{BrokerSettings, NewEvent, PublishError, PublishResult, Published};
-use runcast_actors::protocol::{DurableId, EventKind, RunId};
+use runcast_actors::protocol::{DurableId, EventKind, RunId, TraceContext};
 use runcast_actors::store::{AppendBatch, Head, Page, PageFrom, PageQuery, Producer, RunStore};
 
 pub(crate) mod appends;
 pub(crate) mod endings;
 pub(crate) mod pages;
 pub(crate) mod producers;
+
+/// A trace that is recorded.
+pub(crate) const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01 a=1,b=2";
 
 /// Where a store's data live.
 pub(crate) trait Backend {
@@ -33,6 +36,7 @@ macro_rules! contract_tests {
                 appends::positions_are_those_of_each_run,
                 appends::the_head_counts_by_kind,
                 appends::what_is_kept_is_what_was_published,
+                appends::a_trace_is_kept_with_its_events,
                 endings::a_terminal_status_closes_the_run,
                 endings::late_output_is_taken_until_the_grace_is_over,
                 endings::the_first_terminal_status_counts,
@@ -134,8 +138,8 @@ pub(crate) async fn append_by(
 ) -> PublishResult {
     let batch = AppendBatch {
         events: vec![event],
-        restart: false,
         producer: producer(id, epoch, seq),
+        ..AppendBatch::default()
     };
     append(store, run_id, batch).await.remove(0)
 }
@@ -145,9 +149,18 @@ pub(crate) async fn restart(store: &Arc<dyn RunStore>, run_id: &str) -> DurableI
     let batch = AppendBatch {
         events: vec![output("anew")],
         restart: true,
-        producer: None,
+        ..AppendBatch::default()
     };
     new_id(&append(store, run_id, batch).await[0])
+}
+
+/// What belongs to a trace that is recorded.
+pub(crate) fn traced(events: Vec<NewEvent>) -> AppendBatch {
+    AppendBatch {
+        events,
+        trace: TraceContext::parse(TRACE),
+        ..AppendBatch::default()
+    }
 }
 
 /// The id of an event that was accepted just now.

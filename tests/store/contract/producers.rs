@@ -27,8 +27,8 @@ pub(crate) async fn an_older_retry_is_found(backend: &impl Backend) {
     let store = backend.open(BrokerSettings::default());
     let batch = |first_seq, count| AppendBatch {
         events: outputs(count),
-        restart: false,
         producer: producer("p", 1, first_seq),
+        ..AppendBatch::default()
     };
     let ids: Vec<DurableId> = append(&store, "42", batch(1, 20))
         .await
@@ -120,6 +120,7 @@ pub(crate) async fn a_retry_of_a_restart_stays_one(backend: &impl Backend) {
         events: outputs(2),
         restart: true,
         producer: producer("p", 1, 1),
+        ..AppendBatch::default()
     };
     let ids: Vec<DurableId> = append(&store, "42", batch())
         .await

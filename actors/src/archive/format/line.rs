@@ -83,6 +83,8 @@ pub(super) fn read_line(line: &[u8]) -> Result<StoredEvent, ArchiveError> {
         kind: line.kind,
         source: line.source,
         payload,
+        // Of no use later: it is delivered.
+        trace: None,
     })
 }
 
@@ -102,6 +104,7 @@ mod tests {
             kind: EventKind::Log,
             source: "a\"b\n\u{2028}ü".to_owned(),
             payload: Bytes::copy_from_slice(payload),
+            trace: None,
         }
     }
 

@@ -129,13 +129,12 @@ fn batch(events: Vec<NewEvent>) -> AppendBatch {
 
 fn produced(epoch: u64, first_seq: u64, events: Vec<NewEvent>) -> AppendBatch {
     AppendBatch {
-        events,
-        restart: false,
         producer: Some(Producer {
             id: "agent-1".to_owned(),
             epoch,
             first_seq,
         }),
+        ..batch(events)
     }
 }
 

@@ -129,6 +129,7 @@ impl Recorder {
                 epoch: number,
                 first_seq,
             }),
+            trace: None,
         };
         let (store, target) = (self.store.clone(), run_id.clone());
         let appending = async move { store.append(&target, batch).await };

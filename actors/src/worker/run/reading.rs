@@ -133,6 +133,7 @@ impl WorkerRun {
         let bytes = piece.bytes().len();
         self.counters
             .delivered(passed, bytes, || segment.received_at().elapsed());
+        self.note_handed(segment);
         Some(piece)
     }
 

@@ -46,10 +46,19 @@ class AsyncRun:
         prefix: str = "run:",
         options: Sequence[Word] = (),
         echo: Optional[bool] = None,
+        traceparent: Optional[str] = None,
     ) -> None:
         self._owned = client is None
         self._publisher = Publisher(
-            run_id, producer, prefix, options, restart, retry_for, not self._owned, echo
+            run_id,
+            producer,
+            prefix,
+            options,
+            restart,
+            retry_for,
+            not self._owned,
+            echo,
+            traceparent,
         )
         # It is we who try again.
         self._client: Any = client or redis.Redis.from_url(
@@ -61,6 +70,15 @@ class AsyncRun:
     def run_id(self) -> str:
         """The run's id."""
         return self._publisher.run_id
+
+    @property
+    def traceparent(self) -> Optional[str]:
+        """What the deliveries of the next events belong to."""
+        return self._publisher.traceparent
+
+    @traceparent.setter
+    def traceparent(self, traceparent: Optional[str]) -> None:
+        self._publisher.traceparent = traceparent
 
     async def output(self, data: Any, source: str = "stdout") -> str:
         """Publishes what the agent produced: text, JSON or bytes."""

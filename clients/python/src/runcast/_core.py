@@ -109,6 +109,7 @@ class Publisher:
         retry_for: float,
         resends: bool,
         echo: Optional[bool],
+        traceparent: Optional[str],
     ) -> None:
         run_id = run_id if run_id is not None else os.environ.get("RUNCAST_RUN_ID", "")
         if not RUN_ID.fullmatch(run_id):
@@ -120,6 +121,8 @@ class Publisher:
         self.run_id = run_id
         self.retry_for = retry_for
         self.ended = False
+        self.traceparent = traceparent
+        self._knows_traces = True
         # A client of somebody's own may send a call again by itself.
         self._resends = resends
         self._echo = os.environ.get("RUNCAST_ECHO") == "1" if echo is None else echo
@@ -150,6 +153,8 @@ class Publisher:
         if self._restart:
             words.append("RESTART")
         words += ["PRODUCER", self._producer, self._epoch, self._seq]
+        if self.traceparent and self._knows_traces:
+            words += ["TRACE", self.traceparent]
         return Attempt(words, time.monotonic() + self.retry_for)
 
     def settle(self, attempt: "Attempt", answer: Sequence[Any]) -> str:
@@ -178,6 +183,11 @@ class Publisher:
         """Returns how many seconds to wait before the same call is made
         again, or raises why it is of no use."""
         text = str(error)
+        if "unknown option TRACE" in text and attempt.words[-2] == "TRACE":
+            # A function that knows no traces yet: the event matters more.
+            self._knows_traces = False
+            del attempt.words[-2:]
+            return 0.0
         missing = "Function not found" in text
         # AuthenticationError is a ConnectionError, too, and does not pass.
         broken = isinstance(error, (exceptions.ConnectionError, exceptions.TimeoutError))

@@ -44,6 +44,8 @@ class Run:
     ``options``    further words of the call: ``["MAXLEN", 50000]``
     ``echo``       print outputs and logs as they are published, a line each;
                    else if RUNCAST_ECHO is 1
+    ``traceparent``  of your span (W3C): brokers make the deliveries its children,
+                   if it is recorded. Can be set anew at any time.
 
     As a context manager it publishes how the block ended: ``completed``,
     ``failed`` or ``cancelled`` (Ctrl-C), unless a terminal status was
@@ -62,10 +64,19 @@ class Run:
         prefix: str = "run:",
         options: Sequence[Word] = (),
         echo: Optional[bool] = None,
+        traceparent: Optional[str] = None,
     ) -> None:
         self._owned = client is None
         self._publisher = Publisher(
-            run_id, producer, prefix, options, restart, retry_for, not self._owned, echo
+            run_id,
+            producer,
+            prefix,
+            options,
+            restart,
+            retry_for,
+            not self._owned,
+            echo,
+            traceparent,
         )
         # It is we who try again.
         self._client: Any = client or redis.Redis.from_url(
@@ -77,6 +88,15 @@ class Run:
     def run_id(self) -> str:
         """The run's id."""
         return self._publisher.run_id
+
+    @property
+    def traceparent(self) -> Optional[str]:
+        """What the deliveries of the next events belong to."""
+        return self._publisher.traceparent
+
+    @traceparent.setter
+    def traceparent(self, traceparent: Optional[str]) -> None:
+        self._publisher.traceparent = traceparent
 
     def output(self, data: Any, source: str = "stdout") -> str:
         """Publishes what the agent produced: text, JSON or bytes."""
