@@ -720,6 +720,8 @@ fn other(key: &str, default: &str) -> String {
         "server.trusted_proxies" => "10.0.0.0/8",
         "server.proxy_header" => "forwarded",
         "redis.url" => "redis://other",
+        "redis.sharded_pubsub" => "listen",
+        "telemetry.sample_ratio" => "0.5",
         "auth.mode" => "jwt",
         "kubectl.engine" => "api",
         "auth.algorithms" => "HS256",
@@ -765,7 +767,7 @@ fn a_key_is_live_exactly_if_it_is_marked() {
         let value = match &defaults.values[section][name] {
             Json::Bool(_) => Json::Bool(value == "true"),
             // A size is one, too.
-            Json::Number(_) if value.parse::<u64>().is_ok() => {
+            Json::Number(_) if value.parse::<f64>().is_ok() => {
                 serde_json::from_str(&value).expect("a number")
             }
             Json::Array(_) => serde_json::json!([value]),
