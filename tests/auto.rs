@@ -4,9 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use runcast_actors::settings::KubectlEngine;
+
 use crate::kubectl_stream::kubectl_settings;
 use crate::support::agent::Agent;
 use crate::support::broker::BrokerSettings;
+use crate::support::engines::for_both_engines;
 use crate::support::kube_api::KubeApi;
 use crate::support::wait::SOON;
 use crate::support::watcher::{Watcher, numbered};
@@ -31,6 +34,18 @@ fn settings(api: &KubeApi, redis: &Redis) -> BrokerSettings {
         .set("auto.settle", "4s")
 }
 
+/// The same with this engine of the kubectl backend.
+fn settings_by(engine: KubectlEngine, api: &KubeApi, redis: &Redis) -> BrokerSettings {
+    settings(api, redis).set("kubectl.engine", engine.name())
+}
+
+for_both_engines!(
+    tokio::test:
+    every_line_is_shown_once_however_often_redis_goes,
+    a_run_that_only_has_a_pod_is_shown_from_it,
+    a_run_may_end_while_redis_is_down,
+);
+
 /// Says what was checked.
 #[allow(clippy::print_stdout, reason = "the counts are what a reader wants")]
 fn report(line: &str) {
@@ -48,11 +63,10 @@ async fn wait_up(broker: &Broker) {
 /// Several runs under load, Redis killed in their middle, twice: every client of
 /// `auto` is shown every line once and in order; one of Redis alone is shown
 /// what Redis has, and no word of pods.
-#[tokio::test]
-async fn every_line_is_shown_once_however_often_redis_goes() {
+async fn every_line_is_shown_once_however_often_redis_goes(engine: KubectlEngine) {
     let mut redis = lasting_redis().await;
     let api = Arc::new(KubeApi::start());
-    let broker = settings(&api, &redis).start_ready().await;
+    let broker = settings_by(engine, &api, &redis).start_ready().await;
     let runs = ["a", "b", "c"];
     let mut agents: Vec<Agent> = runs
         .iter()
@@ -286,11 +300,10 @@ async fn clients_that_came_late_go_on_as_well() {
 
 /// A run that is in no Redis, only in a pod: its lines are shown, and its end.
 /// One that begins to publish is followed there from then on.
-#[tokio::test]
-async fn a_run_that_only_has_a_pod_is_shown_from_it() {
+async fn a_run_that_only_has_a_pod_is_shown_from_it(engine: KubectlEngine) {
     let redis = lasting_redis().await;
     let api = Arc::new(KubeApi::start());
-    let broker = settings(&api, &redis).start_ready().await;
+    let broker = settings_by(engine, &api, &redis).start_ready().await;
     let agent = Agent::start(&api, "silent", &redis.url());
     let mut later = Agent::start(&api, "later", &redis.url());
     let mut silent = Watcher::open(&broker, "silent/stream").await;
@@ -326,11 +339,10 @@ async fn a_run_that_only_has_a_pod_is_shown_from_it() {
 
 /// The pod ends while Redis is down: clients of `auto` are told the end; those of
 /// Redis alone when Redis has it.
-#[tokio::test]
-async fn a_run_may_end_while_redis_is_down() {
+async fn a_run_may_end_while_redis_is_down(engine: KubectlEngine) {
     let mut redis = lasting_redis().await;
     let api = Arc::new(KubeApi::start());
-    let broker = settings(&api, &redis).start_ready().await;
+    let broker = settings_by(engine, &api, &redis).start_ready().await;
     let mut agent = Agent::start(&api, "42", &redis.url());
     let mut watcher = Watcher::open(&broker, "42/stream").await;
     let mut pure = Watcher::open(&broker, "42/stream/redis").await;

@@ -76,7 +76,7 @@ impl LogIndex for RunLog {
         let passed = passed.take_while(|segment| segment.no() <= position.segment_no);
         let mut passed = passed.filter(|segment| segment.loose_through() > seen);
         let hides_gap = self.dropped.hides_gap_after_loose(seen)
-            || passed.any(|segment| segment.classes().meets(FrameClass::CONTROL));
+            || passed.any(|segment| has_loose_control(segment, seen, position));
         let missed = RunLog::loose_before(self, position).saturating_sub(seen);
         (!hides_gap).then_some(missed)
     }
@@ -84,6 +84,20 @@ impl LogIndex for RunLog {
     fn dropped_loose_after(&self, id: DurableId) -> bool {
         self.dropped.has_loose_after(id)
     }
+}
+
+/// Whether `segment` has a loose frame that is no event (a gap that hides how many
+/// are missing) after `seen` of them and before `position`.
+fn has_loose_control(segment: &Segment, seen: u64, position: LogPosition) -> bool {
+    let frames = match segment.no() == position.segment_no {
+        true => position.frame as usize,
+        false => segment.frames().len(),
+    };
+    let loose = (0..frames).filter(|index| segment.is_loose(*index));
+    let unseen = loose.skip(seen.saturating_sub(segment.loose_before()) as usize);
+    unseen
+        .map(|index| segment.frames()[index].class())
+        .any(|class| class == FrameClass::CONTROL)
 }
 
 impl RunLog {

@@ -490,3 +490,17 @@ fn a_gap_of_the_store_is_never_cut_off_from_its_event() {
         assert!(segment.bytes().len() < 9_000, "{}", segment.bytes().len());
     }
 }
+
+#[test]
+fn a_loose_gap_on_the_way_makes_the_number_missed_unknown() {
+    let plain = Step::Plain { bytes: 10 };
+    let missed = |steps: &[Step], seen| {
+        let log = Model::build(steps, usize::MAX, u64::MAX, false).log;
+        log.loose_missed(seen, log.end())
+    };
+    assert_eq!(missed(&[plain, plain], 0), Some(2));
+    assert_eq!(missed(&[plain, Step::Gap, plain], 0), None);
+    assert_eq!(missed(&[plain, Step::Flush, Step::Gap, plain], 1), None);
+    // The client has seen that one.
+    assert_eq!(missed(&[plain, Step::Gap, plain], 2), Some(1));
+}
