@@ -43,6 +43,13 @@ async fn check_auto(default: &str, run_and_rest: &str) {
 
     redis.kill();
     broker.wait_metric("runcast_redis_up", &[], 0.0).await;
+    // On a busy machine a look at the pods takes longer than who comes waits.
+    eventually("streams begin with the pods", LATER, async || {
+        let client = broker.stream(run_and_rest).await;
+        let header = client.head().header("x-streaming-backend");
+        header.as_deref() == Some("kubectl")
+    })
+    .await;
     let mut client = check(&broker, run_and_rest, "kubectl").await;
     loop {
         let frame = client.event().await;

@@ -42,6 +42,13 @@ const RESUBSCRIBE_MIN_AGE: Duration = Duration::from_secs(30);
 #[rtype(result = "()")]
 pub struct Resubscribe;
 
+/// Of one message, as the settings are in this turn.
+#[derive(Debug, Clone, Copy)]
+struct Bounds {
+    event_bytes: u64,
+    source_bytes: usize,
+}
+
 /// Owns the subscription: one RESP3 connection, `PSUBSCRIBE <prefix>*`, and
 /// nothing on it but our own probes.
 ///
@@ -342,10 +349,18 @@ impl RedisSubscriber {
         metrics.queue_messages.set(turn.left.0);
         metrics.queue_bytes.set(turn.left.1);
         let mut batches = std::mem::take(&mut self.batches);
+        let limits = &self.live.now().limits;
+        // Once a turn, not once a message.
+        let bounds = Bounds {
+            event_bytes: limits.max_event_bytes.as_u64(),
+            source_bytes: limits.max_source_bytes,
+        };
         let mut is_lost = false;
         for push in turn.pushes {
             match push {
-                Push::Message { channel, payload } => self.sort(&mut batches, channel, payload),
+                Push::Message { channel, payload } => {
+                    self.sort(&mut batches, channel, payload, bounds);
+                }
                 Push::Disconnected => is_lost = true,
                 // Of a shard's connection only.
                 Push::Subscribed(_) | Push::Unsubscribed(_) | Push::Refused(_) | Push::Pong => {}
@@ -369,13 +384,11 @@ impl RedisSubscriber {
     }
 
     /// Puts a message to those of its run.
-    fn sort(&mut self, batches: &mut Batches, channel: Bytes, payload: Bytes) {
+    fn sort(&mut self, batches: &mut Batches, channel: Bytes, payload: Bytes, bounds: Bounds) {
         let metrics = &self.shared.metrics.redis;
         metrics.messages.inc();
         metrics.bytes.add(payload.len() as u64);
-        let limits = &self.live.now().limits;
-        let is_too_large = payload.len() as u64 > limits.max_event_bytes.as_u64();
-        let source_bytes_max = limits.max_source_bytes;
+        let is_too_large = payload.len() as u64 > bounds.event_bytes;
         let (channel, payload) = match is_too_large || self.feed.is_some() {
             true => (channel, payload),
             false => match batches.repeat(channel, payload) {
@@ -418,7 +431,7 @@ impl RedisSubscriber {
                 source,
             }) => {
                 let source_start = channel.len() - source.len();
-                if is_too_large || source.len() > source_bytes_max {
+                if is_too_large || source.len() > bounds.source_bytes {
                     return batches.add_too_large(run_id, &channel, kind);
                 }
                 if let (Some(feed), Ok(run_id)) = (&mut self.feed, RunId::parse(run_id)) {

@@ -243,6 +243,7 @@ impl RunHub {
             is_durable,
         };
         failover.events += 1;
+        failover.first_event_ts.get_or_insert(event.ts);
         if let Some(shown_as) = failover.matcher.meets_awaited(&event) {
             failover.met_at = Instant::now();
             self.shared.metrics.auto.matched.inc();

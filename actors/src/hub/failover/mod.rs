@@ -110,6 +110,8 @@ pub(super) struct Failover {
     /// no line stood for.
     events: u64,
     new_events: u64,
+    /// Time of the first of them.
+    first_event_ts: Option<i64>,
     is_ended_by_pods: bool,
 }
 
@@ -143,6 +145,7 @@ impl Failover {
             line_at: now,
             events: 0,
             new_events: 0,
+            first_event_ts: None,
             is_ended_by_pods: false,
         }
     }
@@ -160,6 +163,7 @@ impl Failover {
         self.phase_began = now;
         (self.met_at, self.line_at) = (now, now);
         (self.events, self.new_events) = (0, 0);
+        self.first_event_ts = None;
     }
 
     /// Stops to follow pods; what they still say is not heard.

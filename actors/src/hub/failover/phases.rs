@@ -221,7 +221,13 @@ impl RunHub {
             Reason::NoPublisher => is_up && failover.events > 0,
         };
         if is_back {
-            failover.back_ts = Timestamp::now().as_micros();
+            let now = Timestamp::now().as_micros();
+            failover.back_ts = match failover.reason {
+                // What is read first may be from before the outage.
+                Reason::RedisDown => now,
+                // It may have said all that it has to say by now.
+                Reason::NoPublisher => failover.first_event_ts.unwrap_or(now),
+            };
             failover.enter(Phase::Returning);
         }
     }
