@@ -22,9 +22,14 @@ impl Pace {
         Self { rate, paid_at: now }
     }
 
-    /// Keeps another rate, for what is taken from now on.
-    pub(crate) fn set_rate(&mut self, rate: u64) {
+    /// Keeps another rate from now on; what is not paid for yet is paid at it.
+    pub(crate) fn set_rate(&mut self, rate: u64, now: Instant) {
+        if rate == self.rate {
+            return;
+        }
+        let owed = self.paid_at.saturating_duration_since(now).as_secs_f64() * self.rate as f64;
         self.rate = rate;
+        self.paid_at = now + self.time_of(owed as u64);
     }
 
     /// Notes bytes that were taken.
@@ -77,6 +82,24 @@ mod tests {
         }
         let expected = (41 * MIB)..=(41 * MIB + MIB / 8);
         assert!(expected.contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn what_was_taken_is_paid_for_at_the_rate_of_now() {
+        let now = Instant::now();
+        let mut pace = Pace::new(1024, now);
+        pace.took(3 * MIB, now);
+        let hour = Duration::from_secs(3600);
+        assert!(
+            pace.rests_until(now)
+                .is_some_and(|until| until > now + hour / 2)
+        );
+        pace.set_rate(MIB, now);
+        let second = Duration::from_secs(1);
+        let until = pace.rests_until(now).expect("two seconds");
+        assert!(until > now + second && until < now + 3 * second);
+        pace.set_rate(0, now);
+        assert_eq!(pace.rests_until(now), None);
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn kubectl(kubectl: &Json, backend: &str, report: &mut Report) {
         return report.find("kubectl-unusable", seen, WHY_KUBECTL, &[CHECK]);
     }
     let role = format!(
-        "kubectl -n {namespace} create role runcast --verb=get,list --resource=pods,pods/log"
+        "kubectl -n {namespace} create role runcast --verb=get,list,watch --resource=pods,pods/log"
     );
     let jobs =
         format!("kubectl -n {namespace} create role runcast-jobs --verb=get --resource=jobs.batch");

@@ -36,8 +36,8 @@ pub(crate) async fn run(args: &DoctorArgs) -> anyhow::Result<ExitCode> {
     let unreachable = match &config {
         Err(error) => Some(format!("no answer from {place}: {error}")),
         Ok(answer) if answer.json["default_backend"].is_null() => Some(format!(
-            "no Runcast broker at {}: {}",
-            args.url,
+            "no Runcast broker at {place}{}: {}",
+            args.url.path(),
             answer.told()
         )),
         Ok(_) => None,

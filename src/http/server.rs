@@ -176,6 +176,8 @@ impl HttpServer {
         if tokio::time::timeout(left, handle.stop(true)).await.is_err() {
             tracing::warn!("some connections did not end in time");
         }
+        let left = self.shutdown_grace.saturating_sub(started.elapsed());
+        self.broker.finish_archive(left).await;
         self.broker.stop().await;
         tracing::info!(elapsed_ms = started.elapsed().as_millis() as u64, "stopped");
         Ok(())

@@ -67,7 +67,7 @@ impl Reloader {
     /// Reads the settings whenever it is told to, for as long as it is polled.
     /// Signals that come while it reads are one.
     pub(crate) async fn keep(mut self, mut hang_up: Option<Signal>) {
-        let mut files = WatchedFiles::new(self.files());
+        let mut files = WatchedFiles::new(self.files()).await;
         loop {
             let told = async {
                 match &mut hang_up {
@@ -80,9 +80,9 @@ impl Reloader {
                 () = files.changed() => "file",
             };
             // Before they are read: what comes after is seen as a change.
-            files.note();
+            files.note().await;
             self.reload(trigger);
-            files.watch(self.files());
+            files.watch(self.files()).await;
         }
     }
 

@@ -5,10 +5,11 @@
 //! that was turned, as Kubernetes does with its config maps, and whether the
 //! file system tells of changes at all.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
+use std::{fs, thread};
 
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// How often they are looked at.
@@ -31,20 +32,20 @@ pub(super) struct WatchedFiles {
 
 impl WatchedFiles {
     /// Notes what these hold now.
-    pub(super) fn new(paths: Vec<PathBuf>) -> Self {
-        let seen = read(&paths);
+    pub(super) async fn new(paths: Vec<PathBuf>) -> Self {
+        let seen = read(&paths).await;
         Self { paths, seen }
     }
 
     /// Notes what they hold now.
-    pub(super) fn note(&mut self) {
-        self.seen = read(&self.paths);
+    pub(super) async fn note(&mut self) {
+        self.seen = read(&self.paths).await;
     }
 
     /// Watches these from now on; notes what those hold that are new.
-    pub(super) fn watch(&mut self, paths: Vec<PathBuf>) {
+    pub(super) async fn watch(&mut self, paths: Vec<PathBuf>) {
         if self.paths != paths {
-            *self = Self::new(paths);
+            *self = Self::new(paths).await;
         }
     }
 
@@ -53,13 +54,13 @@ impl WatchedFiles {
     pub(super) async fn changed(&mut self) {
         loop {
             sleep(LOOK_INTERVAL).await;
-            let mut now = read(&self.paths);
+            let mut now = read(&self.paths).await;
             if now == self.seen {
                 continue;
             }
             for _ in 0..SETTLE_MAX {
                 sleep(SETTLE).await;
-                let again = read(&self.paths);
+                let again = read(&self.paths).await;
                 if again == now {
                     break;
                 }
@@ -73,6 +74,23 @@ impl WatchedFiles {
     }
 }
 
-fn read(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
-    paths.iter().map(|path| fs::read(path).ok()).collect()
+/// Reads them on a thread of its own. A file can hang, on a mount whose server is
+/// gone: signals must be heard meanwhile, and a thread of the runtime would be
+/// waited for at the end.
+async fn read(paths: &[PathBuf]) -> Vec<Option<Vec<u8>>> {
+    let count = paths.len();
+    let paths = paths.to_vec();
+    let (done, read) = oneshot::channel();
+    let reading = move || {
+        let held = paths.iter().map(|path| fs::read(path).ok()).collect();
+        // Nobody waits any more when the program ends.
+        let _ = done.send(held);
+    };
+    let started = thread::Builder::new()
+        .name("files".to_owned())
+        .spawn(reading);
+    match started {
+        Ok(_) => read.await.unwrap_or_else(|_| vec![None; count]),
+        Err(_) => vec![None; count],
+    }
 }

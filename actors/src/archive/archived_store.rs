@@ -19,14 +19,27 @@ pub(crate) struct ArchivedStore {
 impl ArchivedStore {
     async fn read_either(&self, run_id: &RunId, query: PageQuery) -> Result<Page, StoreError> {
         let page = self.store.read(run_id, query).await?;
-        let Some(last) = forgotten(&page) else {
-            return Ok(page);
-        };
-        // That it does not answer is no reason to say that there is nothing.
-        let archived = self.archivist.read(run_id, query, last).await;
-        let archived = archived.map_err(|error| StoreError(error.to_string()))?;
+        let archived = archived_for(&self.archivist, run_id, query, &page).await?;
         Ok(archived.unwrap_or(page))
     }
+}
+
+/// Reads of the archive what `page` of the store has forgotten; `None` if it has
+/// not, or if there is nothing.
+///
+/// # Errors
+/// The archive does not answer: no reason to say that there is nothing.
+pub(crate) async fn archived_for(
+    archivist: &Archivist,
+    run_id: &RunId,
+    query: PageQuery,
+    page: &Page,
+) -> Result<Option<Page>, StoreError> {
+    let Some(last) = forgotten(page) else {
+        return Ok(None);
+    };
+    let archived = archivist.read(run_id, query, last).await;
+    archived.map_err(|error| StoreError(error.to_string()))
 }
 
 /// Whether an archive may know more than this page of a store; then where the

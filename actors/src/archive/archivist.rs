@@ -39,6 +39,9 @@ const RETRY_MIN: Duration = Duration::from_secs(3);
 /// Pause between two steps of a sweep: whoever else asks Redis goes first.
 const SWEEP_PAUSE: Duration = Duration::from_millis(5);
 
+/// How often it is looked, at the end, whether all is written.
+const FINISH_STEP: Duration = Duration::from_millis(20);
+
 /// Part of an interval after which another broker may have its turn.
 const TURN_PART: f64 = 0.75;
 
@@ -81,9 +84,23 @@ impl Archivist {
         }
     }
 
-    /// Notes that a run ends: it is written when its grace is over.
-    pub(crate) fn ends(&self, run_id: &RunId) {
-        self.add(run_id.clone(), self.end_grace + GRACE_MARGIN);
+    /// Notes that a run's life `epoch` ends: it is written when its grace is over.
+    pub(crate) fn ends(&self, run_id: &RunId, epoch: Option<u64>) {
+        self.add(run_id.clone(), epoch, self.end_grace + GRACE_MARGIN);
+    }
+
+    /// Waits, for a while, until all runs that ended are written; returns how many
+    /// are not.
+    pub(crate) async fn finish(&self, patience: Duration) -> u64 {
+        let deadline = Instant::now() + patience;
+        loop {
+            let waiting = lock(&self.queue).len() as u64;
+            let left = waiting + self.metrics.archive.writing.get();
+            if left == 0 || Instant::now() >= deadline {
+                return left;
+            }
+            sleep(FINISH_STEP).await;
+        }
     }
 
     /// Reads a page of an archived run; `last` is where it ends, if that is
@@ -110,9 +127,9 @@ impl Archivist {
     }
 
     /// Adds a run to what is to be written. Without room it is left to a sweep.
-    fn add(&self, run_id: RunId, delay: Duration) {
+    fn add(&self, run_id: RunId, epoch: Option<u64>, delay: Duration) {
         let mut queue = lock(&self.queue);
-        if !queue.add(run_id, Instant::now() + delay) {
+        if !queue.add(run_id, epoch, Instant::now() + delay) {
             self.metrics.archive.queue_overflows.inc();
         }
         self.metrics.archive.queue.set(queue.len() as u64);
@@ -121,13 +138,13 @@ impl Archivist {
     }
 
     /// Takes the next run, once it is due.
-    async fn next(&self) -> RunId {
+    async fn next(&self) -> (RunId, Option<u64>) {
         loop {
             let next_at = {
                 let mut queue = lock(&self.queue);
-                if let Some(run_id) = queue.take(Instant::now()) {
+                if let Some(next) = queue.take(Instant::now()) {
                     self.metrics.archive.queue.set(queue.len() as u64);
-                    return run_id;
+                    return next;
                 }
                 queue.next_at()
             };
@@ -204,16 +221,16 @@ impl Work {
             if let Some(until) = rests_until {
                 sleep_until(until).await;
             }
-            let run_id = self.archivist.next().await;
+            let (run_id, epoch) = self.archivist.next().await;
             let work = Arc::clone(self);
             actix_rt::spawn(async move {
-                work.write(run_id).await;
+                work.write(run_id, epoch).await;
                 drop(permit);
             });
         }
     }
 
-    async fn write(&self, run_id: RunId) {
+    async fn write(&self, run_id: RunId, epoch: Option<u64>) {
         let writer = Writer {
             shared: &self.shared,
             archivist: &self.archivist,
@@ -222,16 +239,16 @@ impl Work {
         };
         let counters = &self.shared.metrics.archive;
         let counted = Counted::new(&counters.writing);
-        let written = writer.write(&run_id).await;
+        let written = writer.write(&run_id, epoch).await;
         drop(counted);
         match written {
             Ok(Written::Done) => *lock(&self.rest) = None,
-            Ok(Written::Later(delay)) => self.archivist.add(run_id, delay),
+            Ok(Written::Later(delay)) => self.archivist.add(run_id, epoch, delay),
             Err(error) => {
                 counters.write_failures.inc();
                 let pause = self.failed().max(RETRY_MIN);
                 warn!(%run_id, %error, ?pause, "run not archived, it is tried again");
-                self.archivist.add(run_id, pause);
+                self.archivist.add(run_id, epoch, pause);
             }
         }
     }
@@ -272,7 +289,7 @@ impl Work {
         loop {
             let owed = self.duty.owed(from).await?;
             for run_id in owed.run_ids {
-                self.archivist.add(run_id, Duration::ZERO);
+                self.archivist.add(run_id, None, Duration::ZERO);
             }
             let is_full = lock(&self.archivist.queue).is_full();
             match owed.next {

@@ -20,7 +20,7 @@ mod retention;
 mod s3_client;
 mod writer;
 
-pub(crate) use archived_store::ArchivedStore;
+pub(crate) use archived_store::{ArchivedStore, archived_for};
 pub(crate) use archivist::{Archivist, keep_archive};
 pub(crate) use duty::{ArchiveDuty, Claim, Owed, OwedFrom};
 pub(crate) use place::reach;

@@ -17,7 +17,7 @@ use super::error::{ArchiveError, causes};
 use super::format::{BlockPlace, INDEX_BYTES_GUESSED, Index, IndexTail, unpack_block};
 use super::place::Place;
 use crate::metrics::Metrics;
-use crate::protocol::RunId;
+use crate::protocol::{DurableId, RunId};
 use crate::settings::ArchiveSettings;
 use crate::store::StoredEvent;
 
@@ -41,8 +41,15 @@ pub(super) struct Archived {
     pub(super) index: Index,
 }
 
+impl Archived {
+    fn block_key(&self, place: &BlockPlace) -> BlockKey {
+        (self.path.clone(), self.index.meta.last(), place.offset)
+    }
+}
+
 type Found = Option<Arc<Archived>>;
 type Block = Arc<Vec<StoredEvent>>;
+type BlockKey = (Path, Option<DurableId>, u64);
 
 /// Reads objects: what is asked for together is read once. All futures run on
 /// the archive's own thread.
@@ -55,7 +62,9 @@ pub(super) struct Objects {
     readers: Semaphore,
     reads: Semaphore,
     found: Cache<RunId, Found>,
-    blocks: Cache<(Path, u64), Block>,
+    /// By object, where it ends, and offset: a run that was set back can be
+    /// written again under its path.
+    blocks: Cache<BlockKey, Block>,
 }
 
 /// How long an entry of `found` is believed.
@@ -81,7 +90,7 @@ impl Objects {
             Some(archived) => u32::try_from(archived.index.cost()).unwrap_or(u32::MAX),
             None => MISSING_COST,
         };
-        let block_cost = |_: &(Path, u64), events: &Block| {
+        let block_cost = |_: &BlockKey, events: &Block| {
             let bytes = events
                 .iter()
                 .map(|event| size_of::<StoredEvent>() + event.payload.len() + event.source.len());
@@ -132,7 +141,7 @@ impl Objects {
         archived: &Archived,
         place: &BlockPlace,
     ) -> Result<Block, ArchiveError> {
-        let key = (archived.path.clone(), place.offset);
+        let key = archived.block_key(place);
         let read = self.blocks.try_get_with(key, async {
             let range = GetRange::Bounded(place.offset..place.offset + place.bytes);
             let frame = self.reading(self.read_range(&archived.path, range)).await?;
@@ -146,7 +155,7 @@ impl Objects {
 
     /// Forgets a block.
     pub(super) async fn forget_block(&self, archived: &Archived, place: &BlockPlace) {
-        let key = (archived.path.clone(), place.offset);
+        let key = archived.block_key(place);
         self.blocks.invalidate(&key).await;
     }
 

@@ -33,7 +33,7 @@ struct Look {
 }
 
 /// By time, then path.
-type Oldest = (i64, String, u64);
+type Oldest = (i64, Path, u64);
 
 /// Counts all objects, and removes those that are to go.
 pub(super) async fn keep(archivist: &Archivist) -> Result<(), ArchiveError> {
@@ -57,7 +57,7 @@ pub(super) async fn keep(archivist: &Archivist) -> Result<(), ArchiveError> {
                 if !is_over(bytes) {
                     break;
                 }
-                remove(archivist, Path::from(path), "size").await?;
+                remove(archivist, path, "size").await?;
                 counters.removed_for_size.inc();
                 (objects, bytes) = (objects - 1, bytes - size);
             }
@@ -109,8 +109,7 @@ impl Look {
             return;
         }
         let at = object.last_modified.timestamp_micros();
-        self.oldest
-            .push((at, object.location.to_string(), object.size));
+        self.oldest.push((at, object.location, object.size));
         if self.oldest.len() > OLDEST_MAX {
             self.oldest.pop();
         }

@@ -53,16 +53,22 @@ pub(super) struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes a run, if it is over and nobody has. What breaks off leaves no
-    /// object, and the run is still owed.
-    pub(super) async fn write(&self, run_id: &RunId) -> Result<Written, WriteError> {
+    /// Writes a run, if it is over and nobody has; `ended` is its life that was
+    /// seen to end. What breaks off leaves no object, and the run is still owed.
+    pub(super) async fn write(
+        &self,
+        run_id: &RunId,
+        ended: Option<u64>,
+    ) -> Result<Written, WriteError> {
         let epoch = match self.claim(run_id).await? {
             Claim::Mine(epoch) => epoch,
             Claim::Later(time) => return Ok(Written::Later(time)),
             Claim::Nothing => return Ok(Written::Done),
             Claim::Gone => {
-                // Another may have written it before it went.
-                if self.archivist.objects.find(run_id).await?.is_none() {
+                // Another may have written it before it went, or an earlier life.
+                let found = self.archivist.objects.find(run_id).await?;
+                let last = found.and_then(|archived| archived.index.meta.last());
+                if last.map(|last| last.epoch) < ended || last.is_none() {
                     self.lost(run_id);
                 }
                 return Ok(Written::Done);

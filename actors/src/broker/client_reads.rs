@@ -1,6 +1,7 @@
 //! [`ClientReads`]: how many pages are read for clients at once, and how fast.
 
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tokio::sync::{Mutex as Turns, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
@@ -10,6 +11,9 @@ use crate::metrics::Counter;
 use crate::pace::Pace;
 use crate::settings::{HistorySettings, Live};
 use crate::store::Page;
+
+/// Longest rest before the rate is looked at again.
+const REST_MAX: Duration = Duration::from_secs(1);
 
 /// What an event of a page costs beside its payload.
 const EVENT_OVERHEAD_BYTES: usize = 128;
@@ -43,7 +47,8 @@ impl ClientReads {
             paced.inc();
             let _turn = self.turns.lock().await;
             while let Some(until) = self.rests_until() {
-                sleep_until(until).await;
+                // Not longer than that: the rate may change meanwhile.
+                sleep_until(until.min(Instant::now() + REST_MAX)).await;
             }
         }
         permit
@@ -69,7 +74,7 @@ impl ClientReads {
 
     fn pace(&self) -> MutexGuard<'_, Pace> {
         let mut pace = lock(&self.pace);
-        pace.set_rate(self.live.now().read_rate.as_u64());
+        pace.set_rate(self.live.now().read_rate.as_u64(), Instant::now());
         pace
     }
 }

@@ -548,6 +548,11 @@ impl Broker {
         }
     }
 
+    /// Waits at most that long until what only this process knows is archived.
+    pub async fn finish_archive(&self, patience: Duration) {
+        self.shared.finish_archive(patience).await;
+    }
+
     /// Stops the actors and ends every child process.
     pub async fn stop(&self) {
         self.shared.stop().await;

@@ -18,7 +18,7 @@ use super::{BrokerSettings, DependencyHealth, PastRuns, Pressure};
 use crate::access::{
     AccessStore, MemoryAccess, Revocation, RevocationNews, Revocations, keep_revocations,
 };
-use crate::archive::{ArchiveDuty, ArchivedStore, Archivist, keep_archive};
+use crate::archive::{ArchiveDuty, ArchivedStore, Archivist, archived_for, keep_archive};
 use crate::hub::{
     Arrived, Attach, CheckNow, HubEntry, HubStats, Incoming, PositionChecker, Quarantine, Refused,
     Registry, RunHub,
@@ -344,9 +344,9 @@ impl BrokerShared {
     }
 
     /// Notes that a run ends whose store may say so: it is to be archived.
-    pub(crate) fn note_end(&self, run_id: &RunId) {
+    pub(crate) fn note_end(&self, run_id: &RunId, epoch: Option<u64>) {
         if let Some(archivist) = self.archivist.get() {
-            archivist.ends(run_id);
+            archivist.ends(run_id, epoch);
         }
     }
 
@@ -420,7 +420,26 @@ impl BrokerShared {
         run_id: &RunId,
         query: PageQuery,
     ) -> Result<Page, StoreError> {
-        self.read_paced(self.store(), run_id, query).await
+        let page = self.read_kept_page(run_id, query).await?;
+        // Its place is free again: who waits for an archive that is slow keeps
+        // nobody from live runs.
+        let Some(archived) = self.read_archived(run_id, query, &page).await? else {
+            return Ok(page);
+        };
+        self.reads.took(&archived);
+        Ok(archived)
+    }
+
+    async fn read_archived(
+        &self,
+        run_id: &RunId,
+        query: PageQuery,
+        page: &Page,
+    ) -> Result<Option<Page>, StoreError> {
+        let Some(archivist) = self.archivist.get() else {
+            return Ok(None);
+        };
+        archived_for(archivist, run_id, query, page).await
     }
 
     /// The same, of what the store itself keeps.
@@ -432,17 +451,8 @@ impl BrokerShared {
         run_id: &RunId,
         query: PageQuery,
     ) -> Result<Page, StoreError> {
-        self.read_paced(self.kept(), run_id, query).await
-    }
-
-    async fn read_paced(
-        &self,
-        store: &dyn RunStore,
-        run_id: &RunId,
-        query: PageQuery,
-    ) -> Result<Page, StoreError> {
         let _turn = self.reads.turn(&self.metrics.store.reads_paced).await;
-        let page = store.read(run_id, query).await?;
+        let page = self.kept().read(run_id, query).await?;
         self.reads.took(&page);
         Ok(page)
     }
@@ -459,14 +469,16 @@ impl BrokerShared {
         is_live: bool,
     ) -> Result<(Page, bool), StoreError> {
         let permit = self.hub_reads.acquire().await;
-        let _permit = permit.expect("nobody closes it");
-        let reading = self.store().read(run_id, query);
-        if !is_live || self.archivist.get().is_none() {
-            return Ok((reading.await?, true));
+        let permit = permit.expect("nobody closes it");
+        let page = self.kept().read(run_id, query).await?;
+        drop(permit);
+        let reading = self.read_archived(run_id, query, &page);
+        if !is_live {
+            return Ok((reading.await?.unwrap_or(page), true));
         }
         match timeout(ARCHIVE_PATIENCE, reading).await {
-            Ok(Ok(page)) => Ok((page, true)),
-            Ok(Err(_)) | Err(_) => Ok((self.kept().read(run_id, query).await?, false)),
+            Ok(Ok(archived)) => Ok((archived.unwrap_or(page), true)),
+            Ok(Err(_)) | Err(_) => Ok((page, false)),
         }
     }
 
@@ -709,6 +721,26 @@ impl BrokerShared {
         });
         // An arbiter that is gone has no hubs.
         let _ = is_done.await;
+    }
+
+    /// Waits, for a while, until runs that ended are in the archive which nobody
+    /// else will write: those of a store in this process.
+    pub(crate) async fn finish_archive(&self, patience: Duration) {
+        let Some(archivist) = self.archivist.get() else {
+            return;
+        };
+        if self.settings.backend() != BackendKind::Embedded {
+            // Still owed: the next broker finds them in Redis.
+            return;
+        }
+        let lost = archivist.finish(patience).await;
+        if lost > 0 {
+            self.metrics.archive.lost.add(lost);
+            warn!(
+                dropped = lost,
+                "runs ended that are in no archive, and the program ends"
+            );
+        }
     }
 
     pub(crate) async fn stop(&self) {

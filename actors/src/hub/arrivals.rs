@@ -179,7 +179,7 @@ impl RunHub {
         }
         fail_at(event.payload);
         if event.is_terminal {
-            self.shared.note_end(&self.run_id);
+            self.shared.note_end(&self.run_id, Some(id.epoch));
         }
         if std::mem::take(&mut self.is_unproven) {
             self.step(OrderInput::Doubt, ctx);

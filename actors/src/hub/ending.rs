@@ -45,7 +45,7 @@ impl RunHub {
             timer: None,
         };
         if self.backend != BackendKind::Kubectl && self.order.place().is_some() {
-            self.shared.note_end(&self.run_id);
+            self.shared.note_end(&self.run_id, self.order_epoch);
         }
         let grace = match self.backend {
             BackendKind::Auto if self.is_on_kubectl() => Duration::ZERO,

@@ -9,6 +9,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use redis::{RedisError, RedisResult, Script, Value};
+use tracing::warn;
 
 use super::RedisStore;
 use super::connection::Repeat;
@@ -84,15 +85,27 @@ impl RedisStore {
         scan.arg("MATCH")
             .arg(format!("{}{{*}}:meta", glob_escaped(prefix)));
         scan.arg("COUNT").arg(KEYS_AT_ONCE);
-        let (cursor, keys): (u64, Vec<Value>) = server.query(scan).await?;
+        let next_server =
+            |server| (server < servers.len()).then_some(OwedFrom { server, cursor: 0 });
+        let (cursor, keys): (u64, Vec<Value>) = match server.query(scan).await {
+            Ok(scanned) => scanned,
+            // Those of the other masters are looked at all the same.
+            Err(error) if servers.len() > 1 => {
+                warn!(%error, "the runs of a master are not looked through for the archive");
+                return Ok(Owed {
+                    run_ids: Vec::new(),
+                    next: next_server(from.server + 1),
+                });
+            }
+            Err(error) => return Err(error),
+        };
         let run_ids: Vec<RunId> = keys
             .into_iter()
             .filter_map(|key| run_of(&redis::from_redis_value::<String>(key).ok()?, prefix))
             .collect();
-        let next = match (cursor, from.server + 1) {
-            (0, server) if server >= servers.len() => None,
-            (0, server) => Some(OwedFrom { server, cursor: 0 }),
-            (cursor, _) => Some(OwedFrom { cursor, ..from }),
+        let next = match cursor {
+            0 => next_server(from.server + 1),
+            cursor => Some(OwedFrom { cursor, ..from }),
         };
         let calls = run_ids.iter().map(|run_id| {
             let [_, meta] = self.keys(run_id);
@@ -103,8 +116,15 @@ impl RedisStore {
         let answers = connection.read_each(calls, deadline).await;
         let mut owed = Vec::new();
         for (run_id, answer) in run_ids.iter().zip(answers) {
-            let (epoch, closed, archived): (Option<u64>, Option<u64>, Option<u64>) =
-                redis::from_redis_value(answer?)?;
+            let answer = match answer {
+                // Somebody else's key, by a name like ours.
+                Err(error) if error.code() == Some("WRONGTYPE") => continue,
+                answer => answer?,
+            };
+            type State = (Option<u64>, Option<u64>, Option<u64>);
+            let Ok((epoch, closed, archived)) = redis::from_redis_value::<State>(answer) else {
+                continue;
+            };
             if closed.is_some() && archived != epoch {
                 owed.push(run_id.clone());
             }

@@ -12,6 +12,7 @@ pub(crate) fn silent_library() -> String {
         .replace("'runcast_publish'", "'runcast_publish_silent'")
         .replace("'runcast_version'", "'runcast_version_silent'")
         .replace("'runcast_read'", "'runcast_read_silent'")
+        .replace("'runcast_sharded'", "'runcast_sharded_silent'")
         // A call that does nothing.
         .replace("redis.call('PUBLISH'", "tostring('PUBLISH'");
     assert!(silent.contains("tostring('PUBLISH'"), "it would be heard");

@@ -34,8 +34,8 @@ type Service = BoxCloneSyncService<Request<Body>, Response<Incoming>, BoxError>;
 /// Sends requests. Clones share their connections.
 ///
 /// `kube` reads the file of a token anew each minute. A refusal of the
-/// credentials (401) makes the next request read all of them anew: the
-/// kubeconfig, its certificates, the token.
+/// credentials (401), or no answer at all, makes the next request read anew where
+/// the cluster is and who we are: the kubeconfig, its certificates, the token.
 #[derive(Clone)]
 pub(super) struct Client {
     settings: Arc<KubectlSettings>,
@@ -63,7 +63,10 @@ impl Client {
     pub(super) async fn send(&self, request: Request<Vec<u8>>) -> Result<Incoming, Failure> {
         let service = self.service().await?;
         let answer = service.oneshot(request.map(Body::from)).await;
-        let answer = answer.map_err(|error| failure::of_sending(&*error))?;
+        let answer = answer.map_err(|error| {
+            self.keep(None);
+            failure::of_sending(&*error)
+        })?;
         if answer.status().is_success() {
             return Ok(answer.into_body());
         }
