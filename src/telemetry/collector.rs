@@ -223,7 +223,8 @@ impl Collector {
             let Some(wait) = error.pause().map(|asked| asked.max(pause)) else {
                 return Err(error);
             };
-            if self.stopping.is_cancelled() || Instant::now() + wait >= deadline {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.stopping.is_cancelled() || wait >= left {
                 return Err(error);
             }
             tokio::select! {

@@ -187,13 +187,16 @@ impl Matcher {
     /// An event of Redis came: the kind its line was shown as, if it was.
     pub fn meets_awaited(&mut self, event: &RedisEvent) -> Option<EventKind> {
         let window = self.window;
-        let (_, line) = self.awaited.take(event.content, |no, line| {
-            let apart = event.ts - line.ts;
-            match event.is_durable {
-                true => (apart >= -window).then_some(no),
-                false => (apart.abs() <= window).then_some(apart.unsigned_abs()),
-            }
-        })?;
+        // The first one that fits, where many may be alike.
+        let (_, line) = match event.is_durable {
+            true => self
+                .awaited
+                .take_first(event.content, |line| event.ts - line.ts >= -window)?,
+            false => self.awaited.take(event.content, |_, line| {
+                let apart = event.ts - line.ts;
+                (apart.abs() <= window).then_some(apart.unsigned_abs())
+            })?,
+        };
         self.note_progress(line.container, line.ts, event.ts);
         Some(line.kind)
     }

@@ -96,6 +96,18 @@ impl Pool {
         Some((no, entry))
     }
 
+    /// Takes the first entry with this content that fits. Also returns its number.
+    pub fn take_first(
+        &mut self,
+        content: Content,
+        fits: impl Fn(&Entry) -> bool,
+    ) -> Option<(u64, Entry)> {
+        let mut numbers = self.by_content.get(&content)?.iter();
+        let no = *numbers.find(|no| self.get(**no).is_some_and(&fits))?;
+        let entry = self.remove(no)?;
+        Some((no, entry))
+    }
+
     /// Forgets the entries that `keep` does not keep.
     pub fn retain(&mut self, keep: impl Fn(&Entry) -> bool) {
         let out: Vec<u64> = (self.first_no..)

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::failover::Seed;
 use super::{HubEntry, HubStats, Refused};
 use crate::broker::RunDetail;
-use crate::protocol::{Cursor, DurableId, EventKind};
+use crate::protocol::{Cursor, DurableId, EventKind, TracedEvent};
 use crate::store::StoredEvent;
 use crate::worker::{AttachId, Inbox, RunMessage, WorkerMessage};
 
@@ -36,6 +36,11 @@ pub enum Incoming {
 }
 
 impl Incoming {
+    /// Whether it is an event, and not what is announced before one.
+    pub(crate) fn is_event(&self) -> bool {
+        !matches!(self, Self::Framed(bytes) if TracedEvent::is_begun_by(bytes))
+    }
+
     /// The kind it is counted under; a framed one tells its own only when it
     /// is parsed, and counts as output until then.
     pub(crate) fn kind(&self) -> EventKind {
@@ -129,7 +134,20 @@ pub struct Detach {
 /// what the run is by now.
 #[derive(Debug, Message)]
 #[rtype(result = "()")]
-pub(crate) struct Mirror(pub(crate) HubEntry);
+pub(crate) struct Mirror(pub(crate) Option<HubEntry>);
+
+impl Drop for Mirror {
+    /// A hub that ends with this in its mailbox passes nothing on.
+    fn drop(&mut self) {
+        if let Some(entry) = self.0.take() {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "one per hub, and it must not be refused"
+            )]
+            entry.hub.do_send(MirroredEnded);
+        }
+    }
+}
 
 /// The hub that asked for [`Mirror`], known by its stats, ends.
 #[derive(Debug, Message)]

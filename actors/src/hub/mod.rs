@@ -33,7 +33,7 @@ pub use stats::{HubStats, Refused};
 
 use crate::broker::{BrokerShared, RunDetail, RunSummary};
 use crate::order::{OrderInput, OrderOutput, RunOrder};
-use crate::protocol::{BackendKind, Gap, GapReason, RunId};
+use crate::protocol::{BackendKind, Gap, GapReason, Problem, RunId};
 use crate::run_log::RunLog;
 use crate::settings::LiveReader;
 use crate::sse::FrameClass;
@@ -88,6 +88,8 @@ pub struct RunHub {
     mirror: Option<HubEntry>,
     /// Of a hub that serves `auto`.
     failover: Option<Box<Failover>>,
+    /// It cannot serve: what those who attach are told.
+    refusal: Option<Problem>,
     retired: bool,
     /// It has asked that its run be subscribed to in its shard.
     is_sharded: bool,
@@ -137,6 +139,7 @@ impl RunHub {
             kubectl: None,
             mirror: None,
             failover: Failover::of(backend, &shared.settings),
+            refusal: None,
             retired: false,
             live: shared.settings.live.reader(),
             is_sharded: false,
@@ -335,6 +338,10 @@ impl Handler<Attach> for RunHub {
         let Some(inbox) = attach.inbox.take() else {
             return;
         };
+        if let Some(problem) = &self.refusal {
+            let refused = RunMessage::Failed(problem.clone());
+            return inbox.push(WorkerMessage::Run(attach.attach_id, refused));
+        }
         let attachment = Attachment {
             inbox,
             next_no: self.log.end_no(),
@@ -390,7 +397,9 @@ impl Handler<Detach> for RunHub {
         }
         if self.attachments.is_empty() {
             self.auto_unwatched();
-            self.step(OrderInput::Unwatched, ctx);
+            if self.mirror.is_none() {
+                self.step(OrderInput::Unwatched, ctx);
+            }
         }
     }
 }

@@ -326,7 +326,7 @@ impl Handler<Disconnected> for RunHub {
         // Who is watched gets the store's position, with all others; what
         // comes live before it is not laid on a place that may be forgotten.
         self.is_unproven |= is_back;
-        if is_back && self.attachments.is_empty() {
+        if is_back && self.attachments.is_empty() && self.mirror.is_none() {
             self.step(OrderInput::Doubt, ctx);
         }
         self.publish(ctx);

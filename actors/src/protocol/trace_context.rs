@@ -139,6 +139,12 @@ impl fmt::Display for TracedEvent {
 }
 
 impl TracedEvent {
+    /// Whether a message is such a one, well formed or not: that of an event begins
+    /// with a digit.
+    pub fn is_begun_by(message: &[u8]) -> bool {
+        message.starts_with(TRACED.as_bytes())
+    }
+
     /// Parses a message; `None` if it is another.
     pub fn parse(message: &[u8]) -> Option<Self> {
         let rest = message.strip_prefix(TRACED.as_bytes())?;

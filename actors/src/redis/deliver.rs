@@ -58,7 +58,8 @@ fn send_to_new(shared: &Arc<BrokerShared>, run_id: &str, batch: Arrived) {
         return count_all(shared, &batch.messages, EventResult::Unwatched);
     };
     let messages = batch.messages.len();
-    let kinds: Vec<EventKind> = batch.messages.iter().map(Incoming::kind).collect();
+    let events = batch.messages.iter().filter(|message| message.is_event());
+    let kinds: Vec<EventKind> = events.map(Incoming::kind).collect();
     let sent = shared.with_hub(BackendKind::Redis, &run_id, |entry| {
         send_to(shared, entry, batch);
     });
@@ -71,7 +72,7 @@ fn send_to_new(shared: &Arc<BrokerShared>, run_id: &str, batch: Arrived) {
 }
 
 fn count_all(shared: &BrokerShared, messages: &[Incoming], result: EventResult) {
-    for message in messages {
+    for message in messages.iter().filter(|message| message.is_event()) {
         shared.metrics.event_in(message.kind(), result);
     }
 }

@@ -240,6 +240,8 @@ impl WorkerRun {
             return self.say_goodbye(CloseReason::Drain);
         }
         worker.shared.metrics.actor_restarts.inc();
+        // The next hub numbers its segments anew.
+        self.traces.forget();
         let old = self.attach_id.replace(AttachId::next());
         let attached = worker.shared.attach_hub(
             self.backend,

@@ -29,6 +29,10 @@ impl RunHub {
             // Said before it was stopped.
             return;
         };
+        if matches!(self.end, EndState::Ended { .. }) {
+            // Nothing may follow `end`.
+            return;
+        }
         self.writer.begin(Instant::now());
         match update {
             KubectlUpdate::Ready => {
@@ -196,18 +200,29 @@ impl RunHub {
             self.go_on_from_pods(ctx);
         }
         let is_open = matches!(self.end, EndState::Open);
+        let is_plain = self.order.place().is_none();
         let Some(failover) = &mut self.failover else {
             return;
         };
-        let pods_decide = failover.phase == Phase::OnKubectl
-            && (failover.reason == Reason::NoPublisher || !redis_is_up);
+        // A run without a history in Redis may have said its end while nobody
+        // heard it.
+        let pods_decide = match failover.phase {
+            Phase::OnKubectl => failover.reason == Reason::NoPublisher || !redis_is_up || is_plain,
+            Phase::Returning => is_plain,
+            Phase::Redis | Phase::Joining | Phase::Draining => false,
+        };
         failover.follow = None;
         if !pods_decide {
             // Redis is back and tells the end itself; all lines are known.
+            failover.back_ts = Timestamp::now().as_micros();
             return failover.enter(Phase::Draining);
         }
         if is_open {
             failover.is_ended_by_pods = true;
+            if failover.reason == Reason::RedisDown {
+                // What Redis was told meanwhile, and no pod printed.
+                self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
+            }
             let payload = format!("\"{status}\"");
             self.write_line(EventKind::Status, "", ts, payload.as_bytes());
             self.begin_end(status.to_owned(), ctx);

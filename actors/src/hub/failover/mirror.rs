@@ -2,6 +2,7 @@
 //! the run's Redis hub, and then all that this one is sent.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use actix::prelude::*;
 
@@ -11,10 +12,9 @@ use super::super::writer::LogWriter;
 use super::super::{
     Arrived, Disconnected, HubEntry, Overflowed, RecordingBroke, Refused, RunHub, ShardSubscribed,
 };
-use crate::order::RunOrder;
+use crate::order::{OrderInput, RunOrder};
 use crate::protocol::BackendKind;
 use crate::run_log::RunLog;
-use crate::worker::RunMessage;
 
 /// What a hub begins with that serves `auto`.
 pub(in crate::hub) struct Seed {
@@ -60,7 +60,7 @@ impl RunHub {
                 clippy::disallowed_methods,
                 reason = "one per hub, and it must not be refused"
             )]
-            entry.hub.do_send(Mirror(hub.clone()));
+            entry.hub.do_send(Mirror(Some(hub.clone())));
             entry.clone()
         });
         let Some(entry) = asked else {
@@ -69,9 +69,11 @@ impl RunHub {
                 .registry
                 .remove(self.backend, &self.run_id, &self.stats);
             self.retired = true;
-            // Those who attach until it is gone find another.
-            self.tell_all(|| RunMessage::Failed(problem.clone()));
-            return ctx.stop();
+            // Whoever found it before it was out of the registry has sent his
+            // `Attach` by now: it is answered before this one ends.
+            self.refusal = Some(problem);
+            ctx.run_later(Duration::ZERO, |_, ctx| ctx.stop());
+            return;
         };
         if let Some(failover) = &mut self.failover {
             failover.parent = Some(Parent { entry, hub });
@@ -168,7 +170,8 @@ impl RunHub {
 impl Handler<Mirror> for RunHub {
     type Result = ();
 
-    fn handle(&mut self, Mirror(entry): Mirror, _: &mut Self::Context) {
+    fn handle(&mut self, mut mirror: Mirror, ctx: &mut Self::Context) {
+        let Some(entry) = mirror.0.take() else { return };
         #[expect(
             clippy::disallowed_methods,
             reason = "one per hub, and it must not be refused"
@@ -176,16 +179,23 @@ impl Handler<Mirror> for RunHub {
         entry.hub.do_send(Seeded(Box::new(self.seed())));
         self.mirror = Some(entry);
         self.watch_shard();
+        // It has no worker of its own, perhaps, and follows the run all the same.
+        self.watched(ctx);
+        self.publish(ctx);
     }
 }
 
 impl Handler<Unmirror> for RunHub {
     type Result = ();
 
-    fn handle(&mut self, Unmirror(stats): Unmirror, _: &mut Self::Context) {
+    fn handle(&mut self, Unmirror(stats): Unmirror, ctx: &mut Self::Context) {
         // Another may have taken its place.
-        self.mirror
+        let left = self
+            .mirror
             .take_if(|mirror| Arc::ptr_eq(&mirror.stats, &stats));
+        if left.is_some() && self.attachments.is_empty() {
+            self.step(OrderInput::Unwatched, ctx);
+        }
     }
 }
 

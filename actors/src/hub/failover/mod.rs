@@ -91,6 +91,8 @@ pub(super) struct Failover {
     /// What was shown before the log begins.
     earlier: Option<Earlier>,
     follow: Option<Follow>,
+    /// The one before: what it still says is not to count as the next one's.
+    left: Option<Addr<KubectlLogActor>>,
     /// What is wrong with kubectl, told to those who come.
     problem: Option<Problem>,
     /// The pods are not looked at before.
@@ -135,6 +137,7 @@ impl Failover {
             backlog: Backlog::new(settings),
             earlier: None,
             follow: None,
+            left: None,
             problem: None,
             next_try: now,
             watched_since: None,
@@ -168,7 +171,9 @@ impl Failover {
 
     /// Stops to follow pods; what they still say is not heard.
     fn leave_pods(&mut self, pause: Duration) {
-        self.follow = None;
+        if let Some(follow) = self.follow.take() {
+            self.left = Some(follow.actor.clone());
+        }
         self.backlog.clear();
         self.next_try = Instant::now() + pause;
     }
@@ -235,10 +240,12 @@ impl RunHub {
         let Some(failover) = &mut self.failover else {
             return;
         };
-        let from = std::mem::replace(&mut failover.told, to);
         failover.hello_held_until = None;
-        let is_over = matches!(self.end, EndState::Ended { .. });
-        if from != to && !is_over {
+        if matches!(self.end, EndState::Ended { .. }) {
+            return self.release_hello();
+        }
+        let from = std::mem::replace(&mut failover.told, to);
+        if from != to {
             self.stats.set_live_backend(to);
             self.writer.source(from, to, switch.as_str());
             let metrics = &self.shared.metrics.auto;

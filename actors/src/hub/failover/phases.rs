@@ -8,7 +8,7 @@ use tracing::warn;
 
 use super::super::RunHub;
 use super::super::ending::EndState;
-use super::{Phase, Reason};
+use super::{Failover, Phase, Reason};
 use crate::protocol::{BackendKind, Gap, GapReason, Timestamp};
 use crate::sse::{FrameClass, problem_frame};
 use crate::worker::RunMessage;
@@ -162,7 +162,8 @@ impl RunHub {
         let Some(failover) = &mut self.failover else {
             return;
         };
-        if failover.next_try > Instant::now() {
+        let is_leaving = failover.left.as_ref().is_some_and(Addr::connected);
+        if failover.next_try > Instant::now() || is_leaving {
             return;
         }
         let is_told = failover.told == BackendKind::Kubectl;
@@ -293,6 +294,11 @@ impl RunHub {
         let awaited = self.failover.as_ref().map(|it| it.matcher.awaited());
         if is_doubtful {
             warn!(run_id = %self.run_id, awaited, "lines of pods that Redis has not brought are given up");
+        }
+        // What was only published, and not printed, is nowhere.
+        let was_down = |it: &Failover| it.reason == Reason::RedisDown;
+        let has_lost = self.writer.has_plain && self.failover.as_deref().is_some_and(was_down);
+        if is_doubtful || has_lost {
             self.gap(Gap::unknown(GapReason::Disconnected), FrameClass::CONTROL);
         }
         let Some(failover) = &mut self.failover else {

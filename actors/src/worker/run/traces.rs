@@ -18,6 +18,14 @@ pub(super) struct Traces {
     waiting: RefCell<Vec<TracedSegment>>,
 }
 
+impl Traces {
+    /// Forgets all: their segments are handed to nobody any more.
+    pub(super) fn forget(&self) {
+        self.wait.set(false);
+        self.waiting.take();
+    }
+}
+
 impl WorkerRun {
     /// Notes which of the segments that were just appended are traced.
     pub(super) fn note_traced(&self, traced: Vec<TracedSegment>) {
