@@ -367,8 +367,11 @@ async fn a_run_may_end_while_redis_is_down(engine: KubectlEngine) {
         "{:#?}",
         watcher.frames
     );
-    // What Redis may have been told last, and no pod printed.
-    assert_eq!(watcher.gaps(), ["disconnected"]);
+    // What Redis may have been told last, and no pod printed; on a busy machine
+    // the pod ends before the join is found, which is told, too.
+    let gaps = watcher.gaps();
+    assert!(matches!(gaps.len(), 1..=2), "{gaps:?}");
+    assert!(gaps.iter().all(|reason| reason == "disconnected"));
     let end = watcher.frames.last().expect("an end").id().to_owned();
     let path = "/api/v1/runs/42/stream";
     let again = crate::support::http::Request::get(path).header("Last-Event-ID", &end);
@@ -475,4 +478,45 @@ async fn plain_agents_lose_nothing_of_what_they_print() {
         broker.metric("runcast_auto_switches_total", &labels).await == 1.0
     })
     .await;
+}
+
+/// A run followed by `auto` alone is known as it is, also after an outage.
+#[tokio::test]
+async fn a_run_followed_by_auto_alone_is_described_as_it_is() {
+    let redis = lasting_redis().await;
+    let api = Arc::new(KubeApi::start());
+    let broker = settings(&api, &redis).start_ready().await;
+    let mut agent = Agent::start(&api, "42", &redis.url());
+    let mut watcher = Watcher::open(&broker, "42/stream").await;
+    agent.say("line 0").await;
+    watcher.until_text("line 0").await;
+    let mut publisher = redis.publisher().await;
+    let _: i64 = publisher
+        .command(&["CLIENT", "KILL", "TYPE", "pubsub"])
+        .await;
+    agent.say("line 1").await;
+    watcher.until_text("line 1").await;
+    let last = watcher.last_id();
+    eventually("the list has it", SOON, async || {
+        let runs = broker.json("/api/v1/runs").await;
+        runs["runs"][0]["last_id"] == last.as_str()
+    })
+    .await;
+}
+
+/// Without room for a hub a client of `auto` is told so, as any other is.
+#[tokio::test]
+async fn without_room_for_its_hubs_a_client_of_auto_is_told_so() {
+    let redis = lasting_redis().await;
+    let api = Arc::new(KubeApi::start());
+    let settings = settings(&api, &redis).set("hub.max_hubs", "2");
+    let broker = settings.start_ready().await;
+    let _first = broker.follow("1/stream/redis").await;
+    let mut client = broker.stream("2/stream").await;
+    let frames = client.rest(SOON).await;
+    let problem = frames.iter().find(|frame| frame.event == "problem");
+    let problem = problem.expect("it is told").json();
+    assert_eq!(problem["type"], "urn:runcast:problem:too-many-runs");
+    let restarts = broker.metric("runcast_actor_restarts_total", &[]).await;
+    assert_eq!(restarts, 0.0, "nobody tried again and again");
 }

@@ -158,6 +158,26 @@ async fn a_token_that_was_renewed_is_used() {
     assert_eq!(run.ended().await, "succeeded");
 }
 
+/// The cluster has moved: the next request asks where it is now.
+#[actix::test]
+async fn a_kubeconfig_is_read_anew_when_nobody_answers() {
+    let (mut before, after) = (KubeApi::start(), KubeApi::start());
+    for api in [&before, &after] {
+        api.add_running_pod("42", "pod-1", &["main"]);
+        api.log("pod-1", "main", 1, "one");
+    }
+    let address = |api: &KubeApi| format!("http://{}", api.address());
+    let server = address(&before);
+    let path = write_config(&before, &server, json!({}), json!({}));
+    let mut run = setup_with(&before, &path).follow("42");
+    run.ready().await;
+    run.texts(&["one"]).await;
+    write_config(&before, &address(&after), json!({}), json!({}));
+    after.log("pod-1", "main", 2, "two");
+    before.refuse().await;
+    run.texts(&["two"]).await;
+}
+
 #[actix::test]
 async fn what_only_kubectl_can_do_is_refused() {
     let api = KubeApi::start();

@@ -318,3 +318,32 @@ async fn a_burst_of_changes_ends_with_the_last_one() {
         .await;
     assert_eq!(refused, 0.0);
 }
+
+/// A mount whose server is gone, say. A pipe hangs whoever reads it, as long as
+/// somebody might write.
+#[tokio::test]
+async fn a_file_that_hangs_keeps_no_signal_from_being_heard() {
+    let settings = Settings::new(&embedded(""));
+    let mut broker = settings.start().await;
+    let path = settings.path("settings.toml");
+    let pipe = settings.path("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("a pipe");
+    fs::rename(&pipe, &path).expect("the directory is ours");
+    let mut writer = None;
+    eventually("the broker reads it", SOON, async || {
+        use std::os::unix::fs::OpenOptionsExt;
+        // Without a reader it cannot be opened.
+        let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
+        let opened = fs::OpenOptions::new()
+            .write(true)
+            .custom_flags(flags)
+            .open(&path);
+        writer = opened.ok();
+        writer.is_some()
+    })
+    .await;
+    broker.terminate();
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    drop(writer);
+}

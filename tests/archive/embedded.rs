@@ -3,8 +3,9 @@
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{archiving, everything, expect_same, publish_varied, wait_written};
+use super::{archiving, everything, expect_same, objects, publish_varied, wait_written};
 use crate::support::Broker;
+use crate::support::wait::SOON;
 
 #[tokio::test]
 async fn a_run_outlives_an_embedded_broker() {
@@ -25,4 +26,21 @@ async fn a_run_outlives_an_embedded_broker() {
             .await
             > 0.0
     );
+}
+
+/// Nobody else would write it: the broker ends when it has.
+#[tokio::test]
+async fn a_run_that_ends_as_the_broker_does_is_archived() {
+    let dir = TempDir::new().expect("a temporary directory");
+    let settings = archiving(Broker::embedded(), dir.path()).set("runs.end_grace", "1s");
+    let mut broker = settings.start_ready().await;
+    broker.publish("42", json!("the last words")).await;
+    broker.publish_status("42", json!("completed")).await;
+    assert!(objects(dir.path()).is_empty(), "it is not over yet");
+    broker.terminate();
+    assert_eq!(broker.exit_code(SOON).await, Some(0));
+    assert_eq!(objects(dir.path()).len(), 1);
+    let broker = settings.start_ready().await;
+    let page = broker.json("/api/v1/runs/42/events").await;
+    assert_eq!(page["events"][0]["data"]["data"], "the last words");
 }

@@ -92,6 +92,14 @@ async fn a_run_whose_end_nobody_saw_is_found_by_a_sweep() {
     without.publish("43", json!("goes on")).await;
     super::wait_ended(&without, "42").await;
     drop(without);
+    // Somebody else's keys, by names like ours, are passed over.
+    let mut publisher = archive.redis.publisher().await;
+    let _: String = publisher
+        .command(&["SET", "run:{zz}:meta", "foreign"])
+        .await;
+    let _: i64 = publisher
+        .command(&["HSET", "run:{yy}:meta", "e", "x", "c", "y"])
+        .await;
     let broker = archive.settings().start_ready().await;
     wait_written(&broker, 1).await;
     // Once it is known to be done, no sweep writes it again.

@@ -106,6 +106,11 @@ async fn memory_that_is_short_is_shed_in_order_and_comes_back() {
             publisher.publish("run:slow:logs:agent", "\"a log\"").await;
         }
     }
+    // Before it reads: else it may keep up.
+    let outputs = f64::from((100 + 48 + 4) * 32);
+    broker
+        .wait_metric("runcast_events_in_total", &[("kind", "output")], outputs)
+        .await;
     logs.publish("run:slow:status", "\"last\"").await;
     let mut told = false;
     loop {
