@@ -2,7 +2,7 @@
 //! file changes. No stream is cut by it.
 
 use std::fs;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -330,17 +330,16 @@ async fn a_file_that_hangs_keeps_no_signal_from_being_heard() {
     let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
     rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).expect("a pipe");
     fs::rename(&pipe, &path).expect("the directory is ours");
-    let mut writer = None;
+    let writer = std::cell::RefCell::new(None);
     eventually("the broker reads it", SOON, async || {
-        use std::os::unix::fs::OpenOptionsExt;
         // Without a reader it cannot be opened.
         let flags = rustix::fs::OFlags::NONBLOCK.bits() as i32;
         let opened = fs::OpenOptions::new()
             .write(true)
             .custom_flags(flags)
             .open(&path);
-        writer = opened.ok();
-        writer.is_some()
+        *writer.borrow_mut() = opened.ok();
+        writer.borrow().is_some()
     })
     .await;
     broker.terminate();
