@@ -205,8 +205,8 @@ impl Objects {
         Err(ArchiveError::Damaged("it is shorter than its index says"))
     }
 
-    /// Waits for its turn, and for the answer. So that readers of archived runs
-    /// do not fill the places of those who read others, few may wait.
+    /// Waits for its turn, and for the answer. Few may wait: an archive that is
+    /// slow would gather all others.
     async fn reading<T>(
         &self,
         read: impl Future<Output = Result<T, ArchiveError>>,
