@@ -1,6 +1,9 @@
 //! `runcast doctor`: each thing that stands in the way is found, and no other.
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -159,6 +162,97 @@ async fn a_page_that_may_not_read_is_found() {
     );
     let report = finds(broker.addr, &["--origin", "http://a.example"], &[]);
     assert!(has(&report, "fine", "CORS"), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_adds_or_stops_what_pages_need_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let origin = ["--origin", "http://localhost:3000"];
+    let doubling = format!("{HTTP_1_1} add_header Access-Control-Allow-Origin * always;");
+    let proxy = Proxy::nginx(&broker, &doubling).await;
+    finds(proxy.addr, &origin, &["cors-doubled"]);
+    let proxy = Proxy::haproxy(&broker, |config| {
+        let alpn = "alpn h2,http/1.1";
+        let deny = "http-request deny deny_status 405 if METH_OPTIONS";
+        config.replace(alpn, &format!("{alpn}\n    {deny}"))
+    });
+    finds(proxy.await.addr, &origin, &["cors-preflight"]);
+}
+
+#[tokio::test]
+async fn a_proxy_that_changes_headers_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    for (header, value, expected) in [
+        ("Cache-Control", "no-cache", "cache-control"),
+        ("Content-Type", "text/plain", "not-a-stream"),
+    ] {
+        let changing =
+            format!("{HTTP_1_1} proxy_hide_header {header}; add_header {header} {value};");
+        let proxy = Proxy::nginx(&broker, &changing).await;
+        finds(proxy.addr, &[], &[expected]);
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_cuts_idle_streams_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let proxy = Proxy::nginx(&broker, &format!("{HTTP_1_1} proxy_read_timeout 1s;")).await;
+    finds(proxy.addr, &["--idle", "20s"], &["idle-cut"]);
+}
+
+/// Events are of the last century, as those of a broker whose clock is wrong.
+#[tokio::test]
+async fn a_clock_that_is_wrong_is_found() {
+    let broker = Broker::embedded().start_ready().await;
+    let other_time = format!(
+        "{HTTP_1_1} sub_filter_types text/event-stream; sub_filter_once off; \
+         sub_filter '\"ts\":\"20' '\"ts\":\"19';"
+    );
+    let proxy = Proxy::nginx(&broker, &other_time).await;
+    finds(proxy.addr, &[], &["clock"]);
+}
+
+/// Passes on what comes for `port`, and what is answered, a while later. On threads:
+/// the test's own waits for the program to end.
+fn late(port: u16, delay: Duration) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let addr = listener.local_addr().expect("it is bound");
+    thread::spawn(move || {
+        while let Ok((here, _)) = listener.accept() {
+            let there = TcpStream::connect(("127.0.0.1", port)).expect("it listens");
+            for (from, to) in [(&here, &there), (&there, &here)] {
+                // What is late is so by what is asked, not by Nagle's algorithm.
+                from.set_nodelay(true).expect("it is open");
+                let clone = |side: &TcpStream| side.try_clone().expect("it is open");
+                let (from, to) = (clone(from), clone(to));
+                thread::spawn(move || pass_on(from, to, delay));
+            }
+        }
+    });
+    addr
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut bytes) {
+        thread::sleep(delay);
+        if to.write_all(&bytes[..count]).is_err() {
+            break;
+        }
+    }
+    // The other side is told that this one is gone.
+    let _ = to.shutdown(Shutdown::Write);
+}
+
+#[tokio::test]
+async fn a_redis_that_is_far_away_is_found() {
+    let redis = Redis::start().await;
+    let relay = late(redis.port(), Duration::from_millis(15));
+    let broker = Broker::redis(&redis)
+        .set("redis.url", format!("redis://{relay}"))
+        .start_ready()
+        .await;
+    finds(broker.addr, &[], &["redis-slow"]);
 }
 
 #[tokio::test]
