@@ -87,7 +87,7 @@ impl Connection {
         Self {
             socket: Some(socket),
             handle,
-            head: HeadWatch::new(&state.broker.settings().live.now().limits),
+            head: HeadWatch::new(&state.broker.live().limits),
             is_blocked: false,
             said_bytes: 0,
             state,
@@ -122,13 +122,7 @@ impl Connection {
     fn refuse_head(&mut self, cx: &mut Context<'_>) {
         let broker = &self.state.broker;
         broker.refused(Limit::HeaderBytes);
-        let limit = broker
-            .settings()
-            .live
-            .now()
-            .limits
-            .max_header_bytes
-            .as_u64();
+        let limit = broker.live().limits.max_header_bytes.as_u64();
         let answer = ApiError::head_too_large(limit).to_wire();
         if let Some(mut socket) = self.socket.take() {
             let _ = Pin::new(&mut socket).poll_write(cx, &answer);

@@ -56,10 +56,7 @@ impl Door {
         socket: TcpStream,
     ) -> Option<(Connection, Option<SocketAddr>)> {
         let state = &self.state;
-        sockets::tune(
-            &socket,
-            state.broker.settings().live.now().limits.write_timeout,
-        );
+        sockets::tune(&socket, state.broker.live().limits.write_timeout);
         let peer = socket.peer_addr().ok();
         if self.is_open {
             return Some((
@@ -67,7 +64,7 @@ impl Door {
                 peer,
             ));
         }
-        let rate = state.broker.settings().live.now().limits.accept_rate;
+        let rate = state.broker.live().limits.accept_rate;
         match state.accept_pace.take(rate, Instant::now(), PATIENCE) {
             Ok(Duration::ZERO) => {}
             // Boxed likewise, as below.
@@ -86,7 +83,7 @@ impl Door {
         }
         // Boxed: a connection that needs none of it keeps no room for it.
         let preparing = Box::pin(timeout(
-            state.broker.settings().live.now().limits.header_timeout,
+            state.broker.live().limits.header_timeout,
             self.prepare(socket, proxy),
         ));
         match preparing.await {

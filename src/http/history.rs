@@ -149,10 +149,10 @@ pub(super) async fn history(
     state: Data<HttpState>,
 ) -> Result<HttpResponse, ApiError> {
     caller.may_read(&run_id)?;
-    let log_level = state.broker.settings().live.now().streaming.log_level;
+    let log_level = state.broker.live().streaming.log_level;
     let mut query = query_of(run_id, &Pairs::parse(request.query_string()), log_level)?;
     caller.narrow(&mut query.filter)?;
-    let max = state.broker.settings().live.now().limits.history_reads;
+    let max = state.broker.live().limits.history_reads;
     let Some(read) = state.history_reads.take(max) else {
         state.metrics.history_refused.inc();
         return Err(too_many_reads(max));

@@ -99,7 +99,7 @@ impl Surface {
             is_open && address.ip().to_canonical().is_loopback(),
             state.metrics.host_refusals.clone(),
         );
-        let header_timeout = state.broker.settings().live.now().limits.header_timeout;
+        let header_timeout = state.broker.live().limits.header_timeout;
         let allowed = state.settings.allowed_origins.clone();
         let cors = match state
             .gate

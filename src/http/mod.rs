@@ -129,7 +129,7 @@ struct HttpState {
 
 impl HttpState {
     fn new(broker: Broker, settings: HttpSettings) -> Result<Self, prometheus::Error> {
-        let limits = &broker.settings().live.now().limits;
+        let limits = &broker.live().limits;
         Ok(Self {
             idempotency: IdempotencyKeys::new(limits.idempotency_keys, limits.idempotency_ttl),
             body_room: BodyRoom::new(broker.clone()),

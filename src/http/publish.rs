@@ -116,7 +116,7 @@ pub(super) async fn publish(
     }
     let form = BodyForm::of(request.headers())?;
     let key = IdempotencyKey::of(request.headers())?;
-    let limits = &state.broker.settings().live.now().limits;
+    let limits = &state.broker.live().limits;
     let body = state
         .body_room
         .read(
@@ -174,7 +174,7 @@ fn check_pace(
     events: usize,
 ) -> Result<(), ApiError> {
     let now = Instant::now();
-    let limits = &state.broker.settings().live.now().limits;
+    let limits = &state.broker.live().limits;
     if let Some(bearer) = caller.bearer() {
         let subject = Arc::clone(&bearer.subject);
         let rate = limits.publish_rate_per_subject;
@@ -209,7 +209,7 @@ async fn publish_once(
     fingerprint: Fingerprint,
     batch: AppendBatch,
 ) -> Result<HttpResponse, ApiError> {
-    let limits = &state.broker.settings().live.now().limits;
+    let limits = &state.broker.live().limits;
     let claim = fingerprint.claim(
         &key,
         limits.max_event_bytes.as_u64(),
@@ -288,14 +288,7 @@ async fn publish_all(
     run_id: RunId,
     mut batch: AppendBatch,
 ) -> Result<Vec<PublishResult>, ApiError> {
-    let limit = state
-        .broker
-        .settings()
-        .live
-        .now()
-        .limits
-        .max_event_bytes
-        .as_u64();
+    let limit = state.broker.live().limits.max_event_bytes.as_u64();
     let fits: Vec<bool> = batch
         .events
         .iter()

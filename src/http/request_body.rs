@@ -94,7 +94,7 @@ impl BodyRoom {
         if declared.is_some_and(|bytes| bytes > limit) {
             return Err(self.too_large(limit));
         }
-        let body_timeout = self.broker.settings().live.now().limits.body_timeout;
+        let body_timeout = self.broker.live().limits.body_timeout;
         let body = tokio::time::timeout(body_timeout, self.read_all(payload, limit, client))
             .await
             .map_err(|_| {
@@ -115,7 +115,7 @@ impl BodyRoom {
         limit: u64,
         client: Client,
     ) -> Result<RequestBody, ApiError> {
-        let limits = &self.broker.settings().live.now().limits;
+        let limits = &self.broker.live().limits;
         let total_max = limits.total_body_bytes.as_u64();
         let client_max = limits.body_bytes_per_client.as_u64();
         let mut room = self.hold(client);

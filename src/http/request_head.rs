@@ -270,14 +270,7 @@ pub(super) async fn check_head<B: MessageBody>(
         requests.begin(has_body, takes_body);
     }
     if let Some(state) = request.app_data::<Data<HttpState>>() {
-        let limit = state
-            .broker
-            .settings()
-            .live
-            .now()
-            .limits
-            .max_header_bytes
-            .as_u64();
+        let limit = state.broker.live().limits.max_header_bytes.as_u64();
         if head_bytes(&request) > limit {
             state.broker.refused(Limit::HeaderBytes);
             let mut refusal = ApiError::head_too_large(limit).error_response();

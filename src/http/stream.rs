@@ -165,7 +165,7 @@ fn parse_query(request: &HttpRequest, state: &HttpState) -> Result<StreamQuery, 
     StreamQuery::parse(
         request.query_string(),
         last_event_id.map(|value| value.as_bytes()),
-        state.broker.settings().live.now().streaming.log_level,
+        state.broker.live().streaming.log_level,
     )
 }
 
@@ -187,7 +187,7 @@ async fn open(
             let backend = state.backends().choose(choice, &run_id)?;
             let backend = state.broker.live_backend(backend, &run_id);
             let problem = error.into_problem().retryable(true);
-            let retry = state.broker.settings().live.now().retry;
+            let retry = state.broker.live().retry;
             let body = StreamBody::failed(&problem, CloseReason::Unavailable, retry);
             return Ok(stream_answer(body, backend, request));
         }

@@ -48,17 +48,18 @@ fn check_archive(settings: &Settings, faults: &mut Faults) {
     ] {
         require(faults, count >= 1, key, "must be 1 or more");
     }
-    for (key, time) in [
+    let times = [
         ("archive.timeout", archive.timeout),
         ("archive.sweep_interval", archive.sweep_interval),
         ("archive.retention_interval", archive.retention_interval),
-    ] {
-        require(
-            faults,
-            time >= Duration::from_secs(1),
-            key,
-            "must be 1s or more",
-        );
+    ];
+    require_a_second(faults, &times);
+}
+
+fn require_a_second(faults: &mut Faults, times: &[(&'static str, Duration)]) {
+    for (key, time) in times {
+        let good = *time >= Duration::from_secs(1);
+        require(faults, good, key, "must be 1s or more");
     }
 }
 
@@ -266,17 +267,11 @@ fn check_times(settings: &Settings, faults: &mut Faults) {
         "history.record_plain_max_age",
         "must be 10s or more: until another broker has taken over",
     );
-    for (key, time) in [
+    let times = [
         ("history.ttl", history.ttl),
         ("limits.idempotency_ttl", limits.idempotency_ttl),
-    ] {
-        require(
-            faults,
-            time >= Duration::from_secs(1),
-            key,
-            "must be 1s or more",
-        );
-    }
+    ];
+    require_a_second(faults, &times);
     for (key, time) in [
         ("hub.max_flush_delay", hub.max_flush_delay),
         ("hub.flush_delay_per_client", hub.flush_delay_per_client),

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use arc_swap::Guard;
 use memory::watch_memory;
 use run_view::Quiet;
 use tokio::time::timeout;
@@ -39,7 +40,7 @@ use crate::hub::{Describe, HasSeenEnd, HubEntry, HubStats};
 use crate::metrics::{Exemplar, Family, Limit};
 use crate::protocol::{BackendKind, Cursor, KUBECTL_RUN_ID_BYTES_MAX, Problem, RunId};
 use crate::session::{CloseReason, Seat, SseSession, StreamBody};
-use crate::settings::{DefaultBackend, KubectlEngine};
+use crate::settings::{DefaultBackend, KubectlEngine, LiveSettings};
 use crate::sse::retry_block;
 use crate::store::{
     AppendBatch, AppendResults, Claimed, Lease, Page, PageFrom, PageQuery, PostClaim, RunStore,
@@ -97,6 +98,11 @@ impl Broker {
     /// The settings it was started with, and where those are that may change.
     pub fn settings(&self) -> &BrokerSettings {
         &self.shared.settings
+    }
+
+    /// Those that may change, as they are now; not to be kept.
+    pub fn live(&self) -> Guard<Arc<LiveSettings>> {
+        self.shared.settings.live.now()
     }
 
     /// Counts somebody who was refused at a limit.
