@@ -235,6 +235,10 @@ fn late(port: u16, delay: Duration) -> SocketAddr {
 fn pass_on(mut from: TcpStream, mut to: TcpStream, delay: Duration) {
     let mut bytes = vec![0; 64 * 1024];
     while let Ok(count @ 1..) = from.read(&mut bytes) {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "it is the delay itself, on a thread of its own"
+        )]
         thread::sleep(delay);
         if to.write_all(&bytes[..count]).is_err() {
             break;
